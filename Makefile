@@ -1,0 +1,72 @@
+# Everything sets itself up: Python 3.11 or newer, make and the package registries are enough.
+# `make demo TORCH=cpu` takes PyTorch's smaller CPU build, where its index can be reached.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?=
+UV_FLAGS := $(if $(TORCH),--torch-backend=$(TORCH))
+SIZE := $(if $(TORCH),about 0.7 GB,about 3 GB on Linux: PyTorch with CUDA; TORCH=cpu takes a smaller one)
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/local ## start a server, draw twenty prompts with and without the cache, leave demo/contact-sheet.png
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/dev ## fast tests, a few minutes
+	$(BIN)/pytest -q -m "not slow and not milvus and not clients"
+
+test-slow: $(VENV)/dev ## tests that take minutes: kill -9 at 50 random points
+	$(BIN)/pytest -q -m slow
+
+test-milvus: $(VENV)/milvus ## the index contract on a real Milvus server
+	$(BIN)/pytest -q -m milvus
+
+test-clients: $(VENV)/dev ## clients nobody here wrote: grpcurl, grpc-health-probe, promtool
+	tools/install-clients.sh
+	PATH="$(CURDIR)/build/clients:$$PATH" $(BIN)/pytest -q -m clients
+
+check: $(VENV)/dev ## ruff, mypy, import contracts, proto lint, generated files up to date
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python tools/gen.py --check
+
+gen: $(VENV)/dev ## write the generated files: protobuf stubs
+	$(BIN)/python tools/gen.py
+
+format: $(VENV)/dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev ## ours beside stock diffusers and the simple controls, in one run; half an hour
+	$(BIN)/python benchmarks/serving.py
+
+constraints: $(VENV)/uv ## pin anew what CI tests
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 -q --upgrade --no-header --no-annotate -o constraints.txt
+
+clean: ## remove the virtual environment and everything built
+	rm -rf $(VENV) build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "diffcache needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q "uv>=0.5"
+	@touch $@
+
+$(VENV)/local $(VENV)/dev: $(VENV)/uv pyproject.toml constraints.txt
+	@echo "Installing diffcache[$(@F)] and what it needs into $(VENV): $(SIZE), once."
+	$(BIN)/uv pip install --python $(BIN)/python $(UV_FLAGS) -c constraints.txt -e '.[$(@F)]'
+	@touch $@
+
+$(VENV)/milvus: $(VENV)/dev
+	$(BIN)/uv pip install --python $(BIN)/python $(UV_FLAGS) -c constraints.txt -e '.[dev,milvus]'
+	@touch $@
+
+.PHONY: help demo test test-slow test-milvus test-clients check gen format bench constraints clean

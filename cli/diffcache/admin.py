@@ -1,0 +1,31 @@
+"""The client of `CacheAdmin`, for the command line."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import grpc
+from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
+
+from diffcache.wire import error_from_rpc
+
+
+class AdminClient:
+    """Calls methods of CacheAdmin by name; a context manager."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", 64 * 2**20)])
+        self._stub = pb_grpc.CacheAdminStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._channel.close()
+
+    def call(self, method: str, request: Any) -> Any:
+        """Raises GenerationError."""
+        try:
+            return getattr(self._stub, method)(request, timeout=30)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from None

@@ -1,0 +1,182 @@
+"""The clients of `ImageGeneration`: the same methods, waiting or awaited. They retry UNAVAILABLE and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import grpc
+from diffcache_core.names import DEFAULT_TENANT, TENANT_METADATA
+from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
+
+from diffcache.options import GenerateOptions
+from diffcache.wire import (
+    Generation,
+    GenerationError,
+    Options,
+    Progress,
+    error_from_rpc,
+    event_from_pb,
+    generation_from_pb,
+    request_to_pb,
+)
+
+RETRY_SECONDS = 30.0
+"""How long UNAVAILABLE is retried: a pod that drains hands over within it. Other errors are never retried, for the
+picture may already have cost its steps."""
+
+MAX_IMAGE_BYTES = 64 * 2**20  # grpc's own limit of 4 MiB is below a 2048 x 2048 PNG
+
+
+class _Retries:
+    """How long to wait before the next try of one call."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._wait = 0.1
+
+    def after(self, error: GenerationError) -> float:
+        """Seconds until the next try. Raises `error` when there is none."""
+        wait = self._wait * random.uniform(0.5, 1.5)  # clients that lost the same pod must not come back together
+        if error.code != "UNAVAILABLE" or time.monotonic() + wait > self._deadline:
+            raise error
+        self._wait = min(2 * self._wait, 2.0)
+        return wait
+
+
+def _channel_arguments(target: str, tls: bool, ca_certificate: bytes | None) -> tuple[list[Any], Any]:
+    options = [("grpc.max_receive_message_length", MAX_IMAGE_BYTES)]
+    credentials = grpc.ssl_channel_credentials(ca_certificate) if tls or ca_certificate else None
+    return ([target, credentials] if credentials else [target]), options
+
+
+class Client:
+    """Generates pictures; a context manager. Threads may share it.
+
+    Args:
+        target: host:port of the serving pod's gRPC endpoint.
+        tenant: sent as metadata; where an authenticating proxy sets it, leave it alone.
+        tls: encrypt, and check the server against `ca_certificate` (PEM) or the system's authorities.
+        retry_seconds: how long UNAVAILABLE is retried.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        tls: bool = False,
+        ca_certificate: bytes | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        arguments, options = _channel_arguments(target, tls, ca_certificate)
+        make = grpc.secure_channel if len(arguments) == 2 else grpc.insecure_channel
+        self._channel = make(*arguments, options=options)
+        self._stub = pb_grpc.ImageGenerationStub(self._channel)
+        self._metadata = ((TENANT_METADATA, tenant),)
+        self._retry_seconds = retry_seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> Generation:
+        """One picture. `timeout` is in seconds, of each try. Raises GenerationError."""
+        message = request_to_pb(prompt, Options(**options))
+        retries = _Retries(self._retry_seconds)
+        while True:
+            try:
+                return generation_from_pb(self._stub.Generate(message, timeout=timeout, metadata=self._metadata))
+            except grpc.RpcError as error:
+                time.sleep(retries.after(error_from_rpc(error)))
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Iterator[Progress | Generation]:
+        """Progress for each step, then the picture. Raises GenerationError."""
+        message = pb.GenerateStreamRequest(request=request_to_pb(prompt, Options(**options)))
+        retries = _Retries(self._retry_seconds)
+        while True:
+            try:
+                for event in self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata):
+                    yield event_from_pb(event)
+                return
+            except grpc.RpcError as error:
+                time.sleep(retries.after(error_from_rpc(error)))
+
+
+class AsyncClient:
+    """As Client, awaited: `async with`, `await generate`, `async for event in stream`."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        tls: bool = False,
+        ca_certificate: bytes | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        arguments, options = _channel_arguments(target, tls, ca_certificate)
+        make = grpc.aio.secure_channel if len(arguments) == 2 else grpc.aio.insecure_channel
+        self._channel = make(*arguments, options=options)
+        self._stub = pb_grpc.ImageGenerationStub(self._channel)
+        self._metadata = ((TENANT_METADATA, tenant),)
+        self._retry_seconds = retry_seconds
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def generate(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generation:
+        """One picture. `timeout` is in seconds, of each try. Raises GenerationError."""
+        message = request_to_pb(prompt, Options(**options))
+        retries = _Retries(self._retry_seconds)
+        while True:
+            try:
+                return generation_from_pb(await self._stub.Generate(message, timeout=timeout, metadata=self._metadata))
+            except grpc.RpcError as error:
+                await asyncio.sleep(retries.after(error_from_rpc(error)))
+
+    async def stream(
+        self,
+        prompt: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> AsyncIterator[Progress | Generation]:
+        """Progress for each step, then the picture. Raises GenerationError."""
+        message = pb.GenerateStreamRequest(request=request_to_pb(prompt, Options(**options)))
+        retries = _Retries(self._retry_seconds)
+        while True:
+            try:
+                async for event in self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata):
+                    yield event_from_pb(event)
+                return
+            except grpc.RpcError as error:
+                await asyncio.sleep(retries.after(error_from_rpc(error)))

@@ -1,0 +1,127 @@
+"""diffcache generate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from diffcache_core.generation import CacheMode, ImageFormat
+from diffcache_core.names import DEFAULT_TENANT, GRPC_PORT
+
+if TYPE_CHECKING:
+    from diffcache.client import Client
+    from diffcache.options import GenerateOptions
+    from diffcache.wire import Generation
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from diffcache.output import Output, OutputOption, print_json, print_table
+
+FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP, ".jpg": ImageFormat.JPEG, ".jpeg": ImageFormat.JPEG}
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    image: Annotated[Path, typer.Option("--image", "-o", help="Where to write it: .png, .webp or .jpg.")] = Path(
+        "image.png"
+    ),
+    server: Annotated[str, typer.Option(help="HOST:PORT of the server.")] = f"localhost:{GRPC_PORT}",
+    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    mode: Annotated[CacheMode, typer.Option(help="What the request may do with the cache.", case_sensitive=False)] = (
+        CacheMode.DEFAULT
+    ),
+    min_similarity: Annotated[float | None, typer.Option(help="Resume only from this similarity on.")] = None,
+    max_skip: Annotated[int | None, typer.Option(help="Skip at most so many percent of the steps.")] = None,
+    tenant: Annotated[str, typer.Option(help="Whose cache to use.")] = DEFAULT_TENANT,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the picture.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Show the steps as they run.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show where the time went, and the parent.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.")] = False,
+    ca: Annotated[Path | None, typer.Option(help="PEM file of the authority to trust; implies --tls.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Generate a picture and say whether the cache helped."""
+    from diffcache.client import Client
+
+    fmt = _format_of(image)
+    options: GenerateOptions = {
+        "negative_prompt": negative,
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "width": width,
+        "height": height,
+        "format": fmt,
+        "cache_mode": mode,
+        "min_similarity": min_similarity,
+        "max_skip_percent": max_skip,
+    }
+    with Client(server, tenant=tenant, tls=tls, ca_certificate=_read(ca), retry_seconds=2.0) as client:
+        if stream:
+            generation = _generate_with_bar(client, prompt, timeout, options)
+        else:
+            generation = client.generate(prompt, timeout=timeout, **options)
+    try:
+        image.write_bytes(generation.data)
+    except OSError as error:
+        raise typer.BadParameter(f"{image}: {error.strerror}", param_hint="--image") from None
+    if output is Output.JSON:
+        facts = {k: v for k, v in vars(generation).items() if k not in ("data", "image")}
+        print_json(facts | {"image": str(image)})
+        return
+    typer.echo(_line(generation, image))
+    if explain:
+        _explain(generation)
+
+
+def _format_of(image: Path) -> ImageFormat:
+    fmt = FORMATS.get(image.suffix.lower())
+    if fmt is None:
+        raise typer.BadParameter(f"{image}: the name must end in one of {', '.join(FORMATS)}", param_hint="--image")
+    if not image.absolute().parent.is_dir():
+        raise typer.BadParameter(f"{image.absolute().parent} is no folder: make it first", param_hint="--image")
+    return fmt
+
+
+def _read(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--ca") from None
+
+
+def _generate_with_bar(client: Client, prompt: str, timeout: float | None, options: GenerateOptions) -> Generation:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("steps", total=None)
+        for event in client.stream(prompt, timeout=timeout, **options):
+            if not hasattr(event, "step"):
+                return event
+            bar.update(task, total=event.steps, completed=event.step)
+    raise RuntimeError("the stream ended without a picture")
+
+
+def _line(generation: Generation, image: Path) -> str:
+    similarity = "" if generation.similarity is None else f"similarity {generation.similarity:.3f}  "
+    flagged = "  blacked out by the safety checker" if generation.flagged else ""
+    return (
+        f"{generation.result.value}  {similarity}skipped {generation.steps_skipped}/{generation.steps} steps  "
+        f"{generation.seconds['total']:.2f} s  seed {generation.seed}  {image}{flagged}"
+    )
+
+
+def _explain(generation: Generation) -> None:
+    rows: list[tuple[str, object]] = [(name, f"{value * 1000:.1f} ms") for name, value in generation.seconds.items()]
+    rows.append(("parent", generation.parent_entry_id or "none"))
+    rows.append(("depth", generation.depth))
+    rows.append(("request id", generation.request_id))
+    rows.append(("model", generation.model))
+    print_table(("what", "value"), rows)
+    if generation.parent_entry_id:
+        typer.echo(f"more about the parent: diffcache cache show {generation.parent_entry_id}")

@@ -1,0 +1,45 @@
+"""diffcache up"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT
+
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
+
+def up(
+    manifest: Annotated[Path, typer.Option("--file", "-f", help="A DiffusionCache manifest (YAML).")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the cache lies; by default in the user's data folder, by the manifest's name."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address that serves pictures and metrics; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the pictures (gRPC).")] = GRPC_PORT,
+    admin_host: Annotated[str, typer.Option(help="Address of the admin endpoint, which shows prompts.")] = "127.0.0.1",
+    admin_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the admin endpoint (gRPC).")] = ADMIN_PORT,
+    metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the metrics (HTTP).")] = METRICS_PORT,
+    tls_certificate: Annotated[str, typer.Option(help="PEM file: serve pictures over TLS.")] = "",
+    tls_key: Annotated[str, typer.Option(help="PEM file of its key.")] = "",
+) -> None:
+    """Serve a manifest on this machine until Ctrl-C, with an embedded Milvus Lite: no cluster needed."""
+    from diffcache_core.serving_config import ListenConfig
+
+    from diffcache.local import serve_manifest
+
+    if bool(tls_certificate) != bool(tls_key):
+        raise typer.BadParameter("give --tls-certificate and --tls-key together")
+    listen = ListenConfig(
+        host=host,
+        port=port,
+        admin_host=admin_host,
+        admin_port=admin_port,
+        metrics_host=host,
+        metrics_port=metrics_port,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+    )
+    serve_manifest(manifest, data_dir, listen)

@@ -1,0 +1,141 @@
+"""What the clients send and get, as Python values."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import grpc
+from diffcache_core.generation import CacheMode, ImageFormat, Result, Violation
+from diffcache_core.pb import diffcache_pb2 as pb
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from PIL import Image
+
+
+class GenerationError(Exception):
+    """The server refused or failed, or could not be reached.
+
+    `code` is the gRPC code's name, `violations` the wrong fields of an INVALID_ARGUMENT, `retry_seconds` the server's
+    advice when it is busy or going.
+    """
+
+    def __init__(
+        self, code: str, message: str, violations: tuple[Violation, ...] = (), retry_seconds: float | None = None
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.violations, self.retry_seconds = code, message, violations, retry_seconds
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`step` steps of `steps` are done or skipped."""
+
+    step: int
+    steps: int
+    steps_skipped: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A picture and the truth about it."""
+
+    data: bytes  # the encoded picture, as it came
+    format: ImageFormat
+    result: Result
+    similarity: float | None  # cosine to the parent's key; None unless APPROXIMATE
+    steps: int
+    steps_skipped: int
+    depth: int  # resumes between this picture and a run from pure noise
+    parent_entry_id: str
+    seed: int
+    seconds: Mapping[str, float]  # by phase, and `total`
+    request_id: str
+    model: str
+    flagged: bool  # by the model's safety checker
+
+    @cached_property
+    def image(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.data))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request may say beside its prompt; None leaves it to the server."""
+
+    negative_prompt: str = ""
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    width: int | None = None  # pixels
+    height: int | None = None
+    format: ImageFormat = ImageFormat.PNG
+    cache_mode: CacheMode = CacheMode.DEFAULT
+    min_similarity: float | None = None
+    max_skip_percent: int | None = None
+    request_id: str = ""
+
+
+def request_to_pb(prompt: str, options: Options) -> pb.GenerateRequest:
+    """Raises GenerationError for what the wire cannot carry; the server checks the rest."""
+    message = pb.GenerateRequest(request_id=options.request_id or uuid.uuid4().hex)
+    values = {"prompt": prompt, **vars(options)}
+    values["format"] = pb.ImageFormat.Value(f"IMAGE_FORMAT_{options.format.value}")
+    values["cache_mode"] = pb.CacheMode.Value(f"CACHE_MODE_{options.cache_mode.value}")
+    violations = []
+    for name, value in values.items():
+        if value is None or name == "request_id":
+            continue
+        try:
+            setattr(message, name, value)
+        except UnicodeEncodeError:
+            violations.append(Violation(name, "must be valid Unicode text: it contains a lone surrogate, remove it"))
+        except (TypeError, ValueError, OverflowError):
+            violations.append(Violation(name, f"{value!r} is not a value this field can take"))
+    if violations:
+        text = "; ".join(f"{v.field}: {v.message}" for v in violations)
+        raise GenerationError("INVALID_ARGUMENT", text, tuple(violations))
+    return message
+
+
+def generation_from_pb(message: pb.GenerateResponse) -> Generation:
+    seconds = message.seconds
+    return Generation(
+        data=message.image,
+        format=ImageFormat(pb.ImageFormat.Name(message.format).removeprefix("IMAGE_FORMAT_")),
+        result=Result(pb.Result.Name(message.result).removeprefix("RESULT_")),
+        similarity=message.similarity if message.HasField("similarity") else None,
+        steps=message.steps,
+        steps_skipped=message.steps_skipped,
+        depth=message.depth,
+        parent_entry_id=message.parent_entry_id,
+        seed=message.seed,
+        seconds={field.name: getattr(seconds, field.name) for field in seconds.DESCRIPTOR.fields},
+        request_id=message.request_id,
+        model=message.model,
+        flagged=message.flagged,
+    )
+
+
+def event_from_pb(message: pb.GenerateStreamResponse) -> Progress | Generation:
+    if message.WhichOneof("event") == "generation":
+        return generation_from_pb(message.generation)
+    progress = message.progress
+    return Progress(progress.step, progress.steps, progress.steps_skipped)
+
+
+def error_from_rpc(error: grpc.RpcError) -> GenerationError:
+    """With the google.rpc details that the server attached."""
+    violations: tuple[Violation, ...] = ()
+    retry_seconds: float | None = None
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        if detail.Unpack(bad):
+            violations = tuple(Violation(v.field, v.description) for v in bad.field_violations)
+        elif detail.Unpack(retry):
+            retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+    return GenerationError(error.code().name, error.details() or "", violations, retry_seconds)

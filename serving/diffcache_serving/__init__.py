@@ -1,0 +1,1 @@
+"""The serving process: a gRPC endpoint that resumes similar prompts from cached latents."""

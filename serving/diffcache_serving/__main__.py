@@ -1,0 +1,97 @@
+"""The serving process: `python -m diffcache_serving --config FILE`.
+
+What must happen before torch is imported happens here: OpenMP's settings, the folder's lock, the Milvus Lite child.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+
+from diffcache_core.serving_config import ServingConfig
+from pydantic import ValidationError
+
+from diffcache_serving.cache.lock import FolderInUse, lock_folder
+from diffcache_serving.cache.milvus_lite import MilvusLite, MilvusLiteError
+
+UNUSABLE = 2  # exit status: what we were given has to change first
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="diffcache_serving", description="Serve a diffusion model with its cache.")
+    parser.add_argument("--config", type=Path, required=True, help="ServingConfig as JSON")
+    arguments = parser.parse_args()
+    set_openmp_defaults()
+    try:
+        config = ServingConfig.model_validate_json(arguments.config.read_bytes())
+        check_ports(config)
+        lock = lock_folder(
+            config.data_dir,
+            on_wait=lambda holder: print(
+                f"diffcache: not ready, {config.data_dir} is held by {holder}; waiting for it", file=sys.stderr
+            ),
+        )
+    except (OSError, ValidationError, FolderInUse, PortTaken) as error:
+        refuse(error)
+    lite = MilvusLite(config.data_dir / "milvus") if config.index.type == "Lite" else None
+    try:
+        if lite is not None:
+            lite.uri()
+        from diffcache_serving.server import serve  # imports torch
+
+        serve(config, lite)
+    except MilvusLiteError as error:
+        refuse(error)
+    finally:
+        if lite is not None:
+            lite.stop()
+        lock.close()
+
+
+class PortTaken(Exception):
+    """Somebody else listens there."""
+
+
+def check_ports(config: ServingConfig) -> None:
+    """Raises PortTaken, before minutes go into loading a model."""
+    listen = config.listen
+    ports = {
+        "--port": (listen.host, listen.port),
+        "--admin-port": (listen.admin_host, listen.admin_port),
+        "--metrics-port": (listen.metrics_host, listen.metrics_port),
+    }
+    for option, (host, port) in ports.items():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does: not stopped by TIME_WAIT
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise PortTaken(
+                    f"cannot listen on {host}:{port} ({error.strerror}): choose another with {option}"
+                ) from None
+
+
+def set_openmp_defaults() -> None:
+    """Waiting OpenMP threads sleep instead of spinning: spinning beside another process is 30 times slower, measured.
+
+    One core is left to the event loop and the index.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault(
+        "OMP_NUM_THREADS",
+        str(max(1, len(os.sched_getaffinity(0)) - 1) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+    )
+
+
+def refuse(error: Exception) -> None:
+    """Ends the process with what a person has to do about it, and no traceback."""
+    print(f"diffcache: {error}", file=sys.stderr)
+    sys.exit(UNUSABLE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The index in Milvus: Lite, standalone or a cluster, through the same client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from diffcache_serving.cache.index import IndexRow, IndexUnavailable, Neighbour
+
+CALL_SECONDS = 10.0
+"""Of one write; look-ups have their own, much shorter deadline around the search."""
+
+PAGE_ROWS = 1000  # of a listing by primary key; Milvus caps a query's answer at 16,384 rows
+
+T = TypeVar("T")
+
+
+class MilvusIndex:
+    """One collection: entry id, space digest, key. All calls run in threads, for pymilvus blocks.
+
+    The client is made anew after a failure: pymilvus does not recover from a server that was restarted.
+    """
+
+    def __init__(self, uri: Callable[[], str], collection: str, dim: int) -> None:
+        """`uri()` is asked, in a thread, for each new connection: a Milvus Lite that died comes back elsewhere."""
+        self._uri, self._collection, self._dim = uri, collection, dim
+        self._client: MilvusClient | None = None
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="milvus")  # a write must not hold up a search
+
+    async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
+        def call(client: MilvusClient) -> list[Neighbour]:
+            hits = client.search(
+                self._collection,
+                data=[key.astype(np.float32)],
+                limit=limit,
+                filter=f'space == "{space}"',
+                search_params={"metric_type": "COSINE"},
+                timeout=CALL_SECONDS,
+                consistency_level="Eventually",
+            )[0]
+            return [Neighbour(hit["entry_id"], float(hit["distance"])) for hit in hits]
+
+        return await self._call(call)
+
+    async def insert(self, rows: Sequence[IndexRow]) -> None:
+        def call(client: MilvusClient) -> None:
+            ids = [row.entry_id for row in rows]
+            client.delete(self._collection, ids=ids, timeout=CALL_SECONDS)  # a real Milvus keeps both of two equal ids
+            client.insert(
+                self._collection,
+                timeout=CALL_SECONDS,
+                data=[
+                    {"entry_id": row.entry_id, "space": row.space, "key": row.key.astype(np.float32)} for row in rows
+                ],
+            )
+            client.flush(self._collection, timeout=CALL_SECONDS)
+            _await_shown(client, self._collection, ids)
+
+        if rows:
+            await self._call(call)
+
+    async def delete(self, entry_ids: Iterable[str]) -> None:
+        ids = list(entry_ids)
+        if ids:
+            await self._call(lambda client: client.delete(self._collection, ids=ids, timeout=CALL_SECONDS))
+
+    async def entry_ids(self) -> set[str]:
+        def call(client: MilvusClient) -> set[str]:
+            found: set[str] = set()
+            last = ""
+            while True:
+                page = client.query(
+                    self._collection,
+                    filter=f'entry_id > "{last}"',
+                    output_fields=["entry_id"],
+                    limit=PAGE_ROWS,
+                    timeout=CALL_SECONDS,
+                    consistency_level="Strong",
+                )
+                found |= {row["entry_id"] for row in page}
+                if len(page) < PAGE_ROWS:
+                    return found
+                last = max(row["entry_id"] for row in page)
+
+        return await self._call(call)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    async def _call(self, call: Callable[[MilvusClient], T]) -> T:
+        def work() -> T:
+            try:
+                if self._client is None:
+                    self._client = self._connect()
+                return call(self._client)
+            except Exception as error:  # pymilvus raises grpc, ValueError and its own for one and the same outage
+                self._client = None
+                raise IndexUnavailable(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _connect(self) -> MilvusClient:
+        client = MilvusClient(self._uri(), timeout=CALL_SECONDS)
+        if not client.has_collection(self._collection, timeout=CALL_SECONDS):
+            schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field("entry_id", DataType.VARCHAR, is_primary=True, max_length=64)
+            schema.add_field("space", DataType.VARCHAR, max_length=64)
+            schema.add_field("key", DataType.FLOAT_VECTOR, dim=self._dim)
+            indexes: Any = client.prepare_index_params()
+            indexes.add_index("key", index_type="AUTOINDEX", metric_type="COSINE")
+            try:
+                client.create_collection(self._collection, schema=schema, index_params=indexes, timeout=60)
+            except MilvusException:
+                if not client.has_collection(self._collection, timeout=CALL_SECONDS):
+                    raise  # else another replica was faster
+        client.load_collection(self._collection, timeout=60)
+        return client
+
+
+def _await_shown(client: MilvusClient, collection: str, ids: list[str]) -> None:
+    """Returns when a search would see `ids`: only then may the layer before the index forget them."""
+    deadline = time.monotonic() + CALL_SECONDS
+    while True:
+        shown: list[Any] = client.get(
+            collection, ids=ids, output_fields=["entry_id"], timeout=CALL_SECONDS, consistency_level="Strong"
+        )
+        if len({row["entry_id"] for row in shown}) == len(set(ids)):
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{len(ids)} inserted rows do not show")
+        time.sleep(0.05)

@@ -1,0 +1,79 @@
+"""Where the bytes of states lie: an obstore folder or, in tests, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, MemoryStore
+
+SUFFIX = ".safetensors"
+
+
+class StoreFull(Exception):
+    """The volume has no room. The message is the operating system's."""
+
+
+class StateStore:
+    """Bytes by state id. Writing is atomic: a reader sees all of a state or nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """`folder`: where states lie, made if missing; None keeps them in memory."""
+        self._folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._store = MemoryStore() if folder is None else LocalStore(folder)
+
+    async def put(self, state_id: str, data: bytes) -> None:
+        """Raises StoreFull when the volume is, OSError or obstore's errors for the rest."""
+        try:
+            await obstore.put_async(self._store, _path(state_id), data)
+        except (BaseError, OSError) as error:
+            if "os error 28" in str(error) or "os error 122" in str(error):  # ENOSPC, EDQUOT
+                raise StoreFull(str(error).splitlines()[0]) from None
+            raise
+
+    async def get(self, state_id: str) -> bytes:
+        """Raises FileNotFoundError when there is no such state."""
+        try:
+            return bytes(await (await obstore.get_async(self._store, _path(state_id))).bytes_async())
+        except NotFoundError as error:
+            raise FileNotFoundError(state_id) from error
+
+    async def delete(self, state_ids: Iterable[str]) -> None:
+        """What is not there needs no deleting."""
+        for state_id in state_ids:
+            try:
+                await obstore.delete_async(self._store, _path(state_id))
+            except (FileNotFoundError, NotFoundError):
+                continue
+
+    async def sweep(self, known: set[str]) -> tuple[set[str], int]:
+        """Removes whatever is not a state in `known`: leftovers of a killed writer, states without a ledger row.
+
+        Returns the ids that are really there, and how many files were removed.
+        """
+        if self._folder is None:
+            return known, 0
+        return await asyncio.to_thread(_sweep, self._folder, known)
+
+
+def _path(state_id: str) -> str:
+    return f"{state_id[:2]}/{state_id}{SUFFIX}"  # spread over 256 folders: some file systems slow down in large ones
+
+
+def _sweep(folder: Path, known: set[str]) -> tuple[set[str], int]:
+    present, removed = set(), 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            state_id = name.removesuffix(SUFFIX)
+            if name.endswith(SUFFIX) and state_id in known and Path(root).name == state_id[:2]:
+                present.add(state_id)
+            else:
+                (Path(root) / name).unlink(missing_ok=True)
+                removed += 1
+    return present, removed

@@ -1,0 +1,1 @@
+"""Everything that touches the device: the model, the schedules and the step loop."""

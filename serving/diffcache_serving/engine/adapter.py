@@ -1,0 +1,151 @@
+"""What the step loop needs of a Stable Diffusion 1.x or 2.x pipeline: encode, predict, decode.
+
+Each method repeats what `StableDiffusionPipeline.__call__` does at that point, so that a run alone in the loop gives
+the stock pipeline's picture bit for bit. Device thread only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffcache_core.generation import GenerationRequest
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+
+from diffcache_serving.engine.schedulers import Schedule
+
+NEGATIVE_PROMPTS_KEPT = 64
+"""Encoded negative prompts kept on the device: nearly all requests share a few, and each costs a text encoder call."""
+
+
+@dataclass(frozen=True)
+class TextEncoding:
+    """A prompt as the model sees it.
+
+    `conditioning` is (rows, tokens, width): [negative, prompt] with classifier-free guidance, else [prompt].
+    """
+
+    key: np.ndarray  # (dim,) float32, L2-normalised: what the index searches
+    prompt_ids: tuple[int, ...]
+    negative_ids: tuple[int, ...]
+    conditioning: torch.Tensor
+    guidance: float
+
+    @property
+    def has_key(self) -> bool:
+        """False for a zero or NaN embedding, which would be equally near to everything."""
+        return bool(np.isfinite(self.key).all())
+
+
+class StableDiffusion:
+    """The device side of one loaded pipeline."""
+
+    def __init__(self, pipe: Any, projection: torch.Tensor | None, scheduler: str) -> None:
+        self.pipe = pipe
+        self.projection = projection  # (dim, width) float32 on the CPU; None: keys are the pooled output itself
+        self.scheduler = scheduler
+        self.device: torch.device = pipe.device
+        self.dtype: torch.dtype = pipe.unet.dtype
+        self._negatives: OrderedDict[str, tuple[tuple[int, ...], torch.Tensor]] = OrderedDict()
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels: a whole latent cell, and a multiple of 8 as diffusers demands."""
+        return math.lcm(8, int(self.pipe.vae_scale_factor))
+
+    @property
+    def key_dim(self) -> int:
+        return int(self.pipe.text_encoder.config.hidden_size if self.projection is None else self.projection.shape[0])
+
+    def encode(self, request: GenerationRequest) -> TextEncoding:
+        """Conditioning and key of a request, from one pass of the pipeline's own text encoder."""
+        prompt_ids, embedding, pooled = self._encode(request.prompt)
+        rows = [embedding]
+        negative_ids: tuple[int, ...] = ()
+        if request.guidance > 1:  # what the pipeline calls classifier-free guidance
+            negative_ids, negative = self._negative(request.negative_prompt)
+            rows.insert(0, negative)
+        return TextEncoding(self._key(pooled), prompt_ids, negative_ids, torch.cat(rows), request.guidance)
+
+    def schedule(self, steps: int, begin: int) -> Schedule:
+        return Schedule(self.scheduler, self.pipe.scheduler.config, steps, begin, str(self.device))
+
+    def noise(self, request: GenerationRequest) -> torch.Tensor:
+        """(1, channels, h, w) standard normal. From a CPU generator, so a seed means the same on every device."""
+        scale = self.pipe.vae_scale_factor
+        shape = (1, self.pipe.unet.config.in_channels, request.height // scale, request.width // scale)
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        return randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
+
+    def predict(
+        self, inputs: Sequence[torch.Tensor], timesteps: Sequence[torch.Tensor], texts: Sequence[TextEncoding]
+    ) -> list[torch.Tensor]:
+        """The denoiser's output for several runs in one call, guidance applied; each (1, channels, h, w).
+
+        Args:
+            inputs: the runs' scaled latents, all of one shape.
+            timesteps: scalars, one a run; they may differ.
+            texts: the runs' conditioning; rows and guidance may differ.
+        """
+        rows = [text.conditioning.shape[0] for text in texts]
+        sample = torch.cat([x for x, n in zip(inputs, rows, strict=True) for _ in range(n)])
+        timestep = (
+            timesteps[0]
+            if len(inputs) == 1
+            else torch.stack([t for t, n in zip(timesteps, rows, strict=True) for _ in range(n)])
+        )
+        conditioning = torch.cat([text.conditioning for text in texts])
+        output = self.pipe.unet(sample, timestep, encoder_hidden_states=conditioning, return_dict=False)[0]
+        guided = []
+        for text, part in zip(texts, output.split(rows), strict=True):
+            if len(part) == 2:
+                negative, positive = part.chunk(2)
+                part = negative + text.guidance * (positive - negative)
+            guided.append(part)
+        return guided
+
+    def decode(self, latent: torch.Tensor) -> tuple[Image.Image, bool]:
+        """The picture of a final latent, and whether the pipeline's safety checker flagged it."""
+        pixels = self.pipe.vae.decode(latent / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
+        pixels, flagged = self.pipe.run_safety_checker(pixels, self.device, self.dtype)
+        is_flagged = bool(flagged and flagged[0])
+        return self.pipe.image_processor.postprocess(pixels, output_type="pil", do_denormalize=[not is_flagged])[
+            0
+        ], is_flagged
+
+    def synchronize(self) -> None:
+        """Waits for the device, so that a step's seconds are a step's and a cancellation means what it says."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _encode(self, text: str) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
+        tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
+        tokens = tokenizer(
+            text, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        )
+        use_mask = getattr(encoder.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(self.device) if use_mask else None
+        output = encoder(tokens.input_ids.to(self.device), attention_mask=mask)
+        ids = tuple(tokens.input_ids[0, : int(tokens.attention_mask.sum())].tolist())
+        return ids, output[0].to(dtype=encoder.dtype), output.pooler_output
+
+    def _negative(self, text: str) -> tuple[tuple[int, ...], torch.Tensor]:
+        if text not in self._negatives:
+            ids, embedding, _ = self._encode(text)
+            self._negatives[text] = (ids, embedding)
+            if len(self._negatives) > NEGATIVE_PROMPTS_KEPT:
+                self._negatives.popitem(last=False)
+        self._negatives.move_to_end(text)
+        return self._negatives[text]
+
+    def _key(self, pooled: torch.Tensor) -> np.ndarray:
+        vector = pooled[0].float().cpu()
+        if self.projection is not None:
+            vector = self.projection @ vector
+        return (vector / vector.norm()).numpy()

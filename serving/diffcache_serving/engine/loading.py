@@ -1,0 +1,181 @@
+"""A model folder becomes a pipeline on a device, or an error that says what is wrong with the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffcache_core.resume import Level, Levels
+from diffcache_core.serving_config import ModelConfig
+from diffcache_core.spec import DType
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from diffcache_serving.engine.adapter import StableDiffusion
+
+SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
+BUNDLED = Path(__file__).parents[1] / "models"
+DIFFCACHE_FOLDER = "diffcache"
+"""Inside a model folder: `projection.safetensors` (what turns the pooled output into a key) and `levels.json`."""
+
+DEFAULT_STEPS, DEFAULT_GUIDANCE = 50, 7.5  # diffusers' own for Stable Diffusion
+_DTYPES = {DType.FLOAT16: torch.float16, DType.BFLOAT16: torch.bfloat16, DType.FLOAT32: torch.float32}
+
+
+class ModelError(Exception):
+    """The model cannot be served. The message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    name: str
+    folder: Path
+    diffusion: StableDiffusion
+    fingerprint: str  # of weights and configs
+    embedder: str  # of what makes the keys
+    levels: Levels
+    levels_source: str  # "model" or "none"
+    default_steps: int
+    default_guidance: float
+    default_size: tuple[int, int]  # width, height; pixels
+
+
+def model_folder(source: str) -> Path:
+    """Where the files of `bundled://NAME` or `file://PATH` lie. Raises ModelError if there are none."""
+    scheme, _, rest = source.partition("://")
+    folder = BUNDLED / rest if scheme == "bundled" else Path(rest).expanduser()
+    if not (folder / "model_index.json").is_file():
+        known = sorted(f"bundled://{p.parent.name}" for p in BUNDLED.glob("*/model_index.json"))
+        raise ModelError(
+            f"model {source}: {folder} holds no model_index.json; give a folder as diffusers saves it, "
+            f"or one of {', '.join(known)}"
+        )
+    return folder
+
+
+def load_model(config: ModelConfig) -> LoadedModel:
+    """Loads the pipeline onto CUDA where there is one, else onto the CPU. Raises ModelError."""
+    folder = model_folder(config.source)
+    device, dtype = choose_device(config.dtype)
+    try:
+        class_name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ModelError(
+            f"model {config.source}: {folder / 'model_index.json'} is damaged ({error}): copy the model again"
+        ) from None
+    if class_name not in SUPPORTED_PIPELINES:
+        raise ModelError(
+            f"model {config.source} is a {class_name}; diffcache serves: {', '.join(SUPPORTED_PIPELINES)} "
+            "(Stable Diffusion 1.x and 2.x)"
+        )
+    pipe = _load_pipeline(config.source, folder, dtype)
+    if pipe.unet.config.time_cond_proj_dim is not None:
+        raise ModelError(
+            f"model {config.source} takes its guidance as an embedding (a distilled LCM), which "
+            "diffcache cannot serve: use the model it was distilled from"
+        )
+    pipe.to(device)
+    projection, projection_digest = _load_projection(config.source, folder, pipe)
+    levels, levels_source = _load_levels(config.source, folder)
+    sample = pipe.unet.config.sample_size
+    height, width = (sample, sample) if isinstance(sample, int) else sample
+    size = (width * pipe.vae_scale_factor, height * pipe.vae_scale_factor)
+    weights = fingerprint(folder)
+    model = LoadedModel(
+        name=config.source.partition("://")[2].rstrip("/").rpartition("/")[2],
+        folder=folder,
+        diffusion=StableDiffusion(pipe, projection, config.scheduler),
+        fingerprint=weights,
+        embedder=f"{weights}:{projection_digest}",
+        levels=levels,
+        levels_source=levels_source,
+        default_steps=config.steps or DEFAULT_STEPS,
+        default_guidance=DEFAULT_GUIDANCE if config.guidance is None else config.guidance,
+        default_size=(config.width or size[0], config.height or size[1]),
+    )
+    for field, pixels in (("width", model.default_size[0]), ("height", model.default_size[1])):
+        if pixels % model.diffusion.size_multiple:
+            raise ModelError(
+                f"spec.model.{field}: must be a multiple of {model.diffusion.size_multiple} for this model, is {pixels}"
+            )
+    return model
+
+
+def choose_device(dtype: DType) -> tuple[torch.device, torch.dtype]:
+    """CUDA and float16 where there is a GPU, the CPU and float32 where there is none."""
+    cuda = torch.cuda.is_available()
+    auto = torch.float16 if cuda else torch.float32
+    return torch.device("cuda" if cuda else "cpu"), _DTYPES.get(dtype, auto)
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the names and bytes of a model's files; what is diffcache's own in it does not count."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt", ".bin")):
+        relative = path.relative_to(folder)
+        if relative.parts[0] == DIFFCACHE_FOLDER or any(part.startswith(".") for part in relative.parts):
+            continue
+        digest.update(f"{relative.as_posix()}:{path.stat().st_size}:".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _load_pipeline(source: str, folder: Path, dtype: torch.dtype) -> Any:
+    import diffusers
+    import transformers
+
+    diffusers.logging.set_verbosity_error()
+    diffusers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, EOFError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model {source}: {folder} cannot be loaded, a file is missing or damaged ({first}): copy the model again"
+        ) from None
+    missing = [name for name in ("tokenizer", "text_encoder", "unet", "vae", "scheduler") if not getattr(pipe, name)]
+    if missing:
+        raise ModelError(f"model {source}: {folder} has no {', '.join(missing)}: copy the model again")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _load_projection(source: str, folder: Path, pipe: Any) -> tuple[torch.Tensor | None, str]:
+    path = folder / DIFFCACHE_FOLDER / "projection.safetensors"
+    if not path.is_file():
+        return None, "pooled"
+    try:
+        weight = load_file(path)["weight"].float()
+    except (SafetensorError, KeyError, OSError) as error:
+        raise ModelError(
+            f"model {source}: {path} is damaged ({error}): copy it again, or remove it to use the pooled "
+            "output as key (calibrate anew)"
+        ) from None
+    width = pipe.text_encoder.config.hidden_size
+    if weight.ndim != 2 or weight.shape[1] != width:
+        raise ModelError(f"model {source}: {path} must be a (dim, {width}) matrix, is {tuple(weight.shape)}")
+    return weight, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load_levels(source: str, folder: Path) -> tuple[Levels, str]:
+    path = folder / DIFFCACHE_FOLDER / "levels.json"
+    if not path.is_file():
+        return Levels(), "none"
+    try:
+        return read_levels(path), "model"
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"model {source}: {path} is damaged ({error}): run `diffcache calibrate` again") from None
+
+
+def read_levels(path: Path) -> Levels:
+    """The table that `diffcache calibrate` wrote. Raises ValueError, KeyError or TypeError if it is damaged."""
+    document = json.loads(path.read_text())
+    table = tuple(Level(int(v["skipPercent"]), float(v["similarity"])) for v in document["levels"])
+    return Levels(table, int(document["reseedSkipPercent"]))

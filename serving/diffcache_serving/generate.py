@@ -1,0 +1,87 @@
+"""The way of one request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diffcache_core.generation import GenerationRequest, Result
+
+from diffcache_serving.cache.cache import Cache
+from diffcache_serving.cache.found import Found, Miss
+from diffcache_serving.engine.engine import Engine, Run
+from diffcache_serving.images import compress
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.queueing import StepQueue
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A picture and the truth about it."""
+
+    image: bytes
+    request: GenerationRequest
+    result: Result
+    similarity: float | None
+    steps_skipped: int
+    depth: int
+    parent: str  # entry id
+    flagged: bool
+    seconds: dict[str, float]  # by phase, see metrics.PHASES
+    total_seconds: float
+
+
+class Generator:
+    """Ties queue, engine and cache together."""
+
+    def __init__(self, queue: StepQueue, engine: Engine, cache: Cache, metrics: Metrics) -> None:
+        self.queue, self.engine, self.cache, self.metrics = queue, engine, cache, metrics
+
+    async def generate(
+        self, request: GenerationRequest, on_run: Callable[[Run, Found], None] = lambda run, found: None
+    ) -> Generation:
+        """One picture. `on_run` gets the run when it starts, to follow its progress.
+
+        Raises QueueFull, DeviceOutOfMemory or EngineStopped. Cancelling it stops the run at the next step.
+        """
+        started = time.perf_counter()
+        with self.queue.reserve(request.steps) as place:
+            text, timings = await self.engine.encode(request)
+            looked = time.perf_counter()
+            found = await self.cache.look_up(request, text)
+            look_up_seconds = time.perf_counter() - looked
+            place.shrink(request.steps - found.k)
+            keep = self.cache.checkpoints(request, found)
+            async with self.engine.run(request, text, found, keep=keep, on_step=place.step) as run:
+                on_run(run, found)
+                image = await run.image()
+        if not run.flagged:
+            self.cache.keep(request, text, found, run.states)  # queued, returns at once
+        compressing = time.perf_counter()
+        data = await asyncio.to_thread(compress, image, request.format)
+        load_seconds = 0.0 if isinstance(found, Miss) else found.load_seconds
+        seconds = {
+            "queue": timings.queue + run.timings.queue,
+            "encode": timings.encode,
+            "look_up": look_up_seconds - load_seconds,
+            "load": load_seconds,
+            "denoise": run.timings.denoise,
+            "decode": run.timings.decode,
+            "compress": time.perf_counter() - compressing,
+        }
+        generation = Generation(
+            data,
+            request,
+            found.result,
+            found.similarity,
+            found.k,
+            found.depth,
+            found.parent,
+            run.flagged,
+            seconds,
+            time.perf_counter() - started,
+        )
+        self.metrics.answered(found.result, seconds, generation.total_seconds, request.steps, found.k)
+        return generation

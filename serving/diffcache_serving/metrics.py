@@ -1,0 +1,95 @@
+"""What Prometheus reads. No label takes its value from a request: the values are listed here, or one a process."""
+
+from __future__ import annotations
+
+from diffcache_core.generation import Result
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+disable_created_metrics()  # a second series for each counter, which nothing here reads
+
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+_SIMILARITIES = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
+_RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+PHASES = ("queue", "encode", "look_up", "load", "denoise", "decode", "compress")
+EVICTION_REASONS = ("capacity", "replaced", "purge")
+DROP_REASONS = ("admission", "damaged", "disk", "error", "missing", "queue", "size")
+INDEX_OPERATIONS = ("look_up", "insert", "delete", "repair")
+
+
+class Metrics:
+    """All metrics of one serving process, in a registry of their own."""
+
+    def __init__(self, model: str) -> None:
+        self.registry = CollectorRegistry()
+        self._model = model
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(name, text, labels, namespace="diffcache", registry=self.registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, text, labels, namespace="diffcache", registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+            return Histogram(name, text, labels, namespace="diffcache", buckets=buckets, registry=self.registry)
+
+        self._requests = counter("requests", "Requests answered, by result.", ("model", "result"))
+        self._duration = histogram(
+            "request_duration_seconds",
+            "Time from the parsed request to the encoded picture.",
+            _SECONDS,
+            ("model", "result"),
+        )
+        self.steps = counter("steps", "Denoising steps of all answered requests, run or skipped.")
+        self.steps_run = counter("steps_run", "Denoising steps that ran.")
+        self.steps_skipped = counter("steps_skipped", "Denoising steps that the cache saved.")
+        self.similarity = histogram(
+            "similarity", "Cosine to the entry that an APPROXIMATE request resumed from.", _SIMILARITIES
+        )
+        self.skip = histogram("skip_ratio", "Share of its steps that a request skipped; misses are 0.", _RATIOS)
+        self._phase = histogram("phase_seconds", "Time of the phases of a request.", _SECONDS, ("phase",))
+        self.step_seconds = histogram(
+            "step_seconds", "Time of a denoiser call, divided by the requests in it.", _SECONDS
+        )
+        self.entries = gauge("entries", "Cached generations.")
+        self.cache_bytes = gauge("cache_bytes", "Bytes allocated by states.")
+        self.capacity_bytes = gauge("capacity_bytes", "Bytes that states may allocate.")
+        self.pending_steps = gauge("pending_steps", "Denoising steps left to run, queued and running.")
+        self.queue_depth = gauge("queue_depth", "Requests in the server, queued and running.")
+        self.evictions = counter("evictions", "States that left the cache.", ("reason",))
+        self.dropped = counter("states_dropped", "States that were not kept, or were lost.", ("reason",))
+        self.index_errors = counter(
+            "index_errors", "Failures of index, ledger or store; a look-up then is a miss.", ("op",)
+        )
+        self.look_ups_skipped = counter("look_ups_skipped", "Look-ups not made because the last ones failed.")
+        self.inconclusive = counter("searches_inconclusive", "Look-ups in which an unseen entry could have saved more.")
+        self.build_info = gauge("build_info", "Always 1; the labels say what runs.", ("version", "model", "device"))
+        for result in [*Result, "error"]:  # so that a rate exists before the first event
+            self._requests.labels(model, result.lower())
+        for reason in EVICTION_REASONS:
+            self.evictions.labels(reason)
+        for reason in DROP_REASONS:
+            self.dropped.labels(reason)
+        for operation in INDEX_OPERATIONS:
+            self.index_errors.labels(operation)
+
+    def answered(self, result: Result, seconds: dict[str, float], total: float, steps: int, skipped: int) -> None:
+        """One request was answered; `seconds` by phase."""
+        self._requests.labels(self._model, result.lower()).inc()
+        self._duration.labels(self._model, result.lower()).observe(total)
+        self.steps.inc(steps)
+        self.steps_run.inc(steps - skipped)
+        self.steps_skipped.inc(skipped)
+        self.skip.observe(skipped / steps)
+        for phase in PHASES:
+            self._phase.labels(phase).observe(seconds[phase])
+
+    def failed(self) -> None:
+        self._requests.labels(self._model, "error").inc()
+
+    def requests(self, result: str) -> int:
+        """How many requests ended with `result`, in lower case."""
+        return self.value("diffcache_requests_total", model=self._model, result=result)
+
+    def value(self, name: str, **labels: str) -> int:
+        return int(self.registry.get_sample_value(name, labels) or 0)

@@ -1,0 +1,1 @@
+"""The gRPC edge: parse, convert, and turn errors into statuses. Decides nothing."""

@@ -1,0 +1,146 @@
+"""Protobuf to domain and back."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from dataclasses import dataclass
+
+from diffcache_core.generation import (
+    CacheMode,
+    GenerationRequest,
+    ImageFormat,
+    InvalidRequest,
+    Result,
+    Violation,
+    check_request,
+)
+from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_core.states import Entry
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from diffcache_serving.cache.ledger import Target
+from diffcache_serving.generate import Generation
+
+_MODES = {
+    pb.CACHE_MODE_UNSPECIFIED: CacheMode.DEFAULT,
+    pb.CACHE_MODE_DEFAULT: CacheMode.DEFAULT,
+    pb.CACHE_MODE_BYPASS: CacheMode.BYPASS,
+    pb.CACHE_MODE_REFRESH: CacheMode.REFRESH,
+    pb.CACHE_MODE_READ_ONLY: CacheMode.READ_ONLY,
+}
+_FORMATS = {
+    pb.IMAGE_FORMAT_UNSPECIFIED: ImageFormat.PNG,
+    pb.IMAGE_FORMAT_PNG: ImageFormat.PNG,
+    pb.IMAGE_FORMAT_WEBP: ImageFormat.WEBP,
+    pb.IMAGE_FORMAT_JPEG: ImageFormat.JPEG,
+}
+_RESULTS = {
+    Result.EXACT: pb.RESULT_EXACT,
+    Result.APPROXIMATE: pb.RESULT_APPROXIMATE,
+    Result.MISS: pb.RESULT_MISS,
+    Result.BYPASS: pb.RESULT_BYPASS,
+}
+_PB_FORMATS = {
+    ImageFormat.PNG: pb.IMAGE_FORMAT_PNG,
+    ImageFormat.WEBP: pb.IMAGE_FORMAT_WEBP,
+    ImageFormat.JPEG: pb.IMAGE_FORMAT_JPEG,
+}
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """What a request gets where it says nothing."""
+
+    steps: int
+    guidance: float
+    width: int  # pixels
+    height: int
+    size_multiple: int  # pixels
+
+
+def parse_request(message: pb.GenerateRequest, tenant: str, defaults: ModelDefaults) -> GenerationRequest:
+    """The checked request. Raises InvalidRequest with every wrong field."""
+    violations = []
+    if message.cache_mode not in _MODES:
+        violations.append(
+            Violation("cache_mode", f"{message.cache_mode} is not a cache mode; known are " + ", ".join(CacheMode))
+        )
+    if message.format not in _FORMATS:
+        violations.append(
+            Violation("format", f"{message.format} is not an image format; known are " + ", ".join(ImageFormat))
+        )
+    explicit = message.HasField("seed")
+    request = GenerationRequest(
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        seed=message.seed if explicit else secrets.randbelow(2**32),
+        seed_is_explicit=explicit,
+        steps=message.steps if message.HasField("steps") else defaults.steps,
+        guidance=message.guidance if message.HasField("guidance") else defaults.guidance,
+        width=message.width if message.HasField("width") else defaults.width,
+        height=message.height if message.HasField("height") else defaults.height,
+        format=_FORMATS.get(message.format, ImageFormat.PNG),
+        cache_mode=_MODES.get(message.cache_mode, CacheMode.DEFAULT),
+        min_similarity=message.min_similarity if message.HasField("min_similarity") else -1.0,
+        max_skip=message.max_skip_percent if message.HasField("max_skip_percent") else 100,
+        request_id=message.request_id or uuid.uuid4().hex,
+        tenant=tenant,
+    )
+    try:
+        check_request(request, size_multiple=defaults.size_multiple)
+    except InvalidRequest as error:
+        violations += error.violations
+    if violations:
+        raise InvalidRequest(violations)
+    return request
+
+
+def generation_to_pb(generation: Generation, model: str) -> pb.GenerateResponse:
+    request = generation.request
+    return pb.GenerateResponse(
+        image=generation.image,
+        format=_PB_FORMATS[request.format],
+        result=_RESULTS[generation.result],
+        similarity=generation.similarity,
+        steps=request.steps,
+        steps_skipped=generation.steps_skipped,
+        depth=generation.depth,
+        parent_entry_id=generation.parent,
+        seed=request.seed,
+        seconds=pb.Seconds(total=generation.total_seconds, **generation.seconds),
+        request_id=request.request_id,
+        model=model,
+        flagged=generation.flagged,
+    )
+
+
+def entry_to_pb(entry: Entry) -> pb.Entry:
+    created = Timestamp()
+    created.FromNanoseconds(int(entry.created * 1e9))
+    return pb.Entry(
+        id=entry.id,
+        prompt=entry.prompt,
+        tenant=entry.tenant,
+        model=entry.model,
+        seed=entry.seed,
+        steps=entry.steps,
+        depth=entry.depth,
+        parent_entry_id=entry.parent,
+        uses=entry.uses,
+        created=created,
+        states=[
+            pb.State(id=s.id, kind=s.kind.value, step=s.k, bytes=s.bytes, score=s.score, uses=s.uses)
+            for s in entry.states
+        ],
+    )
+
+
+def purge_target(message: pb.PurgeRequest) -> Target:
+    """Raises InvalidRequest for a request that names nothing: it must not mean everything."""
+    which = message.WhichOneof("target")
+    if which is None or not getattr(message, which):
+        raise InvalidRequest(
+            [Violation(which or "target", "name what to purge: a prompt, tenant, model, entry_id, or all = true")]
+        )
+    return Target() if which == "all" else Target(**{which: getattr(message, which)})

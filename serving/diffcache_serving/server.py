@@ -1,0 +1,252 @@
+"""Wires everything, runs it, and takes it down in order. The only constructor of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+import prometheus_client
+import structlog
+from diffcache_core.generation import CacheMode, GenerationRequest
+from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
+from diffcache_core.policies import LCBFU
+from diffcache_core.resume import Levels
+from diffcache_core.serving_config import ServingConfig
+from diffcache_core.spec import Scope
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from diffcache_serving.cache.cache import Cache, CacheIdentity
+from diffcache_serving.cache.found import Miss
+from diffcache_serving.cache.index import Index, LayeredIndex, MemoryIndex
+from diffcache_serving.cache.ledger import Budget, Ledger, LedgerVersionError
+from diffcache_serving.cache.milvus import MilvusIndex
+from diffcache_serving.cache.milvus_lite import MilvusLite
+from diffcache_serving.cache.store import StateStore
+from diffcache_serving.engine.engine import Engine
+from diffcache_serving.engine.loading import LoadedModel, ModelError, load_model
+from diffcache_serving.generate import Generator
+from diffcache_serving.logs import configure_logs
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.queueing import StepQueue
+from diffcache_serving.rpc.errors import ErrorInterceptor
+from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
+
+IMAGE_SERVICE = pb.DESCRIPTOR.services_by_name["ImageGeneration"].full_name
+ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
+
+log = structlog.get_logger("diffcache.server")
+
+
+class StartError(Exception):
+    """The server cannot start with what it was given."""
+
+
+def serve(config: ServingConfig, lite: MilvusLite | None) -> None:
+    """Serves until SIGTERM or SIGINT. Exits with 2 and one line when the model, files or ports cannot be used."""
+    configure_logs(json=not sys.stderr.isatty())
+    try:
+        asyncio.run(_serve(config, lite))
+    except (ModelError, LedgerVersionError, StartError) as error:
+        print(f"diffcache: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+async def _serve(config: ServingConfig, lite: MilvusLite | None) -> None:
+    started = time.perf_counter()
+    stopping = _listen_to_signals()
+    model = await asyncio.to_thread(load_model, config.model)
+    async with _wired(config, model, lite) as server:
+        await _warm_up(server.generator.engine, model)
+        await server.start()
+        log.info(
+            "ready",
+            model=model.name,
+            device=str(model.diffusion.device),
+            levels=server.levels_source,
+            levels_table=[f"{v.similarity:g}: {v.skip_percent}%" for v in server.levels.table],
+            entries=server.repair.entries,
+            states_missing=server.repair.states_missing,
+            files_swept=server.repair.files_swept,
+            grpc=f"{config.listen.host}:{config.listen.port}",
+            admin=f"{config.listen.admin_host}:{config.listen.admin_port}",
+            metrics=f"http://{config.listen.metrics_host}:{config.listen.metrics_port}/metrics",
+            data=str(config.data_dir),
+            seconds=round(time.perf_counter() - started, 2),
+        )
+        if not server.levels.table:
+            log.warning(
+                "this model has no levels, so only EXACT hits are served: run `diffcache calibrate --model "
+                f"{config.model.source}` to measure what may be skipped"
+            )
+        await stopping.wait()
+        log.info("draining", in_flight=server.generator.queue.requests, grace_seconds=config.drain_seconds)
+        await server.drain(config.drain_seconds)
+    log.info("stopped")
+
+
+def _listen_to_signals() -> asyncio.Event:
+    """Set by the first signal; the second exits at once."""
+    stopping = asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stopping
+
+
+async def _warm_up(engine: Engine, model: LoadedModel) -> None:
+    """One step at the default size: the first request is not the slow one, and memory is known to suffice."""
+    width, height = model.default_size
+    request = GenerationRequest(
+        "warm up", 0, True, 1, model.default_guidance, width, height, cache_mode=CacheMode.BYPASS
+    )
+    text, _ = await engine.encode(request)
+    async with engine.run(request, text, Miss()) as run:
+        await run.image()
+
+
+@dataclass
+class Server:
+    """Everything that runs."""
+
+    config: ServingConfig
+    generator: Generator
+    images: ImageGeneration
+    health: Any
+    grpc_server: Any
+    admin_server: Any
+    levels: Levels
+    levels_source: str
+    repair: Any
+
+    async def start(self) -> None:
+        listen, metrics = self.config.listen, self.generator.metrics
+        try:
+            _bind(self.grpc_server, f"{listen.host}:{listen.port}", listen.tls_certificate, listen.tls_key)
+            _bind(self.admin_server, f"{listen.admin_host}:{listen.admin_port}")
+            prometheus_client.start_http_server(listen.metrics_port, listen.metrics_host, metrics.registry)
+        except (RuntimeError, OSError) as error:
+            raise StartError(f"cannot listen: {error}") from None
+        await self.grpc_server.start()
+        await self.admin_server.start()
+        for service in ("", IMAGE_SERVICE, ADMIN_SERVICE):
+            await self.health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, grace: float) -> None:
+        """No new requests; those in flight get `grace` seconds, then UNAVAILABLE."""
+        await self.health.enter_graceful_shutdown()
+        self.images.draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.generator.queue.idle.wait(), grace)
+        await self.generator.engine.stop()
+        await self.grpc_server.stop(1.0)
+        await self.admin_server.stop(1.0)
+
+
+@contextlib.asynccontextmanager
+async def _wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | None) -> AsyncIterator[Server]:
+    metrics = Metrics(model.name)
+    metrics.build_info.labels(version("diffcache"), model.name, model.diffusion.device.type).set(1)
+    own_levels = config.cache.level_table(model.levels.reseed_skip_percent)
+    levels, source = (model.levels, model.levels_source) if own_levels is None else (own_levels, "manifest")
+    ledger = await Ledger.open(config.data_dir / "ledger.db", LCBFU(), on_set_aside=lambda why: log.warning(why))
+    index = _build_index(config, model, ledger.id, lite, metrics)
+    identity = CacheIdentity(
+        model_name=model.name,
+        model=model.fingerprint,
+        embedder=model.embedder,
+        dtype=str(model.diffusion.dtype).removeprefix("torch."),
+        scheduler=lambda: model.diffusion.schedule(1, 0).digest,
+        shared=config.cache.scope is Scope.SHARED,
+    )
+    cache = Cache(
+        ledger,
+        StateStore(config.data_dir / "states"),
+        index,
+        metrics,
+        identity,
+        levels,
+        config.cache.state,
+        Budget(config.cache.capacity_bytes, config.cache.max_entries),
+    )
+
+    def on_queue_change(steps: int, requests: int) -> None:
+        metrics.pending_steps.set(steps)
+        metrics.queue_depth.set(requests)
+
+    queue = StepQueue(config.queue_max_steps, on_queue_change)
+
+    def on_call(seconds: float, size: int) -> None:
+        metrics.step_seconds.observe(seconds / size)
+        queue.measured(seconds / size)
+
+    engine = Engine(model.diffusion, config.batch_max_size, on_call)
+    generator = Generator(queue, engine, cache, metrics)
+    repair = await cache.repair()
+    images = ImageGeneration(generator, model)
+    try:
+        grpc_server, admin_server, servicer = _build_servers(images, CacheAdmin(generator, model, source), metrics)
+        yield Server(config, generator, images, servicer, grpc_server, admin_server, levels, source, repair)
+    finally:
+        await engine.stop()
+        await cache.close()
+
+
+def _build_index(
+    config: ServingConfig, model: LoadedModel, ledger_id: str, lite: MilvusLite | None, metrics: Metrics
+) -> Index:
+    """The collection's name holds what its rows depend on, so nobody else's rows or dimensions get in."""
+    if config.index.type == "Memory":
+        return MemoryIndex()
+    dim = model.diffusion.key_dim
+    collection = f"diffcache_{config.name.replace('-', '_')}_{ledger_id[:12]}_{model.fingerprint[:12]}_{dim}"
+
+    def on_error(operation: str, error: Exception) -> None:
+        metrics.index_errors.labels(operation).inc()
+        log.warning("the index was not written", error=str(error))
+
+    return LayeredIndex(MilvusIndex(lite.uri if lite else lambda: config.index.uri, collection, dim), on_error)
+
+
+def _build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics) -> tuple[Any, Any, Any]:
+    options = [("grpc.so_reuseport", 0)]  # two servers on one port would share it silently
+    servicer = health.aio.HealthServicer()
+    servers = []
+    for add, implementation, name in (
+        (pb_grpc.add_ImageGenerationServicer_to_server, images, IMAGE_SERVICE),
+        (pb_grpc.add_CacheAdminServicer_to_server, admin, ADMIN_SERVICE),
+    ):
+        server = grpc.aio.server(interceptors=[ErrorInterceptor(metrics)], options=options)
+        add(implementation, server)  # type: ignore[no-untyped-call]  # generated
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        reflection.enable_server_reflection((name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        servers.append(server)
+    return servers[0], servers[1], servicer
+
+
+def _bind(server: Any, address: str, certificate: str = "", key: str = "") -> None:
+    if not certificate:
+        server.add_insecure_port(address)
+        return
+    try:
+        pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
+    except OSError as error:
+        raise StartError(f"TLS: {error.filename}: {error.strerror}") from None
+    server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
