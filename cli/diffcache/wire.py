@@ -51,6 +51,7 @@ class Generation:
     steps_skipped: int
     depth: int  # resumes between this picture and a run from pure noise
     parent_entry_id: str
+    entry_id: str  # what it is kept as; empty if it is not kept
     seed: int
     seconds: Mapping[str, float]  # by phase, and `total`
     request_id: str
@@ -112,6 +113,7 @@ def generation_from_pb(message: pb.GenerateResponse) -> Generation:
         steps_skipped=message.steps_skipped,
         depth=message.depth,
         parent_entry_id=message.parent_entry_id,
+        entry_id=message.entry_id,
         seed=message.seed,
         seconds={field.name: getattr(seconds, field.name) for field in seconds.DESCRIPTOR.fields},
         request_id=message.request_id,

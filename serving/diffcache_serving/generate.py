@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from diffcache_core.generation import GenerationRequest, Result
 
 from diffcache_serving.cache.cache import Cache
-from diffcache_serving.cache.found import Found, Miss
+from diffcache_serving.cache.found import Exact, Found, Miss
 from diffcache_serving.engine.engine import Engine, Run
 from diffcache_serving.images import compress
 from diffcache_serving.metrics import Metrics
@@ -28,6 +28,7 @@ class Generation:
     steps_skipped: int
     depth: int
     parent: str  # entry id
+    entry: str  # entry id; empty if it is not kept
     flagged: bool
     seconds: dict[str, float]  # by phase, see metrics.PHASES
     total_seconds: float
@@ -57,8 +58,9 @@ class Generator:
             async with self.engine.run(request, text, found, keep=keep, on_step=place.step) as run:
                 on_run(run, found)
                 image = await run.image()
+        entry = found.parent if isinstance(found, Exact) else ""
         if not run.flagged:
-            self.cache.keep(request, text, found, run.states)  # queued, returns at once
+            entry = self.cache.keep(request, text, found, run.states) or entry  # queued, returns at once
         compressing = time.perf_counter()
         data = await asyncio.to_thread(compress, image, request.format)
         load_seconds = 0.0 if isinstance(found, Miss) else found.load_seconds
@@ -79,6 +81,7 @@ class Generator:
             found.k,
             found.depth,
             found.parent,
+            entry,
             run.flagged,
             seconds,
             time.perf_counter() - started,

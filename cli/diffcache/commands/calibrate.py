@@ -2,12 +2,171 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
+from diffcache_core.spec import ManifestError, Scheduler
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from diffcache_serving.calibration.findings import Findings
+
+BUNDLED_SCORERS = {"bundled://emoji": "emoji-clip"}
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
 def calibrate(
     model: Annotated[str, typer.Option(help="bundled://NAME, or file:// and a folder.")] = "bundled://emoji",
+    scorer: Annotated[
+        Path | None, typer.Option(help="Folder of the CLIPModel that judges pictures; for bundled models known.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Lines of concept<TAB>prompt. Default: the model's own list.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="The N you serve with.")] = 8,
+    guidance: Annotated[float, typer.Option(min=0, max=MAX_GUIDANCE, help="The guidance you serve with.")] = 3.0,
+    scheduler: Annotated[Scheduler, typer.Option(help="The scheduler you serve with.")] = "DDIM",
+    alpha: Annotated[float, typer.Option(min=0.5, max=1, help="The share of quality that a level must keep.")] = 0.98,
+    pairs: Annotated[
+        int,
+        typer.Option(min=2, help="Pairs in each bin of similarity, over both halves; below 20 no level is granted."),
+    ] = 64,
+    curve_prompts: Annotated[int, typer.Option(min=2, help="Prompts of the curve over N.")] = 64,
+    chains: Annotated[int, typer.Option(min=2, help="Chains of resumes at each of the two largest levels.")] = 24,
+    seed_prompts: Annotated[int, typer.Option(min=2, help="Prompts drawn under several seeds.")] = 12,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Where measurements, report and plot go; run again to go on there.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Default: diffcache/levels.json in the model's folder.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Default: levels.png in --work-dir.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures in one denoiser call.")] = 16,
 ) -> None:
-    """Measure what a model may skip, and write its levels."""
+    """Measure what a model may skip, and write its levels.
+
+    Can be stopped and started again at any time. Takes about a quarter of an hour for the bundled model on two cores.
+    """
+    _check_installed()
+    from diffcache_serving.calibration.calibrate import Task
+    from diffcache_serving.calibration.calibrate import calibrate as run_calibration
+    from diffcache_serving.calibration.findings import build_document, write_levels
+    from diffcache_serving.calibration.plot import write_plot
+    from diffcache_serving.calibration.report import build_report
+    from diffcache_serving.calibration.settings import CalibrationError, Settings
+    from diffcache_serving.engine.loading import DIFFCACHE_FOLDER, ModelError, model_folder
+
+    try:
+        folder = model_folder(model)
+        work_dir = (work_dir or _default_work_dir(folder.name)).absolute()
+        task = Task(
+            model=model,
+            scorer=_scorer_folder(model, scorer, folder),
+            prompts=_prompts_file(prompts, folder / DIFFCACHE_FOLDER / "concepts.tsv"),
+            work_dir=work_dir,
+            settings=Settings(
+                steps, guidance, scheduler, pairs, curve_prompts, reseed_prompts=seed_prompts, chains=chains
+            ),
+            alpha=alpha,
+            batch=batch,
+        )
+        output = _writable(output or folder / DIFFCACHE_FOLDER / "levels.json", "--output")
+        plot = _writable(_plot_file(plot or work_dir / "levels.png"), "--plot")
+        typer.echo(f"measurements in {work_dir}: stopping and running again goes on there", err=True)
+        with _bar() as bar:
+            findings = run_calibration(task, bar)
+        report = build_report(findings)
+        write_levels(output, build_document(findings))
+        (work_dir / "report.md").write_text(report, encoding="utf-8")
+        write_plot(plot, findings)
+    except (CalibrationError, ModelError) as error:
+        raise ManifestError(str(error)) from None
+    except OSError as error:
+        raise ManifestError(
+            f"{error.filename or work_dir}: {error.strerror}: choose other paths, or make room"
+        ) from None
+    typer.echo(report)
+    typer.echo(_summary(findings, output, plot))
+
+
+def _check_installed() -> None:
+    modules = ("torch", "diffusers", "transformers", "matplotlib")
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ManifestError(f"calibrating needs {', '.join(missing)}: install diffcache[local]")
+
+
+def _default_work_dir(name: str) -> Path:
+    from diffcache.local import default_data_dir
+
+    return default_data_dir(f"calibrate-{name}")
+
+
+def _scorer_folder(model: str, scorer: Path | None, folder: Path) -> Path:
+    if scorer is not None:
+        return scorer.expanduser()
+    if model not in BUNDLED_SCORERS:
+        raise typer.BadParameter(
+            f"{model} has no scorer of its own: give the folder of a CLIPModel that knows such pictures",
+            param_hint="--scorer",
+        )
+    return folder.parent / BUNDLED_SCORERS[model]
+
+
+def _prompts_file(prompts: Path | None, default: Path) -> Path:
+    if prompts is None and not default.is_file():
+        raise typer.BadParameter(
+            f"the model has no list of its own ({default}): give a file of lines concept<TAB>prompt",
+            param_hint="--prompts",
+        )
+    return default if prompts is None else prompts.expanduser()
+
+
+def _writable(path: Path, option: str) -> Path:
+    """Found out before the measuring, not after it."""
+    path = path.expanduser().absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{path.parent}: {error.strerror}", param_hint=option) from None
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path} cannot be written: choose another file", param_hint=option)
+    return path
+
+
+def _plot_file(path: Path) -> Path:
+    if path.suffix.lower() not in PLOT_ENDINGS:
+        raise typer.BadParameter(f"{path}: the name must end in one of {', '.join(PLOT_ENDINGS)}", param_hint="--plot")
+    return path
+
+
+class _Bar:
+    """Shows the stages of a calibration, one below the other."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def stage(self, name: str, total: int, done: int) -> None:
+        self._task = self._progress.add_task(name, total=total, completed=done)
+
+    def advance(self, items: int) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, items)
+
+
+@contextmanager
+def _bar() -> Iterator[_Bar]:
+    columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield _Bar(progress)
+
+
+def _summary(findings: Findings, output: Path, plot: Path) -> str:
+    levels = ", ".join(f"{v.skip_percent}% from {v.similarity:.2f}" for v in findings.fit.levels) or "none"
+    return f"levels: {levels}\nwritten: {output}\nplot:    {plot}"

@@ -237,13 +237,13 @@ class Cache:
             return ()
         return checkpoints(self.levels, request.steps)
 
-    def keep(self, request: GenerationRequest, text: TextEncoding, found: Found, states: list[CapturedState]) -> None:
-        """Queues what a run left; returns at once. From now on it is served."""
+    def keep(self, request: GenerationRequest, text: TextEncoding, found: Found, states: list[CapturedState]) -> str:
+        """Queues what a run left and returns its entry id at once; empty if it is not kept. From then on it serves."""
         if not request.cache_mode.writes or isinstance(found, Exact) or not text.has_key:
-            return
+            return ""
         if not admits(is_full=self._is_full(), granted_skip=found.granted_skip, top_skip=self.levels.top_skip):
             self._metrics.dropped.labels("admission").inc()
-            return
+            return ""
         entry_id = uuid.uuid4().hex
         records = {uuid.uuid4().hex: state for state in states}
         entry = Entry(
@@ -271,9 +271,10 @@ class Cache:
         )
         if self._pending.nbytes + pending.nbytes > KEEP_QUEUE_BYTES:
             self._metrics.dropped.labels("queue").inc(len(records))
-            return
+            return ""
         self._pending.add(pending)
         self._queue.put_nowait(pending)
+        return entry_id
 
     async def _keep_all(self) -> None:
         while (pending := await self._queue.get()) is not None:

@@ -107,6 +107,7 @@ def generation_to_pb(generation: Generation, model: str) -> pb.GenerateResponse:
         steps_skipped=generation.steps_skipped,
         depth=generation.depth,
         parent_entry_id=generation.parent,
+        entry_id=generation.entry,
         seed=request.seed,
         seconds=pb.Seconds(total=generation.total_seconds, **generation.seconds),
         request_id=request.request_id,

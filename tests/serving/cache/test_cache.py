@@ -1,0 +1,478 @@
+"""The cache as a whole: real ledger, store and index; latents and keys made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffcache_core.generation import CacheMode, GenerationRequest, Result
+from diffcache_core.policies import LCBFU
+from diffcache_core.resume import Level, Levels
+from diffcache_core.states import StateKind
+from diffcache_serving.cache.cache import Cache, CacheIdentity
+from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
+from diffcache_serving.cache.index import Index, IndexRow, LayeredIndex, MemoryIndex
+from diffcache_serving.cache.ledger import Budget, Ledger, Target
+from diffcache_serving.cache.milvus import MilvusIndex
+from diffcache_serving.cache.store import StateStore
+from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.metrics import Metrics
+
+CLEAN, TRAJECTORY = StateKind.CLEAN, StateKind.TRAJECTORY
+LEVELS = Levels((Level(25, 0.65), Level(50, 0.8)), reseed_skip_percent=25)
+STATE_BYTES = 8192  # of one latent below, on disk
+ROOMY = Budget(2**20, 100)
+
+
+def text(angle: float, prompt: int | None = None) -> TextEncoding:
+    """A prompt whose key stands at an angle in degrees; the cosine between two is the cosine of the difference."""
+    key = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))], np.float32)
+    return TextEncoding(key, (round(angle * 1000) if prompt is None else prompt,), (), torch.empty(0), 3.0)
+
+
+def degrees(similarity: float) -> float:
+    return float(np.degrees(np.arccos(similarity)))
+
+
+def states(value: float, ks: tuple[int, ...] = ()) -> list[CapturedState]:
+    latent = {"latent": torch.full((1, 4, 16, 16), value)}
+    return [*(CapturedState(TRAJECTORY, k, latent) for k in ks), CapturedState(CLEAN, 0, latent)]
+
+
+def latent_of(found: Found) -> float:
+    assert isinstance(found, Resume | Exact)
+    return float(found.tensors["latent"].flatten()[0])
+
+
+class Box:
+    """A cache in a folder, that can be closed and opened again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def open(
+        self, index: Index | None = None, kind: StateKind = CLEAN, budget: Budget = ROOMY, shared: bool = False
+    ) -> Box:
+        self.metrics = Metrics("emoji")
+        self.ledger = await Ledger.open(self.folder / "ledger.db", LCBFU())
+        self.index = index or MemoryIndex()
+        identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
+        store = StateStore(self.folder / "states")
+        self.cache = Cache(self.ledger, store, self.index, self.metrics, identity, LEVELS, kind, budget)
+        self.repaired = await self.cache.repair()
+        return self
+
+    async def close(self) -> None:
+        await self.cache.close()
+
+    async def keep(
+        self,
+        request: GenerationRequest,
+        at: TextEncoding,
+        value: float,
+        found: Found | None = None,
+        ks: tuple[int, ...] = (),
+    ) -> str:
+        entry = self.cache.keep(request, at, found or Miss(), states(value, ks))
+        await self.cache.settle()
+        return entry
+
+    def files(self) -> list[Path]:
+        return sorted(p for p in (self.folder / "states").rglob("*") if p.is_file())
+
+    def count(self, name: str, **labels: str) -> int:
+        return self.metrics.value(f"diffcache_{name}", **labels)
+
+
+@pytest.fixture
+async def boxes(folder: Path) -> AsyncIterator[Callable[..., Any]]:
+    opened: list[Box] = []
+
+    async def make(**options: Any) -> Box:
+        opened.append(await Box(folder).open(**options))
+        return opened[-1]
+
+    yield make
+    for box in opened:
+        if not box.cache._keeper.done():
+            await box.close()
+
+
+def seeded(request: GenerationRequest, seed: int, *, explicit: bool = True, **changes: Any) -> GenerationRequest:
+    return replace(request, seed=seed, seed_is_explicit=explicit, **changes)
+
+
+async def test_a_similar_prompt_resumes_and_the_same_request_is_exact(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    entry = await box.keep(request_, text(0), 1.0)
+    similar = await box.cache.look_up(seeded(request_, 2), text(degrees(0.85)))
+    assert isinstance(similar, Resume)
+    assert (similar.k, similar.depth, similar.parent, similar.granted_skip) == (4, 1, entry, 50)
+    assert similar.similarity == pytest.approx(0.85, abs=1e-5)
+    assert latent_of(similar) == 1.0
+    exact = await box.cache.look_up(request_, text(0))
+    assert isinstance(exact, Exact)
+    assert (exact.k, exact.depth, latent_of(exact)) == (8, 0, 1.0)
+    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(degrees(0.6))), Miss)
+
+
+async def test_one_reads_ones_own_writes_before_the_keeper_has_run(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    box.cache.keep(request_, text(0), Miss(), states(1.0))
+    assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
+    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(10)), Resume)
+
+
+async def test_exact_needs_an_explicit_seed_and_equal_parameters(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    for other in (
+        seeded(request_, 1, explicit=False),
+        seeded(request_, 2),
+        replace(request_, steps=9),
+        replace(request_, guidance=4.0),
+        replace(request_, width=32),
+    ):
+        assert not isinstance(await box.cache.look_up(other, text(0)), Exact)
+    assert not isinstance(await box.cache.look_up(request_, text(0, prompt=5)), Exact)
+
+
+async def test_exact_hits_what_a_drawn_seed_left(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(seeded(request_, 9, explicit=False), text(0), 1.0)
+    assert isinstance(await box.cache.look_up(seeded(request_, 9), text(0)), Exact)
+
+
+async def test_exact_returns_what_it_returned_with_its_depth_unless_the_caller_tightens(
+    boxes: Any, request_: GenerationRequest
+) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    second = seeded(request_, 2)
+    at = text(degrees(0.7))
+    found = await box.cache.look_up(second, at)
+    await box.keep(second, at, 2.0, found)
+    exact = await box.cache.look_up(second, at)
+    assert isinstance(exact, Exact)
+    assert (exact.depth, latent_of(exact)) == (1, 2.0)
+    assert not isinstance(await box.cache.look_up(replace(second, max_skip=10), at), Exact)
+    assert not isinstance(await box.cache.look_up(replace(second, min_similarity=0.9), at), Exact)
+    assert isinstance(await box.cache.look_up(replace(request_, max_skip=0, min_similarity=1.0), text(0)), Exact)
+
+
+async def test_a_stored_hit_can_be_resumed_from_and_tells_its_depth(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    for i in range(1, 4):
+        request, at = seeded(request_, i + 1), text(30.0 * i)  # each near the one before it only
+        found = await box.cache.look_up(request, at)
+        assert (found.result, found.depth, latent_of(found)) == (Result.APPROXIMATE, i, float(i))
+        await box.keep(request, at, i + 1.0, found)
+
+
+async def test_another_seed_of_the_same_prompt_is_capped(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    found = await box.cache.look_up(seeded(request_, 2), text(0))
+    assert (found.result, found.k) == (Result.APPROXIMATE, 2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "result", "entries"),
+    [
+        (CacheMode.DEFAULT, Result.APPROXIMATE, 2),
+        (CacheMode.READ_ONLY, Result.APPROXIMATE, 1),
+        (CacheMode.REFRESH, Result.MISS, 2),
+        (CacheMode.BYPASS, Result.BYPASS, 1),
+    ],
+)
+async def test_modes(mode: CacheMode, result: Result, entries: int, boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    request = seeded(request_, 2, cache_mode=mode)
+    found = await box.cache.look_up(request, text(10))
+    assert found.result is result
+    await box.keep(request, text(10), 2.0, found)
+    assert (await box.cache.totals()).entries == entries
+
+
+async def test_refresh_replaces_what_exact_returns(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    await box.keep(replace(request_, cache_mode=CacheMode.REFRESH), text(0), 2.0)
+    assert latent_of(await box.cache.look_up(request_, text(0))) == 2.0
+    assert len(box.files()) == 1
+    assert box.count("evictions_total", reason="replaced") == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_tenants_meet_only_in_a_shared_cache(shared: bool, boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes(shared=shared)
+    await box.keep(replace(request_, tenant="acme"), text(0), 1.0)
+    for request in (request_, seeded(request_, 2)):
+        found = await box.cache.look_up(replace(request, tenant="other"), text(0))
+        assert isinstance(found, Miss) is not shared
+
+
+async def test_both_budgets_hold_on_disk(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes(budget=Budget(5 * STATE_BYTES, 100))
+    for i in range(9):
+        await box.keep(seeded(request_, i), text(i * 90.0, prompt=i), float(i))
+    assert len(box.files()) == 5
+    assert box.count("evictions_total", reason="capacity") == 4
+    assert box.count("cache_bytes") == 5 * STATE_BYTES
+    assert {
+        n.entry_id for n in await box.index.search(box.cache._space(request_, text(0)).digest(), text(0).key, 99)
+    } == {e.id for e in (await box.cache.list_entries(Target(), 99))[0]}
+    few = await Box(box.folder / "few").open(budget=Budget(2**30, 3))
+    for i in range(5):
+        await few.keep(seeded(request_, i), text(i * 90.0, prompt=i), float(i))
+    assert len(few.files()) == 3
+    await few.close()
+
+
+async def test_when_full_a_result_granted_the_top_level_is_not_stored(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes(budget=Budget(2 * STATE_BYTES, 100))
+    await box.keep(request_, text(0), 1.0)
+    await box.keep(seeded(request_, 2), text(180), 2.0)
+    for similarity, kept in ((0.9, 0), (0.7, 1)):
+        at = text(degrees(similarity))
+        request = seeded(request_, 3)
+        found = await box.cache.look_up(request, at)
+        before = box.count("evictions_total", reason="capacity")
+        await box.keep(request, at, 3.0, found)
+        assert box.count("evictions_total", reason="capacity") - before == kept
+    assert box.count("states_dropped_total", reason="admission") == 1
+
+
+async def test_what_is_larger_than_the_cache_is_not_kept(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes(budget=Budget(4096, 100))
+    await box.keep(request_, text(0), 1.0)
+    assert (box.files(), box.count("states_dropped_total", reason="size")) == ([], 1)
+
+
+async def test_the_keepers_queue_is_bounded(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    large = [CapturedState(CLEAN, 0, {"latent": torch.zeros(40 * 2**20 // 4)})]
+    assert box.cache.keep(request_, text(0), Miss(), large)
+    assert not box.cache.keep(seeded(request_, 2), text(9), Miss(), large)
+    assert box.count("states_dropped_total", reason="queue") == 1
+
+
+async def test_a_useful_state_outlives_the_others(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes(budget=Budget(3 * STATE_BYTES, 100))
+    useful = await box.keep(request_, text(0), 1.0)
+    for i in range(1, 12):
+        assert isinstance(await box.cache.look_up(seeded(request_, 99), text(20)), Resume)
+        await box.keep(seeded(request_, i), text(90 + 20.0 * i, prompt=i), float(i))
+    entries, _ = await box.cache.list_entries(Target(), 99)
+    assert useful in {e.id for e in entries}
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn", "swapped", "foreign"])
+async def test_a_damaged_state_gives_way_to_the_next(damage: str, boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    best = await box.keep(request_, text(0), 1.0)
+    second = await box.keep(seeded(request_, 2), text(5), 2.0)
+    by_entry = {
+        e.id: box.folder / "states" / e.states[0].id[:2] / f"{e.states[0].id}.safetensors"
+        for e in (await box.cache.list_entries(Target(), 9))[0]
+    }
+    path = by_entry[best]
+    match damage:
+        case "gone":
+            path.unlink()
+        case "torn":
+            path.write_bytes(path.read_bytes()[:100])
+        case "swapped":
+            shutil.copy(by_entry[second], path)
+        case "foreign":
+            path.write_bytes(b"not a state")
+    found = await box.cache.look_up(seeded(request_, 3), text(1))
+    assert (found.parent, latent_of(found)) == (second, 2.0)
+    assert box.count("states_dropped_total", reason="missing" if damage == "gone" else "damaged") == 1
+    await box.close()
+    box = await boxes()
+    assert [e.id for e in (await box.cache.list_entries(Target(), 9))[0]] == [second]
+
+
+async def test_when_all_candidates_are_gone_it_is_a_miss(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    for i in range(5):
+        await box.keep(seeded(request_, i), text(float(i)), float(i))
+    for path in box.files():
+        path.unlink()
+    assert isinstance(await box.cache.look_up(request_, text(0)), Miss)
+    assert isinstance(await box.cache.look_up(seeded(request_, 9), text(0.5)), Miss)
+
+
+# ---- crash safety ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_start_repairs_what_a_kill_can_leave(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    whole = await box.keep(request_, text(0), 1.0)
+    await box.keep(seeded(request_, 2), text(90), 2.0)
+    space = box.cache._space(request_, text(0)).digest()
+    (lost,) = [e for e in (await box.cache.list_entries(Target(), 9))[0] if e.id != whole]
+    await box.close()
+    (box.folder / "states" / lost.states[0].id[:2] / f"{lost.states[0].id}.safetensors").unlink()  # bytes lost
+    stray = box.folder / "states" / "ab" / ("ab" * 16 + ".safetensors")  # bytes written, the ledger not yet
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"x" * 100)
+    index = MemoryIndex()
+    await index.insert([IndexRow("dead", space, text(0).key)])  # dropped from the ledger, the index not yet
+    box = await boxes(index=index)
+    assert (box.repaired.entries, box.repaired.states_missing, box.repaired.files_swept) == (1, 1, 1)
+    assert await index.entry_ids() == {whole}
+    assert len(box.files()) == 1
+    assert latent_of(await box.cache.look_up(request_, text(0))) == 1.0
+
+
+async def test_a_row_without_an_entry_is_dropped_when_it_is_met(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    await box.index.insert([IndexRow("dead", box.cache._space(request_, text(0)).digest(), text(0).key)])
+    assert latent_of(await box.cache.look_up(seeded(request_, 2), text(1))) == 1.0
+    while "dead" in await box.index.entry_ids():
+        await asyncio.sleep(0)
+
+
+async def test_everything_is_there_after_a_restart(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    await box.close()
+    box = await boxes()
+    assert box.repaired.entries == 1
+    assert latent_of(await box.cache.look_up(seeded(request_, 2), text(5))) == 1.0
+    assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
+
+
+# ---- an index that is dead or slow -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Somebody accepts connections there and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def test_a_dead_index_makes_misses_and_metrics_and_is_left_alone_for_a_while(
+    boxes: Any, request_: GenerationRequest, closed_port: int
+) -> None:
+    box = await boxes(index=MilvusIndex(lambda: f"http://127.0.0.1:{closed_port}", "c", 2))
+    assert box.count("index_errors_total", op="repair") == 1
+    for i in range(5):
+        assert isinstance(await box.cache.look_up(seeded(request_, i), text(0)), Miss)
+    assert box.count("index_errors_total", op="look_up") == 3
+    assert box.count("look_ups_skipped_total") == 2
+
+
+async def test_before_a_dead_index_fresh_entries_still_serve(
+    boxes: Any, request_: GenerationRequest, closed_port: int
+) -> None:
+    index = LayeredIndex(MilvusIndex(lambda: f"http://127.0.0.1:{closed_port}", "c", 2), lambda op, error: None)
+    box = await boxes(index=index)
+    await box.keep(request_, text(0), 1.0)
+    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(5)), Resume)
+
+
+async def test_a_slow_index_costs_at_most_the_deadline(
+    boxes: Any, request_: GenerationRequest, silent_port: int, folder: Path
+) -> None:
+    box = Box(folder)
+    box.metrics = Metrics("emoji")
+    box.ledger = await Ledger.open(None, LCBFU())
+    index = MilvusIndex(lambda: f"http://127.0.0.1:{silent_port}", "c", 2)
+    identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared=False)
+    cache = Cache(box.ledger, StateStore(None), index, box.metrics, identity, LEVELS, CLEAN, Budget(2**20, 9))
+    assert isinstance(await cache.look_up(seeded(request_, 2), text(0)), Miss)
+    assert box.count("index_errors_total", op="look_up") == 1
+    cache._queue.put_nowait(None)
+
+
+# ---- purge -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_purge_takes_what_waits_for_the_keeper_too(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    box.cache.keep(seeded(request_, 2), text(50), Miss(), states(2.0))
+    purged = await box.cache.purge(Target(prompt=request_.prompt))
+    assert (purged.entries, purged.bytes) == (2, 2 * STATE_BYTES)
+    assert box.files() == []
+    assert box.count("evictions_total", reason="purge") == 2
+    assert isinstance(await box.cache.look_up(request_, text(0)), Miss)
+    assert isinstance(await box.cache.look_up(seeded(request_, 3), text(0)), Miss)
+
+
+# ---- Trajectory ------------------------------------------------------------------------------------------------------
+
+
+async def test_trajectory_states_come_from_runs_from_noise_and_resume_their_own_run(
+    boxes: Any, request_: GenerationRequest
+) -> None:
+    box = await boxes(kind=TRAJECTORY)
+    assert box.cache.checkpoints(request_, Miss()) == (2, 4)
+    entry = await box.keep(seeded(request_, 1, explicit=False), text(0), 1.0, ks=(2, 4))
+    own = await box.cache.look_up(seeded(request_, 1, explicit=False), text(0))
+    assert isinstance(own, Resume)
+    assert (own.k, own.own_run, own.depth, own.kind) == (4, True, 0, TRAJECTORY)
+    request, at = seeded(request_, 2), text(20)
+    other = await box.cache.look_up(request, at)
+    assert isinstance(other, Resume)
+    assert (other.k, other.own_run, other.depth, other.parent) == (4, False, 1, entry)
+    assert box.cache.checkpoints(request, other) == ()
+    await box.keep(request, at, 2.0, other)  # only its final latent: for EXACT, not to resume from
+    assert isinstance(await box.cache.look_up(request, at), Exact)
+    third = await box.cache.look_up(seeded(request_, 3), at)
+    assert isinstance(third, Resume)
+    assert third.parent == entry
+    assert not isinstance(await box.cache.look_up(replace(request_, steps=9), text(0)), Resume), (
+        "another N, another grid"
+    )
+
+
+async def test_an_entry_without_its_trajectory_leaves_the_index(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes(kind=TRAJECTORY, budget=Budget(3 * STATE_BYTES, 100))
+    first = await box.keep(request_, text(0), 1.0, ks=(2, 4))
+    await box.keep(seeded(request_, 2), text(90), 2.0, ks=(2,))
+    kept = {e.id: {s.kind for s in e.states} for e in (await box.cache.list_entries(Target(), 9))[0]}
+    assert (first in await box.index.entry_ids()) == (TRAJECTORY in kept.get(first, set()))
+
+
+# ---- odd keys --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_that_is_no_direction_neither_hits_nor_is_kept(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    await box.keep(request_, text(0), 1.0)
+    broken = replace(text(0), key=np.array([np.nan, np.nan], np.float32))
+    assert isinstance(await box.cache.look_up(seeded(request_, 2), broken), Miss)
+    assert await box.keep(seeded(request_, 2), broken, 2.0) == ""
+
+
+async def test_without_levels_only_exact_hits(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    box.cache.levels = Levels()
+    await box.keep(request_, text(0), 1.0)
+    assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
+    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(0)), Miss)

@@ -1,0 +1,101 @@
+"""The real model, and the parts around it, small enough for one core."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diffcache_core.generation import GenerationRequest
+from diffcache_core.serving_config import ModelConfig
+from diffcache_core.spec import DType
+from diffcache_serving.cache.found import CapturedState, Found, Miss
+from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.engine.engine import Engine
+from diffcache_serving.engine.loading import LoadedModel, load_model
+from PIL import Image
+
+EMOJI = ModelConfig(
+    source="bundled://emoji", scheduler="DDIM", dtype=DType.AUTO, steps=8, guidance=3.0, width=None, height=None
+)
+
+REQUEST = GenerationRequest(
+    prompt="red apple, noto style",
+    seed=1,
+    seed_is_explicit=True,
+    steps=8,
+    guidance=3.0,
+    width=64,
+    height=64,
+    request_id="test",
+)
+
+
+@pytest.fixture
+def request_() -> GenerationRequest:
+    return REQUEST
+
+
+@pytest.fixture(scope="session")
+def models() -> Callable[[str], LoadedModel]:
+    """The bundled model under a scheduler; loaded once each."""
+    loaded: dict[str, LoadedModel] = {}
+
+    def load(scheduler: str) -> LoadedModel:
+        if scheduler not in loaded:
+            loaded[scheduler] = load_model(EMOJI.model_copy(update={"scheduler": scheduler}))
+        return loaded[scheduler]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def model(models: Callable[[str], LoadedModel]) -> LoadedModel:
+    return models("DDIM")
+
+
+@dataclass
+class Drawn:
+    image: Image.Image
+    states: list[CapturedState]
+    text: TextEncoding
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return np.asarray(self.image).astype(int)
+
+
+Draw = Callable[..., Awaitable[Drawn]]
+
+
+@pytest.fixture
+async def engines() -> AsyncIterator[Callable[[LoadedModel], Engine]]:
+    made: list[Engine] = []
+
+    def make(model: LoadedModel, max_batch: int = 8, **options: Any) -> Engine:
+        made.append(Engine(model.diffusion, max_batch, **options))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        await engine.stop()
+
+
+@pytest.fixture
+def draw() -> Draw:
+    async def draw(engine: Engine, found: Found | None = None, keep: tuple[int, ...] = (), **changes: Any) -> Drawn:
+        request = replace(REQUEST, **changes)
+        text, _ = await engine.encode(request)
+        async with engine.run(request, text, found or Miss(), keep=keep) as run:
+            image = await run.image()
+        return Drawn(image, run.states, text)
+
+    return draw
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"

@@ -1,0 +1,29 @@
+"""Who shares a denoiser call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffcache_serving.engine.batch import next_batch
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@dataclass(frozen=True)
+class Standing:
+    shape: tuple[int, ...]
+    last_step: int
+
+
+runs = st.lists(
+    st.builds(Standing, st.sampled_from([(1, 4, 8, 8), (1, 4, 16, 16)]), st.integers(0, 9)), min_size=1, max_size=12
+)
+
+
+@given(runs, st.integers(1, 8))
+def test_the_longest_waiting_leads_and_only_equal_shapes_follow(standing: list[Standing], max_size: int) -> None:
+    batch = next_batch(standing, max_size)
+    assert batch[0].last_step == min(run.last_step for run in standing)
+    assert {run.shape for run in batch} == {batch[0].shape}
+    fitting = sorted(run.last_step for run in standing if run.shape == batch[0].shape)
+    assert [run.last_step for run in batch] == fitting[:max_size]

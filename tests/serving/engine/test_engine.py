@@ -1,0 +1,159 @@
+"""The step loop: who waits for whom, and what ends a run early."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from diffcache_core.generation import GenerationRequest
+from diffcache_serving.cache.found import Exact, Miss
+from diffcache_serving.engine.engine import DeviceOutOfMemory, Engine, EngineStopped
+from diffcache_serving.engine.loading import LoadedModel
+
+Draw = Callable[..., Awaitable[Any]]
+Engines = Callable[..., Engine]
+
+
+async def test_requests_share_denoiser_calls(model: LoadedModel, engines: Engines, draw: Draw) -> None:
+    sizes: list[int] = []
+    engine = engines(model, 3, on_call=lambda seconds, size: sizes.append(size))
+    await asyncio.gather(*(draw(engine, steps=4, seed=seed, width=32, height=32) for seed in range(6)))
+    assert sum(sizes) == 6 * 4
+    assert max(sizes) == 3
+
+
+async def test_other_shapes_take_turns(model: LoadedModel, engines: Engines, draw: Draw) -> None:
+    """A small picture is not starved by the large ones that came first."""
+    engine = engines(model)
+    order: list[str] = []
+
+    async def one(name: str, **changes: Any) -> None:
+        await draw(engine, **changes)
+        order.append(name)
+
+    await asyncio.gather(
+        one("large", steps=12), one("large", steps=12, seed=2), one("small", steps=3, width=32, height=32)
+    )
+    assert order[0] == "small"
+
+
+async def test_the_event_loop_never_waits_for_the_device(
+    model: LoadedModel, engines: Engines, draw: Draw, request_: GenerationRequest
+) -> None:
+    """While the device is stopped in the middle of a step, the loop turns on."""
+    engine = engines(model)
+    inside, proceed = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop_here(*_: Any) -> None:
+        loop.call_soon_threadsafe(inside.set)
+        proceed.wait()
+
+    hook = model.diffusion.pipe.unet.register_forward_pre_hook(stop_here)
+    try:
+        drawing = asyncio.ensure_future(draw(engine, steps=1))
+        await inside.wait()
+        assert not drawing.done()
+    finally:
+        hook.remove()
+        proceed.set()
+    await drawing
+
+
+async def test_leaving_a_run_cancels_it_at_the_next_step(
+    model: LoadedModel, engines: Engines, draw: Draw, request_: GenerationRequest
+) -> None:
+    calls: list[int] = []
+    engine = engines(model, on_call=lambda seconds, size: calls.append(size))
+    request = replace(request_, steps=1000, width=32, height=32)
+    text, _ = await engine.encode(request)
+    async with engine.run(request, text, Miss()) as run:
+        async for step in run.progress():
+            if step == 3:
+                break
+    before = len(calls)
+    await draw(engine, steps=2)  # whatever comes next gets the device at once
+    assert len(calls) <= before + 1 + 2
+
+
+async def test_progress_tells_every_step(model: LoadedModel, engines: Engines, request_: GenerationRequest) -> None:
+    engine = engines(model)
+    request = replace(request_, steps=5)
+    text, _ = await engine.encode(request)
+    counted: list[None] = []
+    async with engine.run(request, text, Miss(), on_step=lambda: counted.append(None)) as run:
+        assert [step async for step in run.progress()] == [1, 2, 3, 4, 5]
+        await run.image()
+    assert len(counted) == 5
+
+
+async def test_exact_only_decodes(model: LoadedModel, engines: Engines, draw: Draw) -> None:
+    calls: list[int] = []
+    engine = engines(model, on_call=lambda seconds, size: calls.append(size))
+    first = await draw(engine, steps=3)
+    ran = len(calls)
+    again = await draw(engine, Exact(3, 0, "entry", first.states[-1].tensors, 0.0), steps=3)
+    assert again.image.tobytes() == first.image.tobytes()
+    assert len(calls) == ran
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+async def test_out_of_memory_fails_the_request_and_the_engine_lives(
+    error: Exception, model: LoadedModel, engines: Engines, draw: Draw
+) -> None:
+    engine = engines(model)
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    hook = model.diffusion.pipe.unet.register_forward_pre_hook(fail)
+    with pytest.raises(DeviceOutOfMemory):
+        await draw(engine)
+    hook.remove()
+    assert (await draw(engine, steps=1)).image.size == (64, 64)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+async def test_an_error_belongs_to_its_request(part: str, model: LoadedModel, engines: Engines, draw: Draw) -> None:
+    engine = engines(model)
+    module = getattr(model.diffusion.pipe, part)
+    target = module.decoder if part == "vae" else module
+
+    def fail(*_: Any) -> None:
+        raise ArithmeticError("broken")
+
+    hook = target.register_forward_pre_hook(fail)
+    with pytest.raises(ArithmeticError):
+        await draw(engine)
+    hook.remove()
+    assert (await draw(engine, steps=1)).image.size == (64, 64)
+
+
+async def test_stop_gives_up_what_runs_and_what_waits(model: LoadedModel, request_: GenerationRequest) -> None:
+    engine = Engine(model.diffusion, 1)
+    request = replace(request_, steps=1000)
+    text, _ = await engine.encode(request)
+
+    async def run() -> None:
+        async with engine.run(request, text, Miss()) as run:
+            await run.image()
+
+    running = [asyncio.ensure_future(run()) for _ in range(3)]
+    async with engine.run(request, text, Miss()) as first:
+        async for _ in first.progress():
+            break
+        await engine.stop()
+        with pytest.raises(EngineStopped):
+            await first.image()
+    for task in running:
+        with pytest.raises(EngineStopped):
+            await task
+    with pytest.raises(EngineStopped):
+        await engine.encode(request)
