@@ -20,11 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcache import CacheMode, Client, Generation, GenerationError, Result
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from diffcache import CacheMode, Client, Generation, GenerationError, Result
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "examples" / "quickstart.yaml"

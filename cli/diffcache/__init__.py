@@ -4,10 +4,9 @@
 ...     client.generate("red apple, noto style").image.save("apple.png")
 """
 
-from diffcache_core.generation import CacheMode, ImageFormat, Result
-
 from diffcache.client import AsyncClient, Client
 from diffcache.wire import Generation, GenerationError, Progress
+from diffcache_core.generation import CacheMode, ImageFormat, Result
 
 __all__ = [
     "AsyncClient",

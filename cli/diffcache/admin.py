@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Self
 
 import grpc
-from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
 from diffcache.wire import error_from_rpc
+from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
 
 class AdminClient:

@@ -10,9 +10,6 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
-from diffcache_core.names import DEFAULT_TENANT, TENANT_METADATA
-from diffcache_core.pb import diffcache_pb2 as pb
-from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
 from diffcache.options import GenerateOptions
 from diffcache.wire import (
@@ -25,6 +22,9 @@ from diffcache.wire import (
     generation_from_pb,
     request_to_pb,
 )
+from diffcache_core.names import DEFAULT_TENANT, TENANT_METADATA
+from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
 RETRY_SECONDS = 30.0
 """How long UNAVAILABLE is retried: a pod that drains hands over within it. Other errors are never retried, for the

@@ -42,10 +42,10 @@ def _options(
     return None
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Exit status 0; 1 when the server failed; 2 when what was asked for has to change."""
     try:
-        app()
+        app(arguments)
     except Exception as error:  # the last door: no traceback reaches a user
         status = explain(error)
         if os.environ.get("DIFFCACHE_DEBUG"):
@@ -55,9 +55,8 @@ def main() -> None:
 
 def explain(error: Exception) -> int:
     """Prints what went wrong and what to do; returns the exit status."""
-    from diffcache_core.spec import ManifestError
-
     from diffcache.wire import GenerationError
+    from diffcache_core.spec import ManifestError
 
     if isinstance(error, GenerationError):
         text = str(error)

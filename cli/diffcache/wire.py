@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import grpc
-from diffcache_core.generation import CacheMode, ImageFormat, Result, Violation
-from diffcache_core.pb import diffcache_pb2 as pb
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
+
+from diffcache_core.generation import CacheMode, ImageFormat, Result, Violation
+from diffcache_core.pb import diffcache_pb2 as pb
 
 
 class GenerationError(Exception):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
 
-from diffcache_core.serving_config import ServingConfig
 from pydantic import ValidationError
 
+from diffcache_core.serving_config import ServingConfig
 from diffcache_serving.cache.lock import FolderInUse, lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite, MilvusLiteError
 
@@ -39,12 +40,14 @@ def main() -> None:
     lite = MilvusLite(config.data_dir / "milvus") if config.index.type == "Lite" else None
     try:
         if lite is not None:
-            lite.uri()
+            lite.start()
         from diffcache_serving.server import serve  # imports torch
 
         serve(config, lite)
     except MilvusLiteError as error:
         refuse(error)
+    except KeyboardInterrupt:  # before the server listens to signals itself
+        sys.exit(128 + signal.SIGINT)
     finally:
         if lite is not None:
             lite.stop()

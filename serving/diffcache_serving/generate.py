@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from diffcache_core.generation import GenerationRequest, Result
-
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.found import Exact, Found, Miss
 from diffcache_serving.engine.engine import Engine, Run

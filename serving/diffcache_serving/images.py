@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 
-from diffcache_core.generation import ImageFormat
 from PIL import Image
+
+from diffcache_core.generation import ImageFormat
 
 _OPTIONS: dict[ImageFormat, dict[str, object]] = {
     ImageFormat.PNG: {"compress_level": 6},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from diffcache_core.generation import Result
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from diffcache_core.generation import Result
 
 disable_created_metrics()  # a second series for each counter, which nothing here reads
 

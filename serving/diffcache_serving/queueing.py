@@ -20,16 +20,22 @@ class Place:
 
     def __init__(self, queue: StepQueue, steps: int) -> None:
         self._queue, self.steps = queue, steps
+        self._is_held = False
 
     def __enter__(self) -> Self:
+        self._is_held = True
         self._queue.change(self.steps, requests=1)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._is_held = False
         self._queue.change(-self.steps, requests=-1)
 
     def shrink(self, steps: int) -> None:
-        """Only `steps` are left to run."""
+        """Only `steps` are left to run. Nothing to do once the place is given back: a cancelled run's last step may
+        still be reported."""
+        if not self._is_held:
+            return
         self._queue.change(steps - self.steps)
         self.steps = steps
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +18,9 @@ from typing import Any
 import grpc
 import prometheus_client
 import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
 from diffcache_core.generation import CacheMode, GenerationRequest
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
@@ -24,9 +28,6 @@ from diffcache_core.policies import LCBFU
 from diffcache_core.resume import Levels
 from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import Scope
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
 from diffcache_serving.cache.cache import Cache, CacheIdentity
 from diffcache_serving.cache.found import Miss
 from diffcache_serving.cache.index import Index, LayeredIndex, MemoryIndex
@@ -58,7 +59,7 @@ def serve(config: ServingConfig, lite: MilvusLite | None) -> None:
     configure_logs(json=not sys.stderr.isatty())
     try:
         asyncio.run(_serve(config, lite))
-    except (ModelError, LedgerVersionError, StartError) as error:
+    except (ModelError, LedgerVersionError, StartError, OSError, sqlite3.Error) as error:
         print(f"diffcache: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -67,7 +68,9 @@ async def _serve(config: ServingConfig, lite: MilvusLite | None) -> None:
     started = time.perf_counter()
     stopping = _listen_to_signals()
     model = await asyncio.to_thread(load_model, config.model)
-    async with _wired(config, model, lite) as server:
+    if lite is not None:
+        await asyncio.to_thread(lite.uri)
+    async with wired(config, model, lite) as server:
         await _warm_up(server.generator.engine, model)
         await server.start()
         log.info(
@@ -138,12 +141,12 @@ class Server:
 
     async def start(self) -> None:
         listen, metrics = self.config.listen, self.generator.metrics
+        bind(self.grpc_server, f"{listen.host}:{listen.port}", listen.tls_certificate, listen.tls_key)
+        bind(self.admin_server, f"{listen.admin_host}:{listen.admin_port}")
         try:
-            _bind(self.grpc_server, f"{listen.host}:{listen.port}", listen.tls_certificate, listen.tls_key)
-            _bind(self.admin_server, f"{listen.admin_host}:{listen.admin_port}")
             prometheus_client.start_http_server(listen.metrics_port, listen.metrics_host, metrics.registry)
-        except (RuntimeError, OSError) as error:
-            raise StartError(f"cannot listen: {error}") from None
+        except OSError as error:
+            raise StartError(f"cannot listen on {listen.metrics_host}:{listen.metrics_port}: {error}") from None
         await self.grpc_server.start()
         await self.admin_server.start()
         for service in ("", IMAGE_SERVICE, ADMIN_SERVICE):
@@ -161,7 +164,7 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def _wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | None) -> AsyncIterator[Server]:
+async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | None) -> AsyncIterator[Server]:
     metrics = Metrics(model.name)
     metrics.build_info.labels(version("diffcache"), model.name, model.diffusion.device.type).set(1)
     own_levels = config.cache.level_table(model.levels.reseed_skip_percent)
@@ -241,12 +244,15 @@ def _build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics)
     return servers[0], servers[1], servicer
 
 
-def _bind(server: Any, address: str, certificate: str = "", key: str = "") -> None:
-    if not certificate:
-        server.add_insecure_port(address)
-        return
+def bind(server: Any, address: str, certificate: str = "", key: str = "") -> int:
+    """Listens, over TLS if there is a certificate; returns the port. Raises StartError."""
     try:
+        if not certificate:
+            return int(server.add_insecure_port(address))
         pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
+        return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
     except OSError as error:
         raise StartError(f"TLS: {error.filename}: {error.strerror}") from None
-    server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    except RuntimeError:
+        tls = f", or TLS: {certificate} and {key} are not a certificate and its key in PEM" if certificate else ""
+        raise StartError(f"cannot listen on {address}: it is taken or not an address of this machine{tls}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from diffcache_core.generation import (
     MAX_PROMPT_CHARACTERS,
     CacheMode,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from diffcache_core.policies import (
     FIFO,
     LCBFU,
@@ -18,8 +21,6 @@ from diffcache_core.policies import (
     touch,
     trajectory_weights,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 USE = StateUse(bytes=8192, k=8, benefit=4.0, uses=2, created=3, touched=9, age=0.25)
 

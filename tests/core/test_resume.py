@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from diffcache_core.resume import (
     Candidate,
     Level,
@@ -14,8 +17,6 @@ from diffcache_core.resume import (
     usable_k,
 )
 from diffcache_core.states import StateKind, StateRecord
-from hypothesis import given
-from hypothesis import strategies as st
 
 CLEAN, TRAJECTORY = StateKind.CLEAN, StateKind.TRAJECTORY
 LEVELS = Levels((Level(25, 0.65), Level(38, 0.8), Level(63, 0.9)), reseed_skip_percent=25)

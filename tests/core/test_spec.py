@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
 from diffcache_core.serving_config import (
     EXTERNAL_MAX_ENTRIES,
     LITE_MAX_ENTRIES,
@@ -16,8 +19,6 @@ from diffcache_core.serving_config import (
 )
 from diffcache_core.spec import DiffusionCache, ManifestError, bytes_of, parse_manifest
 from diffcache_core.states import StateKind
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 

@@ -68,9 +68,8 @@ def purge(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Drop entries. When it returns, none of them is served any more."""
-    from diffcache_core.pb import diffcache_pb2 as pb
-
     from diffcache.admin import AdminClient
+    from diffcache_core.pb import diffcache_pb2 as pb
 
     targets = {"prompt": prompt, "tenant": tenant, "model": model, "entry_id": entry, "all": all_}
     chosen: dict[str, Any] = {name: value for name, value in targets.items() if value}
@@ -85,9 +84,8 @@ def purge(
 
 
 def _list(admin: str, **request: Any) -> Any:
-    from diffcache_core.pb import diffcache_pb2 as pb
-
     from diffcache.admin import AdminClient
+    from diffcache_core.pb import diffcache_pb2 as pb
 
     with AdminClient(admin) as client:
         return client.call("ListEntries", pb.ListEntriesRequest(**request))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from diffcache_core.generation import CacheMode, ImageFormat
 from diffcache_core.names import DEFAULT_TENANT, GRPC_PORT
 

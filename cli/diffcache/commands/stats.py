@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from diffcache_core.names import ADMIN_PORT
 
 from diffcache.output import Output, OutputOption, print_json, print_table, size
+from diffcache_core.names import ADMIN_PORT
 
 AdminOption = Annotated[str, typer.Option("--admin", help="HOST:PORT of the server's admin endpoint.")]
 ADMIN = f"localhost:{ADMIN_PORT}"
@@ -15,10 +15,10 @@ ADMIN = f"localhost:{ADMIN_PORT}"
 
 def stats(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> None:
     """Show what the cache has saved since the server started, and what it holds."""
-    from diffcache_core.pb import diffcache_pb2 as pb
     from google.protobuf.json_format import MessageToDict
 
     from diffcache.admin import AdminClient
+    from diffcache_core.pb import diffcache_pb2 as pb
 
     with AdminClient(admin) as client:
         s = client.call("GetStats", pb.GetStatsRequest())

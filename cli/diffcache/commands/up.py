@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -26,9 +27,8 @@ def up(
     tls_key: Annotated[str, typer.Option(help="PEM file of its key.")] = "",
 ) -> None:
     """Serve a manifest on this machine until Ctrl-C, with an embedded Milvus Lite: no cluster needed."""
-    from diffcache_core.serving_config import ListenConfig
-
     from diffcache.local import serve_manifest
+    from diffcache_core.serving_config import ListenConfig
 
     if bool(tls_certificate) != bool(tls_key):
         raise typer.BadParameter("give --tls-certificate and --tls-key together")

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 
 import structlog
 import torch
+
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
 from diffcache_core.policies import admits, credit_of_hit
 from diffcache_core.resume import Candidate, Decision, Levels, Limits, checkpoints, choose_resume
 from diffcache_core.space import Space, TrajectoryGrid, exact_digest, sha256_of_json
 from diffcache_core.states import Entry, StateKind, StateRecord, allocated_bytes
-
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.breaker import Breaker
 from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
@@ -168,9 +168,10 @@ class Cache:
         limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip)
         decision = Decision((), conclusive=True)
         for limit in (NEIGHBOURS, WIDENED):
-            found = {n.entry_id: n.similarity for n in await self._index.search(space, text.key, limit)}
-            complete = len(found) < limit
-            found |= {n.entry_id: n.similarity for n in self._pending.nearest(space, text.key, limit)}
+            near = await self._index.search(space, text.key, limit)
+            complete = len(near) < limit
+            near += self._pending.nearest(space, text.key, limit)
+            found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 rounds a cosine past 1
             entries = await self._ledger.entries(list(found)) | self._pending.entries(list(found))
             dead = set(found) - set(entries)
             if dead:

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 
 import torch
-from diffcache_core.space import FORMAT_VERSION
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+
+from diffcache_core.space import FORMAT_VERSION
 
 
 class DamagedState(Exception):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+
 from diffcache_core.generation import Result
 from diffcache_core.states import StateKind
 

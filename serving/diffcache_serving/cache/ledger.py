@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+
 from diffcache_core.policies import HitStatistics, Policy, StateUse, prior_benefit, touch, trajectory_weights
 from diffcache_core.space import FORMAT_VERSION
 from diffcache_core.states import Entry, StateKind, StateRecord

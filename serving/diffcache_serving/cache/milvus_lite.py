@@ -6,6 +6,8 @@ serves until its standard input ends, which happens when its parent closes it or
 
 from __future__ import annotations
 
+import fcntl
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,15 +26,23 @@ class MilvusLite:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._log = folder.with_suffix(".log")
         self._lock = threading.Lock()
         self._child: subprocess.Popen[str] | None = None
-        self._uri = ""
+        self._uri = ""  # empty until the child has said where it listens
+
+    def start(self) -> None:
+        """Starts the child and does not wait: it gets ready while its parent imports torch."""
+        with self._lock:
+            self._start()
 
     def uri(self) -> str:
         """Where it listens. Blocks while it starts. Raises MilvusLiteError."""
         with self._lock:
             if self._child is None or self._child.poll() is not None:
                 self._start()
+            if not self._uri:
+                self._uri = self._first_line()
             return self._uri
 
     def stop(self) -> None:
@@ -49,9 +59,9 @@ class MilvusLite:
                 self._child.wait()
 
     def _start(self) -> None:
+        self._uri = ""
         self._folder.mkdir(parents=True, exist_ok=True)
-        log = (self._folder.parent / f"{self._folder.name}.log").open("w")
-        with log:
+        with self._log.open("w") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(self._folder)],
                 stdin=subprocess.PIPE,
@@ -60,31 +70,46 @@ class MilvusLite:
                 text=True,
                 start_new_session=True,  # Ctrl-C is for the parent, which then stops its child in order
             )
-        child, line = self._child, ""
+
+    def _first_line(self) -> str:
+        child = self._child
+        assert child is not None
+        assert child.stdout is not None
         killer = threading.Timer(START_SECONDS, child.kill)
         killer.start()
         try:
-            assert child.stdout is not None
             line = child.stdout.readline().strip()
         finally:
             killer.cancel()
         if not line:
             child.wait()
-            words = Path(log.name).read_text(errors="replace").strip().splitlines()
-            raise MilvusLiteError(f"Milvus Lite did not start in {self._folder}: {words[-1] if words else 'no output'}")
-        self._uri = line
+            words = self._log.read_text(errors="replace").strip().splitlines()
+            reason = words[-1] if words else "no output"
+            raise MilvusLiteError(f"Milvus Lite did not start in {self._folder}: {reason}")
+        return line
 
 
 def serve(folder: str) -> None:
     """The child: serve `folder` until standard input ends."""
     from milvus_lite.server_manager import server_manager_instance
 
+    _wait_for_predecessor(Path(folder) / "LOCK")
     uri = server_manager_instance.start_and_get_uri(folder)
+    if uri is None:  # damaged; nothing is lost with it, for the ledger holds every key and fills the index again
+        shutil.rmtree(folder)
+        uri = server_manager_instance.start_and_get_uri(folder)
     if uri is None:
         sys.exit(f"cannot open {folder}")
     print(uri, flush=True)
     sys.stdin.read()
     server_manager_instance.release_all()
+
+
+def _wait_for_predecessor(lock: Path) -> None:
+    """The child of a killed parent may still be closing the folder; Milvus Lite itself would not wait for it."""
+    if lock.exists():
+        with lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 if __name__ == "__main__":

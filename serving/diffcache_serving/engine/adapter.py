@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffcache_core.generation import GenerationRequest
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from diffcache_core.generation import GenerationRequest
 from diffcache_serving.engine.schedulers import Schedule
 
 NEGATIVE_PROMPTS_KEPT = 64

@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from diffcache_core.generation import GenerationRequest
 from PIL import Image
 
+from diffcache_core.generation import GenerationRequest
 from diffcache_serving.cache.found import CapturedState, Found
 from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
 from diffcache_serving.engine.batch import next_batch

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffcache_core.resume import Level, Levels
-from diffcache_core.serving_config import ModelConfig
-from diffcache_core.spec import DType
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from diffcache_core.resume import Level, Levels
+from diffcache_core.serving_config import ModelConfig
+from diffcache_core.spec import DType
 from diffcache_serving.engine.adapter import StableDiffusion
 
 SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)

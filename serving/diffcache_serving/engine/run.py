@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
+
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.states import StateKind
-
 from diffcache_serving.cache.found import CapturedState, Exact, Found, Resume
 from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
 

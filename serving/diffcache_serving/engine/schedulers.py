@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+
 from diffcache_core.space import sha256_of_json
 from diffcache_core.spec import SCHEDULERS
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 _CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
     "DDIM": (DDIMScheduler, {}),

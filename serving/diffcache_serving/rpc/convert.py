@@ -6,6 +6,8 @@ import secrets
 import uuid
 from dataclasses import dataclass
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from diffcache_core.generation import (
     CacheMode,
     GenerationRequest,
@@ -17,8 +19,6 @@ from diffcache_core.generation import (
 )
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.states import Entry
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.generate import Generation
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import grpc
 import structlog
-from diffcache_core.generation import InvalidRequest
 from google.protobuf import any_pb2, message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from diffcache_core.generation import InvalidRequest
 from diffcache_serving.engine.engine import DeviceOutOfMemory, EngineStopped
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import QueueFull

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import structlog
+
 from diffcache_core.generation import InvalidRequest, Violation
 from diffcache_core.names import (
     DEFAULT_TENANT,
@@ -17,7 +18,6 @@ from diffcache_core.names import (
 )
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
-
 from diffcache_serving.cache.found import Found
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.engine.engine import Run

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffcache_serving.engine.batch import next_batch
 from hypothesis import given
 from hypothesis import strategies as st
+
+from diffcache_serving.engine.batch import next_batch
 
 
 @dataclass(frozen=True)

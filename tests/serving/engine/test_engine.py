@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.cache.found import Exact, Miss
 from diffcache_serving.engine.engine import DeviceOutOfMemory, Engine, EngineStopped

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from diffcache_core.spec import SCHEDULERS
 from diffcache_core.states import StateKind
 from diffcache_serving.cache.found import Resume

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import BUNDLED, LoadedModel, ModelError, fingerprint, load_model
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 Engines = Callable[..., Engine]
 Draw = Callable[..., Awaitable[Any]]
@@ -26,53 +26,6 @@ def config(source: str, **changes: Any) -> ModelConfig:
     return ModelConfig(
         source=source, scheduler="Euler", dtype=DType.AUTO, steps=None, guidance=None, width=None, height=None
     ).model_copy(update=changes)
-
-
-@pytest.fixture(scope="module")
-def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stable Diffusion 1.x with the real classes, tiny and untrained: AutoencoderKL, epsilon prediction, PNDM."""
-    torch.manual_seed(0)
-    letters = [chr(c) for c in range(97, 123)]
-    vocabulary = {
-        t: i for i, t in enumerate([*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"])
-    }
-    text = CLIPTextConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=len(vocabulary) - 2,
-        eos_token_id=len(vocabulary) - 1,
-    )
-    pipe = StableDiffusionPipeline(
-        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77),
-        text_encoder=CLIPTextModel(text),
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            cross_attention_dim=32,
-            attention_head_dim=8,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        ),
-        vae=AutoencoderKL(
-            block_out_channels=(32, 32),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=8,
-        ),
-        scheduler=PNDMScheduler(skip_prk_steps=True, beta_schedule="scaled_linear"),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny-sd"
-    pipe.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

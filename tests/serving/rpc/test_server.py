@@ -1,0 +1,405 @@
+"""The wire, end to end: grpc.aio on loopback, the bundled model, Milvus Lite as a child process."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import urllib.request
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from PIL import Image
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
+from diffcache_core.serving_config import (
+    CacheConfig,
+    IndexConfig,
+    LevelConfig,
+    ListenConfig,
+    ModelConfig,
+    ServingConfig,
+)
+from diffcache_core.spec import DType, Scope
+from diffcache_core.states import StateKind
+from diffcache_serving.cache.milvus_lite import MilvusLite
+from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.server import Server, wired
+
+APPLE = "red apple, noto style"
+LIKE_APPLE = "red apple, flat style"
+EMOJI = ModelConfig(
+    source="bundled://emoji", scheduler="DDIM", dtype=DType.AUTO, steps=4, guidance=3.0, width=None, height=None
+)
+LEVELS = (LevelConfig(skip_percent=25, similarity=0.65), LevelConfig(skip_percent=50, similarity=0.8))
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [int(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@dataclass
+class Wire:
+    server: Server
+    images: Any
+    admin: Any
+    health: Any
+    metrics_url: str
+
+    async def generate(self, prompt: str = APPLE, tenant: str | None = None, **fields: Any) -> pb.GenerateResponse:
+        metadata = (("x-diffcache-tenant", tenant),) if tenant is not None else ()
+        return await self.images.Generate(pb.GenerateRequest(prompt=prompt, **fields), metadata=metadata)
+
+    async def refused(self, **fields: Any) -> list[str]:
+        """The fields that a request is refused for."""
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.generate(**fields)
+        return violated(caught.value)
+
+
+def violated(error: grpc.aio.AioRpcError) -> list[str]:
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
+    assert "Traceback" not in error.details()
+    status = rpc_status.from_call(error)
+    assert status is not None
+    bad = error_details_pb2.BadRequest()
+    assert status.details[0].Unpack(bad)
+    return [v.field for v in bad.field_violations]
+
+
+@pytest.fixture(scope="module")
+async def wire(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wire]:
+    folder = tmp_path_factory.mktemp("server")
+    port, admin, metrics = free_ports(3)
+    config = ServingConfig(
+        name="test",
+        data_dir=folder,
+        model=EMOJI,
+        batch_max_size=8,
+        queue_max_steps=1000,
+        cache=CacheConfig(
+            capacity_bytes=2**20, max_entries=1000, state=StateKind.CLEAN, scope=Scope.TENANT, levels=LEVELS
+        ),
+        index=IndexConfig(type="Lite"),
+        listen=ListenConfig(port=port, admin_port=admin, metrics_port=metrics),
+    )
+    lite = MilvusLite(folder / "milvus")
+    async with (
+        wired(config, model, lite) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{admin}") as admin_channel,
+    ):
+        await server.start()
+        yield Wire(
+            server,
+            pb_grpc.ImageGenerationStub(channel),
+            pb_grpc.CacheAdminStub(admin_channel),
+            health_pb2_grpc.HealthStub(channel),
+            f"http://127.0.0.1:{metrics}/metrics",
+        )
+        await server.drain(5.0)
+    lite.stop()
+
+
+@pytest.fixture(autouse=True)
+async def _empty(wire: Wire) -> None:
+    await wire.admin.Purge(pb.PurgeRequest(all=True))
+
+
+async def test_miss_approximate_exact(wire: Wire) -> None:
+    first = await wire.generate(seed=5, steps=8)
+    assert (first.result, first.steps_skipped, first.depth, first.seed) == (pb.RESULT_MISS, 0, 0, 5)
+    assert not first.HasField("similarity")
+    like = await wire.generate(LIKE_APPLE, steps=8)
+    assert (like.result, like.steps_skipped, like.depth) == (pb.RESULT_APPROXIMATE, 4, 1)
+    assert like.similarity > 0.8
+    assert like.parent_entry_id == first.entry_id
+    again = await wire.generate(seed=5, steps=8)
+    assert (again.result, again.steps_skipped, again.parent_entry_id) == (pb.RESULT_EXACT, 8, first.entry_id)
+    assert again.image == first.image
+    like_again = await wire.generate(LIKE_APPLE, steps=8, seed=like.seed)
+    assert (like_again.result, like_again.image, like_again.depth) == (pb.RESULT_EXACT, like.image, 1)
+
+
+async def test_the_answer_tells_the_truth_about_its_seconds(wire: Wire) -> None:
+    answer = await wire.generate()
+    seconds = {field.name: getattr(answer.seconds, field.name) for field in pb.Seconds.DESCRIPTOR.fields}
+    assert all(value >= 0 for value in seconds.values())
+    assert seconds["denoise"] > 0
+    assert sum(v for name, v in seconds.items() if name != "total") <= seconds["total"] * 1.01
+
+
+@pytest.mark.parametrize(("name", "kind"), [("PNG", "PNG"), ("WEBP", "WEBP"), ("JPEG", "JPEG")])
+async def test_formats(name: str, kind: str, wire: Wire) -> None:
+    fmt = pb.ImageFormat.Value(f"IMAGE_FORMAT_{name}")
+    answer = await wire.generate(seed=1, steps=1, width=32, height=48, format=fmt)
+    picture = Image.open(io.BytesIO(answer.image))
+    assert (picture.format, picture.size, answer.format) == (kind, (32, 48), fmt)
+
+
+async def test_png_and_webp_are_the_same_pixels(wire: Wire) -> None:
+    one = await wire.generate(seed=1, steps=1, format=pb.IMAGE_FORMAT_PNG)
+    other = await wire.generate(seed=1, steps=1, format=pb.IMAGE_FORMAT_WEBP)
+    assert other.result == pb.RESULT_EXACT
+    pixels = [Image.open(io.BytesIO(a.image)).convert("RGB").tobytes() for a in (one, other)]
+    assert pixels[0] == pixels[1]
+
+
+async def test_a_drawn_seed_is_returned_and_reproduces_the_picture(wire: Wire) -> None:
+    one = await wire.generate(steps=2, cache_mode=pb.CACHE_MODE_BYPASS)
+    two = await wire.generate(steps=2, cache_mode=pb.CACHE_MODE_BYPASS)
+    assert one.seed != two.seed
+    again = await wire.generate(steps=2, seed=one.seed, cache_mode=pb.CACHE_MODE_BYPASS)
+    assert (again.image, again.result) == (one.image, pb.RESULT_BYPASS)
+
+
+async def test_tenants_do_not_meet(wire: Wire) -> None:
+    await wire.generate(seed=1, tenant="acme")
+    assert (await wire.generate(seed=1, tenant="globex")).result == pb.RESULT_MISS
+    assert (await wire.generate(LIKE_APPLE, tenant="initech")).result == pb.RESULT_MISS
+    assert (await wire.generate(seed=1, tenant="acme")).result == pb.RESULT_EXACT
+
+
+async def test_the_stream_tells_each_step_and_then_the_picture(wire: Wire) -> None:
+    first = await wire.generate(seed=1, steps=4)
+
+    async def stream(prompt: str, **fields: Any) -> list[pb.GenerateStreamResponse]:
+        request = pb.GenerateStreamRequest(request=pb.GenerateRequest(prompt=prompt, **fields))
+        return [event async for event in wire.images.GenerateStream(request)]
+
+    events = await stream(LIKE_APPLE, steps=4)
+    assert [(e.progress.step, e.progress.steps, e.progress.steps_skipped) for e in events[:-1]] == [
+        (2, 4, 2),
+        (3, 4, 2),
+        (4, 4, 2),
+    ]
+    assert events[-1].generation.result == pb.RESULT_APPROXIMATE
+    exact = await stream(APPLE, steps=4, seed=1)
+    assert exact[-1].generation.image == first.image
+
+
+async def test_trailers_say_what_happened(wire: Wire) -> None:
+    await wire.generate(seed=1, steps=4)
+    call = wire.images.Generate(pb.GenerateRequest(prompt=LIKE_APPLE, steps=4))
+    answer = await call
+    trailers = dict(await call.trailing_metadata())
+    assert trailers["x-diffcache-result"] == "APPROXIMATE"
+    assert trailers["x-diffcache-steps-skipped"] == "2"
+    assert float(trailers["x-diffcache-similarity"]) == pytest.approx(answer.similarity, abs=1e-3)
+
+
+async def test_many_at_once_are_all_served(wire: Wire) -> None:
+    answers = await asyncio.gather(
+        *(wire.generate(f"{noun}, noto style", steps=2, width=32, height=32) for noun in ("cat", "dog", "pizza") * 8)
+    )
+    assert len(answers) == 24
+    assert wire.server.generator.queue.pending_steps == 0
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"prompt": ""}, ["prompt"]),
+        ({"prompt": "x" * 100_000}, ["prompt"]),
+        ({"prompt": "a\0b"}, ["prompt"]),
+        ({"negative_prompt": "\x1b[31m"}, ["negative_prompt"]),
+        ({"steps": 0}, ["steps"]),
+        ({"steps": 10**6}, ["steps"]),
+        ({"width": 63}, ["width"]),
+        ({"height": 0}, ["height"]),
+        ({"width": 4096}, ["width"]),
+        ({"guidance": float("nan")}, ["guidance"]),
+        ({"guidance": -1}, ["guidance"]),
+        ({"seed": 2**64 - 1}, ["seed"]),
+        ({"format": 99}, ["format"]),
+        ({"cache_mode": 99}, ["cache_mode"]),
+        ({"min_similarity": 2}, ["min_similarity"]),
+        ({"max_skip_percent": 101}, ["max_skip_percent"]),
+        ({"request_id": "a b"}, ["request_id"]),
+        ({"tenant": "Not a tenant"}, ["x-diffcache-tenant"]),
+        ({"prompt": "", "steps": 0, "format": 99}, ["format", "prompt", "steps"]),
+    ],
+    ids=str,
+)
+async def test_a_bad_request_is_refused_field_by_field(fields: dict[str, Any], names: list[str], wire: Wire) -> None:
+    assert await wire.refused(**fields) == names
+
+
+@pytest.mark.parametrize("data", [b"\x0a\x02\xed\xa0", b"\xff\xff\xff", b"\x0a\x03\xed\xa0\x80"])
+@pytest.mark.parametrize("method", ["Generate", "GenerateStream"])
+async def test_bytes_that_are_no_request_are_refused(data: bytes, method: str, wire: Wire) -> None:
+    """A lone surrogate in UTF-8 among them; protobuf's own client would not even send it."""
+    port = wire.server.config.listen.port
+    path = f"/diffcache.v1.ImageGeneration/{method}"
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answer = channel.unary_unary(path)(data) if method == "Generate" else channel.unary_stream(path)(data).read()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answer
+    assert violated(caught.value) == ["request"]
+
+
+async def test_an_empty_stream_request_and_purge_are_refused(wire: Wire) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.images.GenerateStream(pb.GenerateStreamRequest()).read()
+    assert violated(caught.value) == ["request"]
+    for request in (pb.PurgeRequest(), pb.PurgeRequest(prompt=""), pb.PurgeRequest(all=False)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await wire.admin.Purge(request)
+        assert violated(caught.value)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.admin.ListEntries(pb.ListEntriesRequest(limit=10**6))
+    assert violated(caught.value) == ["limit"]
+
+
+async def test_a_full_queue_says_when_to_come_back(wire: Wire) -> None:
+    long = asyncio.ensure_future(wire.generate(steps=1000, width=32, height=32))
+    while not wire.server.generator.queue.requests:
+        await asyncio.sleep(0)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.generate(steps=8)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    retry = error_details_pb2.RetryInfo()
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    assert status.details[0].Unpack(retry)
+    assert retry.retry_delay.ToTimedelta().total_seconds() > 0
+    long.cancel()
+
+
+# ---- ends before the end ---------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_call_frees_device_and_queue(wire: Wire) -> None:
+    call = wire.images.GenerateStream(
+        pb.GenerateStreamRequest(request=pb.GenerateRequest(prompt=APPLE, steps=900, width=32, height=32))
+    )
+    assert (await call.read()).progress.step == 0
+    call.cancel()
+    await asyncio.wait_for(wire.server.generator.queue.idle.wait(), 30)
+    assert wire.server.generator.queue.pending_steps == 0
+    assert (await wire.generate(steps=1)).steps == 1
+
+
+async def test_a_deadline_ends_the_run(wire: Wire) -> None:
+    request = pb.GenerateRequest(prompt=APPLE, steps=900, width=32, height=32)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.images.Generate(request, timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(wire.server.generator.queue.idle.wait(), 30)
+
+
+async def test_a_bug_is_internal_and_tells_nothing(wire: Wire, model: LoadedModel) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("a secret of the inside")
+
+    hook = model.diffusion.pipe.unet.register_forward_pre_hook(fail)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.generate()
+    hook.remove()
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in caught.value.details()
+    assert (await wire.generate(steps=1)).steps == 1
+
+
+# ---- admin, health, metrics ------------------------------------------------------------------------------------------
+
+
+async def test_entries_are_listed_shown_and_purged(wire: Wire) -> None:
+    first = await wire.generate(seed=3, steps=4)
+    await wire.generate("pizza, flat style", tenant="acme")
+    listed = await wire.admin.ListEntries(pb.ListEntriesRequest())
+    assert [(e.prompt, e.tenant) for e in listed.entries] == [("pizza, flat style", "acme"), (APPLE, "default")]
+    (shown,) = (await wire.admin.ListEntries(pb.ListEntriesRequest(entry_id=first.entry_id))).entries
+    assert (shown.seed, shown.steps, shown.depth, [s.kind for s in shown.states]) == (3, 4, 0, ["Clean"])
+    assert (await wire.admin.Purge(pb.PurgeRequest(tenant="acme"))).entries == 1
+    assert (await wire.admin.Purge(pb.PurgeRequest(model="emoji"))).entries == 1
+    assert (await wire.generate(seed=3, steps=4)).result == pb.RESULT_MISS
+
+
+async def test_stats_and_metrics_agree(wire: Wire) -> None:
+    before = await wire.admin.GetStats(pb.GetStatsRequest())
+    await wire.generate(seed=1, steps=4)
+    await wire.generate(LIKE_APPLE, steps=4)
+    await wire.generate(seed=1, steps=4)
+    await wire.refused(steps=0)
+    after = await wire.admin.GetStats(pb.GetStatsRequest())
+    changes = {
+        n: getattr(after, n) - getattr(before, n)
+        for n in ("requests", "miss", "approximate", "exact", "errors", "steps_run", "steps_skipped")
+    }
+    assert changes == {
+        "requests": 4,
+        "miss": 1,
+        "approximate": 1,
+        "exact": 1,
+        "errors": 1,
+        "steps_run": 6,
+        "steps_skipped": 6,
+    }
+    assert (after.model, after.levels_source, after.capacity_bytes) == ("emoji", "manifest", 2**20)
+    request = urllib.request.Request(wire.metrics_url, headers={"Accept": "application/openmetrics-text"})
+    page = await asyncio.to_thread(lambda: urllib.request.urlopen(request).read().decode())
+    samples = {
+        (s.name, *sorted(s.labels.values())): s.value
+        for family in text_string_to_metric_families(page)
+        for s in family.samples
+    }
+    assert samples["diffcache_requests_total", "emoji", "exact"] == after.exact
+    assert samples["diffcache_steps_skipped_total",] == after.steps_skipped
+    assert samples["diffcache_steps_total",] == after.steps_skipped + after.steps_run
+    assert samples["diffcache_entries",] == after.entries == 2
+    assert samples["diffcache_pending_steps",] == 0
+
+
+async def test_health_by_service(wire: Wire) -> None:
+    for service in ("", "diffcache.v1.ImageGeneration", "diffcache.v1.CacheAdmin"):
+        answer = await wire.health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.health.Check(health_pb2.HealthCheckRequest(service="unknown"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_the_log_has_the_request_id_and_no_prompt(wire: Wire) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await wire.generate("pizza, noto style", request_id="find-me", steps=4)
+    (line,) = [entry for entry in lines if entry.get("request_id") == "find-me"]
+    assert (line["event"], line["result"], line["steps"]) == ("answered", "MISS", 4)
+    assert "pizza" not in str(lines)
+
+
+async def test_states_reach_milvus_and_are_found_there(wire: Wire) -> None:
+    """Beyond the layer in memory: written behind, and still found."""
+    await wire.generate(seed=1, steps=4)
+    index: Any = wire.server.generator.cache._index
+    await wire.server.generator.cache.settle()
+    await index.flush()
+    assert len(index._fresh) == 0
+    assert (await wire.generate(LIKE_APPLE, steps=4)).result == pb.RESULT_APPROXIMATE
+
+
+async def test_the_server_leaves_a_folder_that_others_can_read(wire: Wire) -> None:
+    await wire.generate(seed=1)
+    await wire.server.generator.cache.settle()
+    folder: Path = wire.server.config.data_dir
+    assert (folder / "ledger.db").is_file()
+    assert list((folder / "states").rglob("*.safetensors"))

@@ -1,0 +1,97 @@
+"""The way of one request, over a tiny Stable Diffusion with the real safety checker."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor
+
+from diffcache_core.generation import GenerationRequest, Result
+from diffcache_core.policies import LCBFU
+from diffcache_core.resume import Level, Levels
+from diffcache_core.serving_config import ModelConfig
+from diffcache_core.spec import DType
+from diffcache_core.states import StateKind
+from diffcache_serving.cache.cache import Cache, CacheIdentity
+from diffcache_serving.cache.index import MemoryIndex
+from diffcache_serving.cache.ledger import Budget, Ledger
+from diffcache_serving.cache.store import StateStore
+from diffcache_serving.engine.engine import Engine
+from diffcache_serving.engine.loading import LoadedModel, load_model
+from diffcache_serving.generate import Generator
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.queueing import StepQueue
+
+
+async def generator(model: LoadedModel, engine: Engine, levels: Levels) -> Generator:
+    metrics = Metrics(model.name)
+    identity = CacheIdentity(model.name, model.fingerprint, model.embedder, "float32", lambda: "DDIM", shared=False)
+    ledger = await Ledger.open(None, LCBFU())
+    budget = Budget(2**20, 100)
+    cache = Cache(ledger, StateStore(None), MemoryIndex(), metrics, identity, levels, StateKind.CLEAN, budget)
+    return Generator(StepQueue(1000), engine, cache, metrics)
+
+
+def with_safety_checker(folder: Path, target: Path) -> Path:
+    """The same model with a checker for which everything is unsafe: each concept's threshold lies below any cosine."""
+    towers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision = {**towers, "image_size": 8, "patch_size": 4}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(text_config=towers, vision_config=vision, projection_dim=8))
+    checker.concept_embeds_weights.data.fill_(-2.0)
+    checker.special_care_embeds_weights.data.fill_(2.0)
+    size = {"height": 8, "width": 8}
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    processor = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=size)
+    pipe.register_modules(safety_checker=checker, feature_extractor=processor)
+    pipe.register_to_config(requires_safety_checker=True)
+    pipe.save_pretrained(target)
+    return target
+
+
+async def test_a_flagged_picture_is_black_told_and_not_kept(
+    stable_diffusion: Path, tmp_path: Path, engines: Callable[..., Engine], request_: GenerationRequest
+) -> None:
+    folder = with_safety_checker(stable_diffusion, tmp_path / "safe")
+    model = load_model(
+        ModelConfig(
+            source=f"file://{folder}",
+            scheduler="DDIM",
+            dtype=DType.FLOAT32,
+            steps=2,
+            guidance=None,
+            width=None,
+            height=None,
+        )
+    )
+    assert isinstance(model.diffusion.pipe.safety_checker, torch.nn.Module)
+    made = await generator(model, engines(model), Levels())
+    request = replace(request_, steps=2, width=16, height=16)
+    first = await made.generate(request)
+    assert first.flagged
+    assert first.entry == ""
+    assert not np.asarray(Image.open(io.BytesIO(first.image))).any()
+    assert (await made.generate(request)).result is Result.MISS
+    await made.cache.close()
+
+
+async def test_seconds_and_places_add_up(
+    model: LoadedModel, engines: Callable[..., Engine], request_: GenerationRequest
+) -> None:
+    made = await generator(model, engines(model), Levels((Level(50, 0.5),), 50))
+    first = await made.generate(replace(request_, steps=4))
+    second = await made.generate(replace(request_, steps=4, seed=2))
+    assert (first.result, second.result, second.steps_skipped) == (Result.MISS, Result.APPROXIMATE, 2)
+    assert second.parent == first.entry
+    for generation in (first, second):
+        assert sum(generation.seconds.values()) <= generation.total_seconds
+    assert made.queue.pending_steps == 0
+    assert made.metrics.value("diffcache_steps_run_total") == 6
+    await made.cache.close()
