@@ -10,8 +10,9 @@ import asyncio
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 import torch
@@ -134,7 +135,7 @@ class Cache:
         tensors = None if final is None else await self._load(final)
         if final is None or tensors is None:
             return None
-        self._start(self._credit_exact(request, text, entry, final))
+        self._start("hit", self._credit_exact(request, text, entry, final))
         return Exact(request.steps, entry.depth, entry.id, tensors, time.perf_counter() - loading)
 
     async def _find_resume(self, request: GenerationRequest, text: TextEncoding) -> Resume | Miss:
@@ -146,7 +147,8 @@ class Cache:
             tensors = await self._load(choice.state)
             if tensors is None:
                 continue
-            self._start(self._ledger.record_hit(choice.state.id, choice.k, credit_of_hit(choice.k, choice.k_without)))
+            credit = credit_of_hit(choice.k, choice.k_without)
+            self._start("hit", self._ledger.record_hit(choice.state.id, choice.k, credit))
             self._metrics.similarity.observe(choice.similarity)
             uninterrupted = self.kind is StateKind.TRAJECTORY and choice.own_run
             return Resume(
@@ -175,7 +177,7 @@ class Cache:
             entries = await self._ledger.entries(list(found)) | self._pending.entries(list(found))
             dead = set(found) - set(entries)
             if dead:
-                self._start(self._index.delete(dead))
+                self._start("delete", self._index.delete(dead))
             candidates = sorted(
                 (
                     Candidate(
@@ -223,7 +225,7 @@ class Cache:
             reason = "damaged"
             log.warning("a damaged state is dropped", error=str(error))
         self._metrics.dropped.labels(reason).inc()
-        self._start(self._forget(state.id))
+        self._start("delete", self._forget(state.id))
         return None
 
     async def _forget(self, state_id: str) -> None:
@@ -365,13 +367,13 @@ class Cache:
         present, swept = await self._store.sweep(known)
         await self._ledger.drop_states(known - present)
         self._metrics.dropped.labels("missing").inc(len(known - present))
-        await self._count()
+        await self._let_go(await self._ledger.reserve(0, 0, self.budget), "capacity")  # it may have been larger
         try:
             await self._repair_index()
         except IndexUnavailable as error:
             self._metrics.index_errors.labels("repair").inc()
             log.warning("the index does not answer; until it does, requests may miss", error=str(error))
-            self._start(self._repair_index_later())
+            self._start("repair", self._repair_index_later())
         return Repair(self._totals.entries, len(known - present), swept)
 
     async def _repair_index(self) -> None:
@@ -405,15 +407,15 @@ class Cache:
         await self._index.close()
         await self._ledger.close()
 
-    def _start(self, work: object) -> None:
-        """Runs a coroutine off the request's path; a failure is counted and logged, and nobody waits."""
+    def _start(self, operation: str, work: Coroutine[Any, Any, object]) -> None:
+        """Runs `work` off the request's path; a failure is counted and logged, and nobody waits."""
 
         async def run() -> None:
             try:
-                await work  # type: ignore[misc]  # any awaitable: callers pass coroutines of several types
+                await work
             except Exception as error:
-                self._metrics.index_errors.labels("delete" if isinstance(error, IndexUnavailable) else "insert").inc()
-                log.warning("work behind a request failed", error=repr(error))
+                self._metrics.index_errors.labels(operation).inc()
+                log.warning("work behind a request failed", operation=operation, error=repr(error))
 
         task = asyncio.create_task(run())
         self._tasks.add(task)

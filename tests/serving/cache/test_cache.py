@@ -356,6 +356,15 @@ async def test_everything_is_there_after_a_restart(boxes: Any, request_: Generat
     assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
 
 
+async def test_a_smaller_capacity_holds_from_the_start(boxes: Any, request_: GenerationRequest) -> None:
+    box = await boxes()
+    for i in range(6):
+        await box.keep(seeded(request_, i), text(i * 50.0, prompt=i), float(i))
+    await box.close()
+    box = await boxes(budget=Budget(2 * STATE_BYTES, 100))
+    assert (box.repaired.entries, len(box.files())) == (2, 2)
+
+
 # ---- an index that is dead or slow -----------------------------------------------------------------------------------
 
 
