@@ -28,8 +28,9 @@ from diffcache_core.policies import LCBFU
 from diffcache_core.resume import Levels
 from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import Scope
-from diffcache_serving.cache.cache import Cache, CacheIdentity
+from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.found import Miss
+from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import Index, LayeredIndex, MemoryIndex
 from diffcache_serving.cache.ledger import Budget, Ledger, LedgerVersionError
 from diffcache_serving.cache.milvus import MilvusIndex

@@ -20,7 +20,8 @@ from diffcache_core.resume import Level, Levels
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
 from diffcache_core.states import StateKind
-from diffcache_serving.cache.cache import Cache, CacheIdentity
+from diffcache_serving.cache.cache import Cache
+from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import MemoryIndex
 from diffcache_serving.cache.ledger import Budget, Ledger
 from diffcache_serving.cache.store import StateStore

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
-from diffcache_core.spec import ManifestError, Scheduler
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
+from diffcache_core.spec import ManifestError, Scheduler
 
 if TYPE_CHECKING:
     from diffcache_serving.calibration.findings import Findings
@@ -37,7 +37,7 @@ def calibrate(
     pairs: Annotated[
         int,
         typer.Option(min=2, help="Pairs in each bin of similarity, over both halves; below 20 no level is granted."),
-    ] = 64,
+    ] = 128,
     curve_prompts: Annotated[int, typer.Option(min=2, help="Prompts of the curve over N.")] = 64,
     chains: Annotated[int, typer.Option(min=2, help="Chains of resumes at each of the two largest levels.")] = 24,
     seed_prompts: Annotated[int, typer.Option(min=2, help="Prompts drawn under several seeds.")] = 12,
@@ -70,7 +70,13 @@ def calibrate(
             prompts=_prompts_file(prompts, folder / DIFFCACHE_FOLDER / "concepts.tsv"),
             work_dir=work_dir,
             settings=Settings(
-                steps, guidance, scheduler, pairs, curve_prompts, reseed_prompts=seed_prompts, chains=chains
+                steps,
+                guidance,
+                scheduler,
+                pairs_per_bin=pairs,
+                curve_prompts=curve_prompts,
+                reseed_prompts=seed_prompts,
+                chains=chains,
             ),
             alpha=alpha,
             batch=batch,
@@ -130,12 +136,16 @@ def _prompts_file(prompts: Path | None, default: Path) -> Path:
 def _writable(path: Path, option: str) -> Path:
     """Found out before the measuring, not after it."""
     path = path.expanduser().absolute()
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder: name a file in it", param_hint=option)
+    trial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()  # permissions do not tell all: the file system may be read-only
+        trial.unlink()
     except OSError as error:
-        raise typer.BadParameter(f"{path.parent}: {error.strerror}", param_hint=option) from None
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise typer.BadParameter(f"{path} cannot be written: choose another file", param_hint=option)
+        reason = f"{path} cannot be written ({error.strerror}): choose another file"
+        raise typer.BadParameter(reason, param_hint=option) from None
     return path
 
 

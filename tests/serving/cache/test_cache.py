@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
 from diffcache_core.policies import LCBFU
 from diffcache_core.resume import Level, Levels
 from diffcache_core.states import StateKind
-from diffcache_serving.cache.cache import Cache, CacheIdentity
+from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
+from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import Index, IndexRow, LayeredIndex, MemoryIndex
 from diffcache_serving.cache.ledger import Budget, Ledger, Target
 from diffcache_serving.cache.milvus import MilvusIndex
@@ -59,19 +61,27 @@ class Box:
         self.folder = folder
 
     async def open(
-        self, index: Index | None = None, kind: StateKind = CLEAN, budget: Budget = ROOMY, shared: bool = False
+        self,
+        index: Index | None = None,
+        kind: StateKind = CLEAN,
+        budget: Budget = ROOMY,
+        shared: bool = False,
+        levels: Levels = LEVELS,
     ) -> Box:
         self.metrics = Metrics("emoji")
         self.ledger = await Ledger.open(self.folder / "ledger.db", LCBFU())
         self.index = index or MemoryIndex()
-        identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
+        self.identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
         store = StateStore(self.folder / "states")
-        self.cache = Cache(self.ledger, store, self.index, self.metrics, identity, LEVELS, kind, budget)
+        self.cache = Cache(self.ledger, store, self.index, self.metrics, self.identity, levels, kind, budget)
         self.repaired = await self.cache.repair()
+        self.is_closed = False
         return self
 
     async def close(self) -> None:
-        await self.cache.close()
+        if not self.is_closed:
+            self.is_closed = True
+            await self.cache.close()
 
     async def keep(
         self,
@@ -102,8 +112,7 @@ async def boxes(folder: Path) -> AsyncIterator[Callable[..., Any]]:
 
     yield make
     for box in opened:
-        if not box.cache._keeper.done():
-            await box.close()
+        await box.close()
 
 
 def seeded(request: GenerationRequest, seed: int, *, explicit: bool = True, **changes: Any) -> GenerationRequest:
@@ -230,7 +239,7 @@ async def test_both_budgets_hold_on_disk(boxes: Any, request_: GenerationRequest
     assert box.count("evictions_total", reason="capacity") == 4
     assert box.count("cache_bytes") == 5 * STATE_BYTES
     assert {
-        n.entry_id for n in await box.index.search(box.cache._space(request_, text(0)).digest(), text(0).key, 99)
+        n.entry_id for n in await box.index.search(box.identity.space(request_, text(0), CLEAN), text(0).key, 99)
     } == {e.id for e in (await box.cache.list_entries(Target(), 99))[0]}
     few = await Box(box.folder / "few").open(budget=Budget(2**30, 3))
     for i in range(5):
@@ -321,7 +330,7 @@ async def test_the_start_repairs_what_a_kill_can_leave(boxes: Any, request_: Gen
     box = await boxes()
     whole = await box.keep(request_, text(0), 1.0)
     await box.keep(seeded(request_, 2), text(90), 2.0)
-    space = box.cache._space(request_, text(0)).digest()
+    space = box.identity.space(request_, text(0), CLEAN)
     (lost,) = [e for e in (await box.cache.list_entries(Target(), 9))[0] if e.id != whole]
     await box.close()
     (box.folder / "states" / lost.states[0].id[:2] / f"{lost.states[0].id}.safetensors").unlink()  # bytes lost
@@ -340,7 +349,7 @@ async def test_the_start_repairs_what_a_kill_can_leave(boxes: Any, request_: Gen
 async def test_a_row_without_an_entry_is_dropped_when_it_is_met(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     await box.keep(request_, text(0), 1.0)
-    await box.index.insert([IndexRow("dead", box.cache._space(request_, text(0)).digest(), text(0).key)])
+    await box.index.insert([IndexRow("dead", box.identity.space(request_, text(0), CLEAN), text(0).key)])
     assert latent_of(await box.cache.look_up(seeded(request_, 2), text(1))) == 1.0
     while "dead" in await box.index.entry_ids():
         await asyncio.sleep(0)
@@ -415,7 +424,7 @@ async def test_a_slow_index_costs_at_most_the_deadline(
     cache = Cache(box.ledger, StateStore(None), index, box.metrics, identity, LEVELS, CLEAN, Budget(2**20, 9))
     assert isinstance(await cache.look_up(seeded(request_, 2), text(0)), Miss)
     assert box.count("index_errors_total", op="look_up") == 1
-    cache._queue.put_nowait(None)
+    await cache.close()
 
 
 # ---- purge -----------------------------------------------------------------------------------------------------------
@@ -480,8 +489,7 @@ async def test_a_key_that_is_no_direction_neither_hits_nor_is_kept(boxes: Any, r
 
 
 async def test_without_levels_only_exact_hits(boxes: Any, request_: GenerationRequest) -> None:
-    box = await boxes()
-    box.cache.levels = Levels()
+    box = await boxes(levels=Levels())
     await box.keep(request_, text(0), 1.0)
     assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
     assert isinstance(await box.cache.look_up(seeded(request_, 2), text(0)), Miss)

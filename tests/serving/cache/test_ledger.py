@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from diffcache_core.policies import CREDIT_DECAY, FIRST_PRIOR_STEPS, LCBFU, POLICIES, PRIOR_CREDITS
 from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.ledger import Budget, Ledger, LedgerVersionError, Target, Totals
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 KEY = np.array([0.6, 0.8], np.float32)
 
@@ -169,7 +170,7 @@ async def test_a_failed_write_leaves_nothing(ledger: Ledger) -> None:
 
 @dataclass
 class Reference:
-    """LCBFU written out from design 3, with a list and `min`."""
+    """LCBFU written out from its definition, with a list and `min`."""
 
     budget: int
     age: float = 0.0

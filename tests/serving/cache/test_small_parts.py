@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from diffcache_core.states import allocated_bytes
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.breaker import FAILURES, SKIP_SECONDS, Breaker
 from diffcache_serving.cache.lock import FolderInUse, lock_folder
 from diffcache_serving.cache.store import StateStore
-from hypothesis import given
-from hypothesis import strategies as st
 
 TENSORS = {"latent": torch.randn(1, 4, 16, 16), "model_output": torch.randn(1, 4, 2, 2).half()}
 DATA = codec.encode("s1", TENSORS)

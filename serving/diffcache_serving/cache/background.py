@@ -1,0 +1,41 @@
+"""Work behind a request: nobody waits for it, and its failure is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from diffcache_serving.metrics import Metrics
+
+log = structlog.get_logger("diffcache.cache")
+
+
+class Background:
+    """Runs coroutines until `close`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, operation: str, work: Coroutine[Any, Any, object]) -> None:
+        """`operation` is one of metrics.INDEX_OPERATIONS."""
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._metrics.index_errors.labels(operation).inc()
+                log.warning("work behind a request failed", operation=operation, error=repr(error))
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancels what still runs."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

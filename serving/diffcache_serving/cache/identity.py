@@ -1,0 +1,53 @@
+"""Which requests may share states, and which are one and the same: the digests of a request. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diffcache_core.generation import GenerationRequest
+from diffcache_core.space import Space, TrajectoryGrid, exact_digest, sha256_of_json
+from diffcache_core.states import StateKind
+from diffcache_serving.engine.adapter import TextEncoding
+
+
+@dataclass(frozen=True)
+class CacheIdentity:
+    """What the spaces of one serving process have in common."""
+
+    model_name: str
+    model: str  # fingerprint
+    embedder: str
+    dtype: str
+    scheduler: Callable[[], str]  # digest of class and config
+    shared: bool  # by all tenants
+
+    @property
+    def model_id(self) -> str:
+        """Name and fingerprint: what an entry says it was made by."""
+        return f"{self.model_name}@{self.model}"
+
+    def space(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> str:
+        """Digest of all that must match for a state of `kind` to be usable."""
+        grid = TrajectoryGrid(self.scheduler(), request.steps) if kind is StateKind.TRAJECTORY else None
+        return Space(
+            tenant="" if self.shared else request.tenant,
+            model=self.model,
+            embedder=self.embedder,
+            height=request.height,
+            width=request.width,
+            dtype=self.dtype,
+            guidance=request.guidance,
+            negative_prompt=text.negative_ids,
+            grid=grid,
+        ).digest()
+
+    def exact(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> str:
+        """Digest of the whole request."""
+        space = self.space(request, text, kind)
+        return exact_digest(space, text.prompt_ids, request.seed, request.steps, self.scheduler())
+
+
+def prompt_digest(text: TextEncoding) -> str:
+    """Says "the same prompt" without the text."""
+    return sha256_of_json(text.prompt_ids)

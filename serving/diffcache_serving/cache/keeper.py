@@ -1,0 +1,145 @@
+"""The only writer: keeps new entries, evicts, forgets and purges, one after the other.
+
+Writing goes bytes, ledger, index; dropping goes ledger, index, bytes. So whatever is killed between two of them, the
+ledger never names bytes that were not written, and the repair at the next start finds what is left over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+
+import structlog
+
+from diffcache_core.states import StateKind, allocated_bytes
+from diffcache_serving.cache import codec
+from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
+from diffcache_serving.cache.ledger import Budget, Dropped, Ledger, Target, Totals
+from diffcache_serving.cache.pending import Pending, PendingEntry
+from diffcache_serving.cache.store import StateStore, StoreFull
+from diffcache_serving.metrics import Metrics
+
+QUEUE_BYTES = 64 * 2**20
+"""Tensors that wait to be written: 64 MiB are 2,000 latents of Stable Diffusion 1.x at 512 pixels. Beyond it new
+states are dropped; a higher value survives longer bursts and holds more memory."""
+
+log = structlog.get_logger("diffcache.cache")
+
+
+class Keeper:
+    """One task and one queue; `close` must be awaited."""
+
+    def __init__(
+        self, ledger: Ledger, store: StateStore, index: Index, metrics: Metrics, kind: StateKind, budget: Budget
+    ) -> None:
+        self.pending = Pending()
+        self.write_lock = asyncio.Lock()  # held by whoever changes ledger, index and store
+        self._ledger, self._store, self._index, self._metrics = ledger, store, index, metrics
+        self._kind, self._budget = kind, budget
+        self._totals = Totals()
+        self._queue: asyncio.Queue[PendingEntry | None] = asyncio.Queue()
+        self._task = asyncio.create_task(self._keep_all(), name="keeper")
+        metrics.capacity_bytes.set(budget.bytes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more state of the usual size would evict another."""
+        latest = self._totals
+        size = latest.bytes // latest.states if latest.states else 0
+        return latest.plus(1, 1, size).exceeds(self._budget)
+
+    def put(self, pending: PendingEntry) -> bool:
+        """Queues an entry; from now on it is served. False, and it is dropped, when too much waits."""
+        if self.pending.nbytes + pending.nbytes > QUEUE_BYTES:
+            self._metrics.dropped.labels("queue").inc(len(pending.entry.states))
+            return False
+        self.pending.add(pending)
+        self._queue.put_nowait(pending)
+        return True
+
+    async def settle(self) -> None:
+        """Returns when everything put so far is written or dropped."""
+        await self._queue.join()
+
+    async def forget(self, state_id: str) -> None:
+        """Drops a state whose bytes are gone or damaged."""
+        async with self.write_lock:
+            await self.let_go(await self._ledger.drop_states([state_id]))
+
+    async def purge(self, target: Target) -> Dropped:
+        """Drops all that `target` matches, what waits in the queue included."""
+        await self.settle()
+        async with self.write_lock:
+            dropped = await self._ledger.drop_entries(target)
+            await self.let_go(dropped, "purge")
+        return dropped
+
+    async def let_go(self, dropped: Dropped, reason: str = "") -> None:
+        """What left the ledger leaves index and store. `reason`: of metrics.EVICTION_REASONS."""
+        unindexed = set(dropped.entries)
+        if (
+            self._kind is StateKind.TRAJECTORY
+        ):  # an entry may have lost its last state to resume from, and keep the rest
+            left = await self._ledger.entries(list({s.entry_id for s in dropped.states}))
+            unindexed |= {e.id for e in left.values() if all(s.kind is not self._kind for s in e.states)}
+        if unindexed:
+            try:
+                await self._index.delete(unindexed)
+            except IndexUnavailable as error:  # the look-up tolerates dead rows, and the next start removes them
+                self._metrics.index_errors.labels("delete").inc()
+                log.warning("index rows were not deleted", error=str(error))
+        await self._store.delete(state.id for state in dropped.states)
+        if reason:
+            self._metrics.evictions.labels(reason).inc(len(dropped.states))
+        await self._count()
+
+    async def close(self) -> None:
+        """Writes what is queued, and ends."""
+        self._queue.put_nowait(None)
+        await self._task
+
+    async def _keep_all(self) -> None:
+        while (pending := await self._queue.get()) is not None:
+            try:
+                async with self.write_lock:
+                    await self._write(pending)
+            except Exception as error:
+                reason = "disk" if _is_full_disk(error) else "error"
+                self._metrics.dropped.labels(reason).inc(len(pending.entry.states))
+                log.warning("a generation was not kept", reason=reason, error=repr(error))
+            finally:
+                self.pending.remove(pending.entry.id)
+                self._queue.task_done()
+        self._queue.task_done()
+
+    async def _write(self, pending: PendingEntry) -> None:
+        encoded = {i: await asyncio.to_thread(codec.encode, i, tensors) for i, tensors in pending.tensors.items()}
+        states = tuple(
+            replace(s, bytes=allocated_bytes(len(encoded[s.id])), checksum=codec.checksum(encoded[s.id]))
+            for s in pending.entry.states
+        )
+        needed = sum(state.bytes for state in states)
+        if needed > self._budget.bytes:
+            self._metrics.dropped.labels("size").inc(len(states))
+            return
+        await self.let_go(await self._ledger.reserve(needed, 1, self._budget), "capacity")
+        try:
+            for state in states:
+                await self._store.put(state.id, encoded[state.id])
+            replaced = await self._ledger.insert(replace(pending.entry, states=states), pending.key)
+        except Exception:
+            await self._store.delete(encoded)
+            raise
+        await self.let_go(replaced, "replaced")
+        if pending.is_indexed:
+            await self._index.insert([IndexRow(pending.entry.id, pending.entry.space, pending.key)])
+
+    async def _count(self) -> None:
+        self._totals = await self._ledger.totals()
+        self._metrics.entries.set(self._totals.entries)
+        self._metrics.cache_bytes.set(self._totals.bytes)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return isinstance(error, StoreFull) or (isinstance(error, sqlite3.OperationalError) and "full" in str(error))

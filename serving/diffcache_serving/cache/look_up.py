@@ -1,0 +1,153 @@
+"""Finding what a request can start from: the exact tier, then the best resume among its nearest entries."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+import torch
+
+from diffcache_core.generation import GenerationRequest
+from diffcache_core.policies import credit_of_hit
+from diffcache_core.resume import Candidate, Decision, Levels, Limits, choose_resume
+from diffcache_core.states import Entry, StateKind, StateRecord
+from diffcache_serving.cache import codec
+from diffcache_serving.cache.background import Background
+from diffcache_serving.cache.found import Exact, Miss, Resume
+from diffcache_serving.cache.identity import CacheIdentity, prompt_digest
+from diffcache_serving.cache.index import Index
+from diffcache_serving.cache.keeper import Keeper
+from diffcache_serving.cache.ledger import Ledger
+from diffcache_serving.cache.store import StateStore
+from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.metrics import Metrics
+
+NEIGHBOURS, WIDENED = 16, 64
+"""Rows asked of the index, and asked for once more when an unseen row could offer more."""
+
+LOAD_TRIES = 3
+"""The best choice and at most two others, when bytes are gone or damaged."""
+
+log = structlog.get_logger("diffcache.cache")
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """Reads index, ledger and store, and what the keeper has not written yet. Raises whatever they raise."""
+
+    ledger: Ledger
+    store: StateStore
+    index: Index
+    keeper: Keeper
+    metrics: Metrics
+    identity: CacheIdentity
+    levels: Levels
+    kind: StateKind
+    background: Background
+
+    async def find(self, request: GenerationRequest, text: TextEncoding) -> Exact | Resume | Miss:
+        return await self._find_exact(request, text) or await self._find_resume(request, text)
+
+    async def _find_exact(self, request: GenerationRequest, text: TextEncoding) -> Exact | None:
+        if not request.seed_is_explicit:
+            return None
+        exact = self.identity.exact(request, text, self.kind)
+        entry = self.keeper.pending.find_exact(exact) or await self.ledger.find_exact(exact)
+        if entry is None or entry.skipped * 100 > request.max_skip * entry.steps:
+            return None
+        if entry.similarity < request.min_similarity:  # its own run resumed from something less alike than allowed
+            return None
+        final = next((s for s in entry.states if s.kind is StateKind.CLEAN), None)
+        loading = time.perf_counter()
+        tensors = None if final is None else await self._load(final)
+        if final is None or tensors is None:
+            return None
+        self.background.start("hit", self._credit_exact(request, text, entry, final))
+        return Exact(request.steps, entry.depth, entry.id, tensors, time.perf_counter() - loading)
+
+    async def _find_resume(self, request: GenerationRequest, text: TextEncoding) -> Resume | Miss:
+        if not self.levels.table:
+            return Miss()
+        decision = await self._decide(request, text)
+        loading = time.perf_counter()
+        for choice in decision.choices[:LOAD_TRIES]:
+            tensors = await self._load(choice.state)
+            if tensors is None:
+                continue
+            credit = credit_of_hit(choice.k, choice.k_without)
+            self.background.start("hit", self.ledger.record_hit(choice.state.id, choice.k, credit))
+            self.metrics.similarity.observe(choice.similarity)
+            uninterrupted = self.kind is StateKind.TRAJECTORY and choice.own_run
+            return Resume(
+                k=choice.k,
+                depth=choice.depth + (0 if uninterrupted else 1),
+                parent=choice.state.entry_id,
+                similarity=choice.similarity,
+                kind=choice.state.kind,
+                own_run=choice.own_run,
+                tensors=tensors,
+                granted_skip=min(self.levels.skip_at(choice.similarity), request.max_skip),
+                load_seconds=time.perf_counter() - loading,
+            )
+        return Miss()
+
+    async def _decide(self, request: GenerationRequest, text: TextEncoding, without: str = "") -> Decision:
+        """The choice among the nearest entries, `without` one of them."""
+        space = self.identity.space(request, text, self.kind)
+        limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip)
+        decision = Decision((), conclusive=True)
+        for limit in (NEIGHBOURS, WIDENED):
+            near = await self.index.search(space, text.key, limit)
+            complete = len(near) < limit
+            near += self.keeper.pending.nearest(space, text.key, limit)
+            found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 rounds a cosine past 1
+            entries = await self.ledger.entries(list(found)) | self.keeper.pending.entries(list(found))
+            dead = set(found) - set(entries)
+            if dead:
+                self.background.start("delete", self.index.delete(dead))
+            near_first = sorted(entries.values(), key=lambda entry: -found[entry.id])
+            candidates = [
+                Candidate(
+                    entry_id=entry.id,
+                    similarity=found[entry.id],
+                    states=entry.states,
+                    depth=entry.depth,
+                    same_prompt=entry.prompt_digest == prompt_digest(text),
+                    same_seed=entry.seed == request.seed,
+                )
+                for entry in near_first
+                if entry.id != without and entry.space == space
+            ]
+            decision = choose_resume(candidates, self.levels, limits, complete=complete)
+            if decision.conclusive:
+                return decision
+        self.metrics.inconclusive.inc()
+        return decision
+
+    async def _credit_exact(
+        self, request: GenerationRequest, text: TextEncoding, entry: Entry, final: StateRecord
+    ) -> None:
+        """An exact hit saved what no other entry would have saved: found out after the answer, off its path."""
+        decision = await self._decide(request, text, without=entry.id) if self.levels.table else Decision((), True)
+        without = decision.choices[0].k if decision.choices else 0
+        await self.ledger.record_hit(final.id, request.steps, credit_of_hit(request.steps, without))
+
+    async def _load(self, state: StateRecord) -> Mapping[str, torch.Tensor] | None:
+        """The tensors of a state; None, and the state is dropped, when its bytes are gone or damaged."""
+        pending = self.keeper.pending.load(state.entry_id, state.id)
+        if pending is not None:
+            return pending
+        try:
+            data = await self.store.get(state.id)
+            return await asyncio.to_thread(codec.decode, state.id, data, state.checksum)
+        except FileNotFoundError:
+            reason = "missing"
+        except codec.DamagedState as error:
+            reason = "damaged"
+            log.warning("a damaged state is dropped", error=str(error))
+        self.metrics.dropped.labels(reason).inc()
+        self.background.start("delete", self.keeper.forget(state.id))
+        return None

@@ -1,0 +1,90 @@
+"""CLIPScore: the cosine of a picture's and a prompt's embedding (Hessel et al. 2021, arXiv 2104.08718), unscaled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import interpolate, normalize
+
+from diffcache_serving.calibration.settings import CalibrationError
+from diffcache_serving.engine.loading import fingerprint
+
+
+class ClipScorer:
+    """A folder as transformers saves a CLIPModel, with its tokenizer."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Raises CalibrationError if `folder` holds no usable CLIPModel."""
+        _check_folder(folder)
+        from transformers import AutoTokenizer, CLIPModel, logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            self._clip: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # transformers raises of everything for a damaged file
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CalibrationError(f"--scorer {folder} cannot be loaded ({first}): copy it again") from None
+        self._clip.to(device).eval()
+        self._device = device
+        self._mean, self._std = (v.to(device) for v in _read_normalization(folder))
+        self.digest = fingerprint(folder)
+        self._texts: dict[str, torch.Tensor] = {}
+
+    def score(self, pictures: torch.Tensor, prompts: Sequence[str], batch: int) -> list[float]:
+        """The cosine of each picture with the prompt beside it.
+
+        Args:
+            pictures: (n, 3, height, width) in 0..1.
+            prompts: n texts.
+            batch: pictures in one call.
+        """
+        scores: list[float] = []
+        for at in range(0, len(pictures), batch):
+            image = self._embed_pictures(pictures[at : at + batch])
+            text = torch.stack([self._embed_text(prompt) for prompt in prompts[at : at + batch]])
+            scores += (image * text).sum(dim=1).tolist()
+        return scores
+
+    def _embed_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
+        side = self._clip.config.vision_config.image_size
+        if pictures.shape[-2:] != (side, side):
+            pictures = interpolate(pictures, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = (pictures.to(self._device) - self._mean) / self._std
+        pooled = self._clip.vision_model(pixel_values=pixels).pooler_output
+        return normalize(self._clip.visual_projection(pooled))
+
+    def _embed_text(self, prompt: str) -> torch.Tensor:
+        if prompt not in self._texts:
+            length = self._clip.config.text_config.max_position_embeddings
+            tokens = self._tokenizer(
+                [prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            ).to(self._device)
+            pooled = self._clip.text_model(
+                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+            ).pooler_output
+            self._texts[prompt] = normalize(self._clip.text_projection(pooled))[0]
+        return self._texts[prompt]
+
+
+def _check_folder(folder: Path) -> None:
+    remedy = "give a folder as transformers saves a CLIPModel with its tokenizer"
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise CalibrationError(f"--scorer {folder} holds no readable config.json: {remedy}") from None
+    if kind != "clip":
+        raise CalibrationError(f"--scorer {folder} is a {kind} model: {remedy}")
+
+
+def _read_normalization(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """(3, 1, 1) mean and deviation of what the vision tower saw: as the folder says, else pixels in -1..1."""
+    path = folder / "preprocessor_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
+    return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
