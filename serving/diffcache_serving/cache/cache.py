@@ -58,10 +58,12 @@ class Cache:
         kind: StateKind,
         budget: Budget,
         look_up_seconds: float = LOOK_UP_SECONDS,
+        has_admission: bool = True,
     ) -> None:
+        """`has_admission`: leave out, when full, what its parent covers already; False is for comparisons."""
         self.levels, self.kind, self.budget = levels, kind, budget
         self._ledger, self._store, self._index, self._metrics, self._identity = ledger, store, index, metrics, identity
-        self._look_up_seconds = look_up_seconds
+        self._look_up_seconds, self._has_admission = look_up_seconds, has_admission
         self._breaker = Breaker()
         self._background = Background(metrics)
         self._keeper = Keeper(ledger, store, index, metrics, kind, budget)
@@ -97,7 +99,8 @@ class Cache:
         """Queues what a run left and returns its entry id at once; empty if it is not kept. From then on it serves."""
         if not request.cache_mode.writes or isinstance(found, Exact) or not text.has_key:
             return ""
-        if not admits(is_full=self._keeper.is_full, granted_skip=found.granted_skip, top_skip=self.levels.top_skip):
+        is_full = self._has_admission and self._keeper.is_full
+        if not admits(is_full=is_full, granted_skip=found.granted_skip, top_skip=self.levels.top_skip):
             self._metrics.dropped.labels("admission").inc()
             return ""
         entry_id = uuid.uuid4().hex
