@@ -17,7 +17,7 @@ from diffcache_serving.cache.index import IndexRow, IndexUnavailable, Neighbour
 CALL_SECONDS = 10.0
 """Of one write; look-ups have their own, much shorter deadline around the search."""
 
-PAGE_ROWS = 1000  # of a listing by primary key; Milvus caps a query's answer at 16,384 rows
+PAGE_ROWS = 1000  # of a listing; Milvus caps a query's answer at 16,384 rows
 
 T = TypeVar("T")
 
@@ -28,9 +28,9 @@ class MilvusIndex:
     The client is made anew after a failure: pymilvus does not recover from a server that was restarted.
     """
 
-    def __init__(self, uri: Callable[[], str], collection: str, dim: int) -> None:
+    def __init__(self, uri: Callable[[], str], collection: str, dim: int, call_seconds: float = CALL_SECONDS) -> None:
         """`uri()` is asked, in a thread, for each new connection: a Milvus Lite that died comes back elsewhere."""
-        self._uri, self._collection, self._dim = uri, collection, dim
+        self._uri, self._collection, self._dim, self._seconds = uri, collection, dim, call_seconds
         self._client: MilvusClient | None = None
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="milvus")  # a write must not hold up a search
 
@@ -42,7 +42,7 @@ class MilvusIndex:
                 limit=limit,
                 filter=f'space == "{space}"',
                 search_params={"metric_type": "COSINE"},
-                timeout=CALL_SECONDS,
+                timeout=self._seconds,
                 consistency_level="Eventually",
             )[0]
             return [Neighbour(hit["entry_id"], float(hit["distance"])) for hit in hits]
@@ -52,16 +52,16 @@ class MilvusIndex:
     async def insert(self, rows: Sequence[IndexRow]) -> None:
         def call(client: MilvusClient) -> None:
             ids = [row.entry_id for row in rows]
-            client.delete(self._collection, ids=ids, timeout=CALL_SECONDS)  # a real Milvus keeps both of two equal ids
+            client.delete(self._collection, ids=ids, timeout=self._seconds)  # a real Milvus keeps both of two equal ids
             client.insert(
                 self._collection,
-                timeout=CALL_SECONDS,
+                timeout=self._seconds,
                 data=[
                     {"entry_id": row.entry_id, "space": row.space, "key": row.key.astype(np.float32)} for row in rows
                 ],
             )
-            client.flush(self._collection, timeout=CALL_SECONDS)
-            _await_shown(client, self._collection, ids)
+            client.flush(self._collection, timeout=self._seconds)
+            _await_shown(client, self._collection, ids, self._seconds)
 
         if rows:
             await self._call(call)
@@ -69,25 +69,25 @@ class MilvusIndex:
     async def delete(self, entry_ids: Iterable[str]) -> None:
         ids = list(entry_ids)
         if ids:
-            await self._call(lambda client: client.delete(self._collection, ids=ids, timeout=CALL_SECONDS))
+            await self._call(lambda client: client.delete(self._collection, ids=ids, timeout=self._seconds))
 
     async def entry_ids(self) -> set[str]:
         def call(client: MilvusClient) -> set[str]:
-            found: set[str] = set()
-            last = ""
-            while True:
-                page = client.query(
-                    self._collection,
-                    filter=f'entry_id > "{last}"',
-                    output_fields=["entry_id"],
-                    limit=PAGE_ROWS,
-                    timeout=CALL_SECONDS,
-                    consistency_level="Strong",
-                )
-                found |= {row["entry_id"] for row in page}
-                if len(page) < PAGE_ROWS:
-                    return found
-                last = max(row["entry_id"] for row in page)
+            pages = client.query_iterator(
+                self._collection,
+                batch_size=PAGE_ROWS,
+                filter='entry_id != ""',
+                output_fields=["entry_id"],
+                timeout=self._seconds,
+                consistency_level="Strong",
+            )
+            try:
+                found: set[str] = set()
+                while page := pages.next():
+                    found |= {row["entry_id"] for row in page}
+                return found
+            finally:
+                pages.close()
 
         return await self._call(call)
 
@@ -109,8 +109,8 @@ class MilvusIndex:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _connect(self) -> MilvusClient:
-        client = MilvusClient(self._uri(), timeout=CALL_SECONDS)
-        if not client.has_collection(self._collection, timeout=CALL_SECONDS):
+        client = MilvusClient(self._uri(), timeout=self._seconds)
+        if not client.has_collection(self._collection, timeout=self._seconds):
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("entry_id", DataType.VARCHAR, is_primary=True, max_length=64)
             schema.add_field("space", DataType.VARCHAR, max_length=64)
@@ -120,18 +120,18 @@ class MilvusIndex:
             try:
                 client.create_collection(self._collection, schema=schema, index_params=indexes, timeout=60)
             except MilvusException:
-                if not client.has_collection(self._collection, timeout=CALL_SECONDS):
+                if not client.has_collection(self._collection, timeout=self._seconds):
                     raise  # else another replica was faster
         client.load_collection(self._collection, timeout=60)
         return client
 
 
-def _await_shown(client: MilvusClient, collection: str, ids: list[str]) -> None:
+def _await_shown(client: MilvusClient, collection: str, ids: list[str], seconds: float) -> None:
     """Returns when a search would see `ids`: only then may the layer before the index forget them."""
-    deadline = time.monotonic() + CALL_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         shown: list[Any] = client.get(
-            collection, ids=ids, output_fields=["entry_id"], timeout=CALL_SECONDS, consistency_level="Strong"
+            collection, ids=ids, output_fields=["entry_id"], timeout=seconds, consistency_level="Strong"
         )
         if len({row["entry_id"] for row in shown}) == len(set(ids)):
             return
