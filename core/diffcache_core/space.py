@@ -22,7 +22,7 @@ class TrajectoryGrid:
 class Space:
     """Every field separates: two requests share states only where all of them are equal.
 
-    The adapters of design 3 are absent because no adapter can be loaded yet: the fingerprint covers the weights.
+    Adapters have no field because none can be loaded yet: the fingerprint covers the weights.
     """
 
     tenant: str  # empty when the cache is shared by all tenants

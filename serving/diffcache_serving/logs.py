@@ -20,7 +20,7 @@ def configure_logs(json: bool) -> None:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:  # a plain traceback: the pretty one prints local variables, prompts among them
         plain = structlog.dev.plain_traceback
-        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -35,3 +35,6 @@ def configure_logs(json: bool) -> None:
     )
     root = logging.getLogger()
     root.handlers, root.level = [handler], logging.WARNING
+    milvus = logging.getLogger("pymilvus")  # brings a handler of its own, and warns of what it copes with
+    milvus.handlers, milvus.propagate = [], True
+    milvus.setLevel(logging.ERROR)

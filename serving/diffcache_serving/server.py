@@ -21,7 +21,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from diffcache_core.generation import CacheMode, GenerationRequest
+from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_core.policies import LCBFU
@@ -39,6 +39,7 @@ from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, ModelError, load_model
 from diffcache_serving.generate import Generator
+from diffcache_serving.images import compress
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
@@ -123,7 +124,9 @@ async def _warm_up(engine: Engine, model: LoadedModel) -> None:
     )
     text, _ = await engine.encode(request)
     async with engine.run(request, text, Miss()) as run:
-        await run.image()
+        image = await run.image()
+    for fmt in ImageFormat:  # Pillow imports each format's code at its first use
+        await asyncio.to_thread(compress, image, fmt)
 
 
 @dataclass

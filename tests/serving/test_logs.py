@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 CODE = """
-import logging, structlog
+import logging, structlog, pymilvus
 from diffcache_serving.logs import configure_logs
 configure_logs(json=True)
 log = structlog.get_logger("diffcache.test")
 with structlog.contextvars.bound_contextvars(request_id="r1"):
     log.info("answered", steps=8)
-logging.getLogger("pymilvus").warning("from a library %s", "here")
+logging.getLogger("some.library").warning("from a library %s", "here")
+logging.getLogger("pymilvus").warning("what it copes with itself")
 try:
     prompt = "a prompt that must not be logged"
     raise ArithmeticError("broken")

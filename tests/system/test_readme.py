@@ -12,8 +12,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from diffcache_core.names import GRPC_PORT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from diffcache_core.names import GRPC_PORT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
