@@ -1,8 +1,8 @@
 """A stream of requests that resembles a real prompt log, made of prompts of our own.
 
-The figures it follows are those of `../shared/traces/README.md` (the Argus log): the similarity of a request to the
-best earlier prompt, the share of exact repeats, and how many requests lie between two of them. The prompts are the
-bundled model's concepts in several wordings, so every one of them can be drawn.
+The figures it follows are those of the published log of an approximate cache (Argus, skejriwal44/argus): the similarity
+of a request to the best earlier prompt, the share of exact repeats, and how many requests lie between two of them. The
+prompts are the bundled model's concepts in several wordings, so every one of them can be drawn.
 
     python benchmarks/stream.py --requests 240     # prints target beside achieved
 """

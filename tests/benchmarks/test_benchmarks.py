@@ -17,7 +17,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is not installed
 
-from benchmarks import serving, soak, stream  # noqa: E402  # needs the line above
+from benchmarks import soak, stream  # noqa: E402  # needs the line above
+from benchmarks.comparison import statistics  # noqa: E402
+from benchmarks.comparison.rows import BYPASS, CONTROLS, EXACT, FEWER, OURS, ROWS, STOCK  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)  # a whole run loads torch and the model in processes of its own
 
@@ -41,13 +43,27 @@ def run_benchmark(name: str, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def pool() -> stream.Pool:
-    return stream.build_pool(stream.load_bundled(), 300, seed=0)
+    """Concepts far from each other, and eight wordings of each, near to far. No model: loading one takes long."""
+    random = np.random.default_rng(0)
+    concepts = np.repeat(random.normal(size=(500, 32)), 8, axis=0)
+    keys = concepts + random.uniform(0.1, 1.2, (len(concepts), 1)) * random.normal(size=concepts.shape)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    return stream.Pool(tuple(f"prompt {i}" for i in range(len(keys))), keys.astype(np.float32))
 
 
-def test_the_stream_follows_the_log(pool: stream.Pool) -> None:
+def assert_follows_the_log(pool: stream.Pool) -> None:
     achieved = stream.measure(stream.build_stream(pool, stream.StreamOptions(requests=240, seed=0)))
     assert achieved.similarities == pytest.approx(stream.SIMILARITIES, abs=0.03)
     assert achieved.repeat_share == pytest.approx(stream.REPEAT_SHARE, abs=0.04)
+
+
+def test_the_stream_follows_the_log(pool: stream.Pool) -> None:
+    assert_follows_the_log(pool)
+
+
+@pytest.mark.slow
+def test_a_stream_of_the_bundled_models_prompts_follows_the_log() -> None:
+    assert_follows_the_log(stream.build_pool(stream.load_bundled(), 300, seed=0))
 
 
 def test_the_stream_is_the_same_for_the_same_seed(pool: stream.Pool) -> None:
@@ -90,7 +106,7 @@ def test_every_prompt_is_in_the_models_form() -> None:
 
 @pytest.mark.parametrize(("total", "requests"), [(19, 4), (8, 8), (64, 8), (50, 7)])
 def test_shared_steps_add_up(total: int, requests: int) -> None:
-    shared = serving.share_steps(total, requests, 8, np.random.default_rng(0))
+    shared = statistics.share_steps(total, requests, 8, np.random.default_rng(0))
     assert sum(shared) == total
     assert max(shared) - min(shared) <= 1
 
@@ -98,20 +114,20 @@ def test_shared_steps_add_up(total: int, requests: int) -> None:
 @pytest.mark.parametrize(("total", "requests"), [(3, 4), (33, 4)])
 def test_steps_that_cannot_be_shared(total: int, requests: int) -> None:
     with pytest.raises(ValueError, match="cannot be shared"):
-        serving.share_steps(total, requests, 8, np.random.default_rng(0))
+        statistics.share_steps(total, requests, 8, np.random.default_rng(0))
 
 
 def test_a_paired_interval_is_narrow_where_the_pairs_agree() -> None:
     scores = np.random.default_rng(0).random(100)
-    agreeing = serving.ratio_of_means(scores * 1.1, scores, 200)
+    agreeing = statistics.ratio_of_means(scores * 1.1, scores, 200)
     assert (agreeing.low, agreeing.value, agreeing.high) == pytest.approx((1.1, 1.1, 1.1))
-    shuffled = serving.ratio_of_means(np.random.default_rng(1).permutation(scores), scores, 200)
+    shuffled = statistics.ratio_of_means(np.random.default_rng(1).permutation(scores), scores, 200)
     assert shuffled.low < 1 < shuffled.high
 
 
 def test_distance_of_pictures() -> None:
     black, grey = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 30, np.uint8)
-    assert serving.pairwise_rms([black, grey, black]) == pytest.approx(20)
+    assert statistics.pairwise_rms([black, grey, black]) == pytest.approx(20)
 
 
 @pytest.mark.parametrize("kib_per_request", [0.0, 3.0])
@@ -140,8 +156,8 @@ def rows_of(one_pass: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_every_row_is_there(smoke: tuple[str, list[dict[str, Any]]]) -> None:
     printed, passes = smoke
     assert [(p["steps"], p["stream"]) for p in passes] == [(4, "first-seen"), (4, "replay")]
-    assert set(rows_of(passes[0])) == set(serving.ROWS)
-    assert all(printed.count(f"│ {name} ") >= 2 for name in serving.ROWS)
+    assert set(rows_of(passes[0])) == set(ROWS)
+    assert all(printed.count(f"│ {name} ") >= 2 for name in ROWS)
     assert "CLIPScore / BYPASS" in printed
     assert "of stock's time" in printed
 
@@ -149,9 +165,9 @@ def test_every_row_is_there(smoke: tuple[str, list[dict[str, Any]]]) -> None:
 def test_the_controls_run_what_ours_ran(smoke: tuple[str, list[dict[str, Any]]]) -> None:
     for one_pass in smoke[1]:
         rows = rows_of(one_pass)
-        ours = rows[serving.OURS]["steps_run"]
-        assert {name: rows[name]["steps_run"] for name in serving.CONTROLS if name in rows} == {
-            name: ours for name in serving.CONTROLS if name in rows
+        ours = rows[OURS]["steps_run"]
+        assert {name: rows[name]["steps_run"] for name in CONTROLS if name in rows} == {
+            name: ours for name in CONTROLS if name in rows
         }
 
 
@@ -161,24 +177,24 @@ def test_sums_agree(smoke: tuple[str, list[dict[str, Any]]]) -> None:
         for row in rows.values():
             assert row["steps_saved_ratio"] == pytest.approx(1 - row["steps_run"] / total)
             assert row["exact"] + row["approximate"] <= one_pass["requests"]
-        assert rows[serving.STOCK]["steps_run"] == rows[serving.BYPASS]["steps_run"] == total
-        assert rows[serving.EXACT]["approximate"] == 0
-        assert sum(level["requests"] for level in one_pass["levels"]) == rows[serving.OURS]["approximate"]
+        assert rows[STOCK]["steps_run"] == rows[BYPASS]["steps_run"] == total
+        assert rows[EXACT]["approximate"] == 0
+        assert sum(level["requests"] for level in one_pass["levels"]) == rows[OURS]["approximate"]
 
 
 def test_bypass_draws_what_stock_draws(smoke: tuple[str, list[dict[str, Any]]]) -> None:
     for one_pass in smoke[1]:
         assert one_pass["identical"] == one_pass["requests"]
-        assert rows_of(one_pass)[serving.STOCK]["quality"]["value"] == 1.0
+        assert rows_of(one_pass)[STOCK]["quality"]["value"] == 1.0
 
 
 def test_the_replay_runs_nothing(smoke: tuple[str, list[dict[str, Any]]]) -> None:
     """The very same requests, and nothing was evicted: ours and an exact-match cache are equal, and so it says."""
     printed, (first, replay) = smoke
-    assert rows_of(replay)[serving.OURS]["exact"] == replay["requests"]
-    assert rows_of(replay)[serving.EXACT]["exact"] == replay["requests"]
-    assert rows_of(first)[serving.OURS]["exact"] < first["requests"]
-    assert serving.FEWER not in rows_of(replay)
+    assert rows_of(replay)[OURS]["exact"] == replay["requests"]
+    assert rows_of(replay)[EXACT]["exact"] == replay["requests"]
+    assert rows_of(first)[OURS]["exact"] < first["requests"]
+    assert FEWER not in rows_of(replay)
     assert "replay: `ours` saves no more than `exact-match`" in printed
 
 
