@@ -189,8 +189,12 @@ def parse_manifest(text: str, origin: str = "manifest") -> DiffusionCache:
     try:
         return DiffusionCache.model_validate(documents[0])
     except ValidationError as error:
-        lines = [f"  {_path(item['loc'])}: {_advice(item)}" for item in error.errors(include_url=False)]
-        raise ManifestError("\n".join([f"{origin} is not a valid {KIND}:", *lines])) from None
+        raise ManifestError(f"{origin} is not a valid {KIND}:\n{explain_validation(error)}") from None
+
+
+def explain_validation(error: ValidationError) -> str:
+    """One line a wrong field: where it is, and what to do about it."""
+    return "\n".join(f"  {_path(item['loc'])}: {_advice(item)}" for item in error.errors(include_url=False))
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from diffcache_core.serving_config import ServingConfig
+from diffcache_core.spec import explain_validation
 from diffcache_serving.cache.lock import FolderInUse, lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite, MilvusLiteError
 
@@ -27,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     set_openmp_defaults()
     try:
-        config = ServingConfig.model_validate_json(arguments.config.read_bytes())
+        config = read_config(arguments.config)
         check_ports(config)
         lock = lock_folder(
             config.data_dir,
@@ -35,7 +36,7 @@ def main() -> None:
                 f"diffcache: not ready, {config.data_dir} is held by {holder}; waiting for it", file=sys.stderr
             ),
         )
-    except (OSError, ValidationError, FolderInUse, PortTaken) as error:
+    except (ConfigError, FolderInUse, PortTaken, OSError) as error:
         refuse(error)
     lite = MilvusLite(config.data_dir / "milvus") if config.index.type == "Lite" else None
     try:
@@ -52,6 +53,23 @@ def main() -> None:
         if lite is not None:
             lite.stop()
         lock.close()
+
+
+class ConfigError(Exception):
+    """The config, or a folder that it names, cannot be used."""
+
+
+def read_config(path: Path) -> ServingConfig:
+    """Raises ConfigError."""
+    try:
+        config = ServingConfig.model_validate_json(path.read_bytes())
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+    except ValidationError as error:
+        remedy = "let `diffcache up` or the operator write it"
+        raise ConfigError(f"{path} is not a valid ServingConfig, {remedy}:\n{explain_validation(error)}") from None
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}: choose another one") from None
+    return config
 
 
 class PortTaken(Exception):

@@ -35,6 +35,6 @@ def configure_logs(json: bool) -> None:
     )
     root = logging.getLogger()
     root.handlers, root.level = [handler], logging.WARNING
-    milvus = logging.getLogger("pymilvus")  # brings a handler of its own, and warns of what it copes with
+    milvus = logging.getLogger("pymilvus")  # brings a handler of its own, and prints tracebacks of what it raises too
     milvus.handlers, milvus.propagate = [], True
-    milvus.setLevel(logging.ERROR)
+    milvus.setLevel(logging.CRITICAL)

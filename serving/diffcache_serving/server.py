@@ -32,7 +32,7 @@ from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.found import Miss
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import Index, LayeredIndex, MemoryIndex
-from diffcache_serving.cache.ledger import Budget, Ledger, LedgerVersionError
+from diffcache_serving.cache.ledger import Budget, Ledger, LedgerError
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.cache.store import StateStore
@@ -61,7 +61,7 @@ def serve(config: ServingConfig, lite: MilvusLite | None) -> None:
     configure_logs(json=not sys.stderr.isatty())
     try:
         asyncio.run(_serve(config, lite))
-    except (ModelError, LedgerVersionError, StartError, OSError, sqlite3.Error) as error:
+    except (ModelError, LedgerError, StartError, OSError, sqlite3.Error) as error:
         print(f"diffcache: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,18 +36,8 @@ class Up:
         return f"127.0.0.1:{self.admin_port}"
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [int(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 @pytest.fixture(scope="session")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def up(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     port, admin_port, metrics_port = free_ports(3)
     command = [sys.executable, "-m", "diffcache.main", "up", "-f", str(MANIFEST), "--data-dir", str(folder / "data")]

@@ -62,10 +62,12 @@ class Keeper:
         """Returns when everything put so far is written or dropped."""
         await self._queue.join()
 
-    async def forget(self, state_id: str) -> None:
-        """Drops a state whose bytes are gone or damaged."""
+    async def forget(self, state_id: str, reason: str) -> None:
+        """Drops a state whose bytes are gone or damaged; counted once, however many requests came upon it."""
         async with self.write_lock:
-            await self.let_go(await self._ledger.drop_states([state_id]))
+            dropped = await self._ledger.drop_states([state_id])
+            self._metrics.dropped.labels(reason).inc(len(dropped.states))
+            await self.let_go(dropped)
 
     async def purge(self, target: Target) -> Dropped:
         """Drops all that `target` matches, what waits in the queue included."""

@@ -47,8 +47,8 @@ _ENTRY = (
 _STATE = "id, entry_id, kind, k, bytes, checksum, uses, score"
 
 
-class LedgerVersionError(Exception):
-    """The ledger was written by a newer diffcache; it is left as it is."""
+class LedgerError(Exception):
+    """The ledger cannot be opened, or was written by a newer diffcache; it is left as it is. The message says more."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Ledger:
         """Opens or makes the ledger at `path`; None keeps it in memory.
 
         A file that is no ledger, or an older format that cannot be read, is renamed, `on_set_aside(why)` is told, and
-        a new one begins. Raises LedgerVersionError for a newer format.
+        a new one begins. Raises LedgerError for a newer format, and for what cannot be opened.
         """
         ledger = cls(policy)
         await asyncio.get_running_loop().run_in_executor(ledger._thread, ledger._open, path, on_set_aside)
@@ -237,12 +237,15 @@ class Ledger:
     def _open(self, path: Path | None, on_set_aside: Callable[[str], None]) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path or ":memory:", check_same_thread=False)
+        try:
+            db = sqlite3.connect(path or ":memory:", check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"{path}: {error}: move it away, or choose another folder with --data-dir") from None
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > FORMAT_VERSION:
                 db.close()
-                raise LedgerVersionError(
+                raise LedgerError(
                     f"{path} has format {version}, this diffcache knows {FORMAT_VERSION}: start "
                     "the newer version again, or choose another folder"
                 )

@@ -148,6 +148,5 @@ class LookUp:
         except codec.DamagedState as error:
             reason = "damaged"
             log.warning("a damaged state is dropped", error=str(error))
-        self.metrics.dropped.labels(reason).inc()
-        self.background.start("delete", self.keeper.forget(state.id))
+        self.background.start("delete", self.keeper.forget(state.id, reason))
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ class MilvusIndex:
         """`uri()` is asked, in a thread, for each new connection: a Milvus Lite that died comes back elsewhere."""
         self._uri, self._collection, self._dim, self._seconds = uri, collection, dim, call_seconds
         self._client: MilvusClient | None = None
+        self._connecting = threading.Lock()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="milvus")  # a write must not hold up a search
 
     async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
@@ -45,7 +47,7 @@ class MilvusIndex:
                 timeout=self._seconds,
                 consistency_level="Eventually",
             )[0]
-            return [Neighbour(hit["entry_id"], float(hit["distance"])) for hit in hits]
+            return [Neighbour(str(hit.id), float(hit.distance)) for hit in hits]
 
         return await self._call(call)
 
@@ -98,13 +100,18 @@ class MilvusIndex:
 
     async def _call(self, call: Callable[[MilvusClient], T]) -> T:
         def work() -> T:
+            client = None
             try:
-                if self._client is None:
-                    self._client = self._connect()
-                return call(self._client)
+                with self._connecting:  # two threads would make the collection at the same time
+                    if self._client is None:
+                        self._client = self._connect()
+                    client = self._client
+                return call(client)
             except Exception as error:  # pymilvus raises grpc, ValueError and its own for one and the same outage
-                self._client = None
-                raise IndexUnavailable(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+                with self._connecting:
+                    if self._client is client:  # not one that the other thread has made meanwhile
+                        self._client = None
+                raise IndexUnavailable(repr(error)[:300]) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 

@@ -32,7 +32,7 @@ class MilvusLite:
         self._uri = ""  # empty until the child has said where it listens
 
     def start(self) -> None:
-        """Starts the child and does not wait: it gets ready while its parent imports torch."""
+        """Starts the child and does not wait: it gets ready while its parent imports torch. Raises MilvusLiteError."""
         with self._lock:
             self._start()
 
@@ -60,8 +60,14 @@ class MilvusLite:
 
     def _start(self) -> None:
         self._uri = ""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with self._log.open("w") as log:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            log = self._log.open("w")
+        except OSError as error:
+            raise MilvusLiteError(
+                f"{error.filename}: {error.strerror}: move it away, or choose another folder with --data-dir"
+            ) from None
+        with log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(self._folder)],
                 stdin=subprocess.PIPE,

@@ -18,6 +18,7 @@ from diffcache_core.spec import DType
 from diffcache_serving.engine.adapter import StableDiffusion
 
 SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
+PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 BUNDLED = Path(__file__).parents[1] / "models"
 DIFFCACHE_FOLDER = "diffcache"
 """Inside a model folder: `projection.safetensors` (what turns the pooled output into a key) and `levels.json`."""
@@ -129,6 +130,9 @@ def _load_pipeline(source: str, folder: Path, dtype: torch.dtype) -> Any:
     import diffusers
     import transformers
 
+    gone = [name for name in PARTS if not (folder / name).is_dir()]
+    if gone:
+        raise ModelError(f"model {source}: {folder} has no folder {', '.join(gone)}: copy the model again")
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
@@ -140,9 +144,6 @@ def _load_pipeline(source: str, folder: Path, dtype: torch.dtype) -> Any:
         raise ModelError(
             f"model {source}: {folder} cannot be loaded, a file is missing or damaged ({first}): copy the model again"
         ) from None
-    missing = [name for name in ("tokenizer", "text_encoder", "unet", "vae", "scheduler") if not getattr(pipe, name)]
-    if missing:
-        raise ModelError(f"model {source}: {folder} has no {', '.join(missing)}: copy the model again")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

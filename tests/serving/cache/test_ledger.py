@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from diffcache_core.policies import CREDIT_DECAY, FIRST_PRIOR_STEPS, LCBFU, POLICIES, PRIOR_CREDITS
 from diffcache_core.states import Entry, StateKind, StateRecord
-from diffcache_serving.cache.ledger import Budget, Ledger, LedgerVersionError, Target, Totals
+from diffcache_serving.cache.ledger import Budget, Ledger, LedgerError, Target, Totals
 
 KEY = np.array([0.6, 0.8], np.float32)
 
@@ -139,7 +139,7 @@ async def test_a_newer_format_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     before = path.read_bytes()
-    with pytest.raises(LedgerVersionError, match="format 99"):
+    with pytest.raises(LedgerError, match="format 99"):
         await Ledger.open(path, LCBFU())
     assert path.read_bytes() == before
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +43,6 @@ EMOJI = ModelConfig(
 LEVELS = (LevelConfig(skip_percent=25, similarity=0.65), LevelConfig(skip_percent=50, similarity=0.8))
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [int(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 @dataclass
 class Wire:
     server: Server
@@ -84,7 +73,9 @@ def violated(error: grpc.aio.AioRpcError) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-async def wire(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wire]:
+async def wire(
+    model: LoadedModel, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
+) -> AsyncIterator[Wire]:
     folder = tmp_path_factory.mktemp("server")
     port, admin, metrics = free_ports(3)
     config = ServingConfig(
