@@ -20,6 +20,10 @@ CALL_SECONDS = 10.0
 
 PAGE_ROWS = 1000  # of a listing; Milvus caps a query's answer at 16,384 rows
 
+CHANNEL_OPTIONS = {"grpc.keepalive_time_ms": 300_000, "grpc.keepalive_permit_without_calls": False}
+"""pymilvus pings every 10 s, a plain gRPC server such as Milvus Lite's takes that for an attack and hangs up
+(too_many_pings). 300 s is what it allows; a dead peer is found by each call's own deadline."""
+
 T = TypeVar("T")
 
 
@@ -116,7 +120,7 @@ class MilvusIndex:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _connect(self) -> MilvusClient:
-        client = MilvusClient(self._uri(), timeout=self._seconds)
+        client = MilvusClient(self._uri(), timeout=self._seconds, grpc_options=CHANNEL_OPTIONS)
         if not client.has_collection(self._collection, timeout=self._seconds):
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("entry_id", DataType.VARCHAR, is_primary=True, max_length=64)
