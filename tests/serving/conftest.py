@@ -98,7 +98,7 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
             latent_channels=4,
             norm_num_groups=8,
         ),
-        scheduler=PNDMScheduler(skip_prk_steps=True, beta_schedule="scaled_linear"),
+        scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1, beta_schedule="scaled_linear"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
