@@ -86,7 +86,7 @@ def draw(client: Client, console: Console) -> list[Row]:
             uncached = client.generate(prompt, seed=seed, cache_mode=CacheMode.BYPASS)
             cached = client.generate(prompt, seed=seed)
             rows.append(Row(prompt, uncached, cached))
-            bar.console.print(f"  {describe(cached):<44} {prompt}")
+            bar.console.print(f"  {describe(cached):<44} {prompt}", soft_wrap=True)
             bar.advance(task)
     return rows
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -368,7 +369,7 @@ def _files(folder: Path, config: ServingConfig) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{config.listen.port}.json"
     path.write_text(config.model_dump_json())
-    return path, folder / f"{config.listen.port}.stderr"
+    return path, folder / f"{uuid.uuid4().hex}.stderr"  # ports come back in a long row of servers
 
 
 def _boxed(value: int | None) -> tuple[int] | None:
