@@ -39,9 +39,9 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from diffcache_serving.__main__ import set_openmp_defaults
+from diffcache_serving.openmp import set_openmp_defaults
 
-set_openmp_defaults()
+set_openmp_defaults(spare_cores=1)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np

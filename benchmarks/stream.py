@@ -25,7 +25,7 @@ from rich.table import Table
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
-from diffcache_serving.__main__ import set_openmp_defaults
+from diffcache_serving.openmp import set_openmp_defaults
 
 if TYPE_CHECKING:  # torch takes ten seconds to import, and who only wants prompts has no use for it
     from diffcache_serving.engine.adapter import StableDiffusion
@@ -144,7 +144,7 @@ def encode_pool(model: StableDiffusion, prompts: Sequence[str]) -> Pool:
 
 def load_bundled(source: str = "bundled://emoji") -> LoadedModel:
     """The bundled model at the settings of the quickstart's manifest."""
-    set_openmp_defaults()  # read when torch is imported, so before
+    set_openmp_defaults(spare_cores=1)  # read when torch is imported, so before
     from diffcache_serving.engine.loading import load_model
 
     return load_model(

@@ -6,7 +6,6 @@ What must happen before torch is imported happens here: OpenMP's settings, the f
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import explain_validation
 from diffcache_serving.cache.lock import FolderInUse, lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite, MilvusLiteError
+from diffcache_serving.openmp import set_openmp_defaults
 
 UNUSABLE = 2  # exit status: what we were given has to change first
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="diffcache_serving", description="Serve a diffusion model with its cache.")
     parser.add_argument("--config", type=Path, required=True, help="ServingConfig as JSON")
     arguments = parser.parse_args()
-    set_openmp_defaults()
+    set_openmp_defaults(spare_cores=1)  # for the event loop and the index
     try:
         config = read_config(arguments.config)
         check_ports(config)
@@ -94,18 +94,6 @@ def check_ports(config: ServingConfig) -> None:
                 raise PortTaken(
                     f"cannot listen on {host}:{port} ({error.strerror}): choose another with {option}"
                 ) from None
-
-
-def set_openmp_defaults() -> None:
-    """Waiting OpenMP threads sleep instead of spinning: spinning beside another process is 30 times slower, measured.
-
-    One core is left to the event loop and the index.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault(
-        "OMP_NUM_THREADS",
-        str(max(1, len(os.sched_getaffinity(0)) - 1) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
-    )
 
 
 def refuse(error: Exception) -> None:

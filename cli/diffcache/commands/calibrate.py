@@ -50,9 +50,12 @@ def calibrate(
 ) -> None:
     """Measure what a model may skip, and write its levels.
 
-    Can be stopped and started again at any time. Takes about a quarter of an hour for the bundled model on two cores.
+    Can be stopped and started again at any time. Takes about half an hour for the bundled model.
     """
     _check_installed()
+    from diffcache_serving.openmp import set_openmp_defaults
+
+    set_openmp_defaults(spare_cores=0)  # before the next lines import torch
     from diffcache_serving.calibration.calibrate import Task
     from diffcache_serving.calibration.calibrate import calibrate as run_calibration
     from diffcache_serving.calibration.findings import build_document, write_levels
