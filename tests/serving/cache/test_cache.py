@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,108 +10,20 @@ import pytest
 import torch
 
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
-from diffcache_core.policies import LCBFU
-from diffcache_core.resume import Level, Levels
-from diffcache_core.states import StateKind
-from diffcache_serving.cache.cache import Cache
-from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
-from diffcache_serving.cache.identity import CacheIdentity
-from diffcache_serving.cache.index import Index, IndexRow, LayeredIndex, MemoryIndex
-from diffcache_serving.cache.ledger import Budget, Ledger, Target
-from diffcache_serving.cache.milvus import MilvusIndex
-from diffcache_serving.cache.store import StateStore
-from diffcache_serving.engine.adapter import TextEncoding
-from diffcache_serving.metrics import Metrics
-
-CLEAN, TRAJECTORY = StateKind.CLEAN, StateKind.TRAJECTORY
-LEVELS = Levels((Level(25, 0.65), Level(50, 0.8)), reseed_skip_percent=25)
-STATE_BYTES = 8192  # of one latent below, on disk
-ROOMY = Budget(2**20, 100)
-
-
-def text(angle: float, prompt: int | None = None) -> TextEncoding:
-    """A prompt whose key stands at an angle in degrees; the cosine between two is the cosine of the difference."""
-    key = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))], np.float32)
-    return TextEncoding(key, (round(angle * 1000) if prompt is None else prompt,), (), torch.empty(0), 3.0)
-
-
-def degrees(similarity: float) -> float:
-    return float(np.degrees(np.arccos(similarity)))
-
-
-def states(value: float, ks: tuple[int, ...] = ()) -> list[CapturedState]:
-    latent = {"latent": torch.full((1, 4, 16, 16), value)}
-    return [*(CapturedState(TRAJECTORY, k, latent) for k in ks), CapturedState(CLEAN, 0, latent)]
-
-
-def latent_of(found: Found) -> float:
-    assert isinstance(found, Resume | Exact)
-    return float(found.tensors["latent"].flatten()[0])
-
-
-class Box:
-    """A cache in a folder, that can be closed and opened again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    async def open(
-        self,
-        index: Index | None = None,
-        kind: StateKind = CLEAN,
-        budget: Budget = ROOMY,
-        shared: bool = False,
-        levels: Levels = LEVELS,
-    ) -> Box:
-        self.metrics = Metrics("emoji")
-        self.ledger = await Ledger.open(self.folder / "ledger.db", LCBFU())
-        self.index = index or MemoryIndex()
-        self.identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
-        store = StateStore(self.folder / "states")
-        self.cache = Cache(self.ledger, store, self.index, self.metrics, self.identity, levels, kind, budget)
-        self.repaired = await self.cache.repair()
-        self.is_closed = False
-        return self
-
-    async def close(self) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            await self.cache.close()
-
-    async def keep(
-        self,
-        request: GenerationRequest,
-        at: TextEncoding,
-        value: float,
-        found: Found | None = None,
-        ks: tuple[int, ...] = (),
-    ) -> str:
-        entry = self.cache.keep(request, at, found or Miss(), states(value, ks))
-        await self.cache.settle()
-        return entry
-
-    def files(self) -> list[Path]:
-        return sorted(p for p in (self.folder / "states").rglob("*") if p.is_file())
-
-    def count(self, name: str, **labels: str) -> int:
-        return self.metrics.value(f"diffcache_{name}", **labels)
-
-
-@pytest.fixture
-async def boxes(folder: Path) -> AsyncIterator[Callable[..., Any]]:
-    opened: list[Box] = []
-
-    async def make(**options: Any) -> Box:
-        opened.append(await Box(folder).open(**options))
-        return opened[-1]
-
-    yield make
-    for box in opened:
-        await box.close()
-
-
-def seeded(request: GenerationRequest, seed: int, *, explicit: bool = True, **changes: Any) -> GenerationRequest:
-    return replace(request, seed=seed, seed_is_explicit=explicit, **changes)
+from diffcache_core.resume import Levels
+from diffcache_serving.cache.found import CapturedState, Exact, Miss, Resume
+from diffcache_serving.cache.ledger import Budget, Target
+from tests.serving.cache.box import (
+    CLEAN,
+    STATE_BYTES,
+    TRAJECTORY,
+    Box,
+    degrees,
+    latent_of,
+    seeded,
+    states,
+    text,
+)
 
 
 async def test_a_similar_prompt_resumes_and_the_same_request_is_exact(boxes: Any, request_: GenerationRequest) -> None:
@@ -284,147 +191,6 @@ async def test_a_useful_state_outlives_the_others(boxes: Any, request_: Generati
         await box.keep(seeded(request_, i), text(90 + 20.0 * i, prompt=i), float(i))
     entries, _ = await box.cache.list_entries(Target(), 99)
     assert useful in {e.id for e in entries}
-
-
-@pytest.mark.parametrize("damage", ["gone", "torn", "swapped", "foreign"])
-async def test_a_damaged_state_gives_way_to_the_next(damage: str, boxes: Any, request_: GenerationRequest) -> None:
-    box = await boxes()
-    best = await box.keep(request_, text(0), 1.0)
-    second = await box.keep(seeded(request_, 2), text(5), 2.0)
-    by_entry = {
-        e.id: box.folder / "states" / e.states[0].id[:2] / f"{e.states[0].id}.safetensors"
-        for e in (await box.cache.list_entries(Target(), 9))[0]
-    }
-    path = by_entry[best]
-    match damage:
-        case "gone":
-            path.unlink()
-        case "torn":
-            path.write_bytes(path.read_bytes()[:100])
-        case "swapped":
-            shutil.copy(by_entry[second], path)
-        case "foreign":
-            path.write_bytes(b"not a state")
-    found = await box.cache.look_up(seeded(request_, 3), text(1))
-    assert (found.parent, latent_of(found)) == (second, 2.0)
-    assert box.count("states_dropped_total", reason="missing" if damage == "gone" else "damaged") == 1
-    await box.close()
-    box = await boxes()
-    assert [e.id for e in (await box.cache.list_entries(Target(), 9))[0]] == [second]
-
-
-async def test_when_all_candidates_are_gone_it_is_a_miss(boxes: Any, request_: GenerationRequest) -> None:
-    box = await boxes()
-    for i in range(5):
-        await box.keep(seeded(request_, i), text(float(i)), float(i))
-    for path in box.files():
-        path.unlink()
-    assert isinstance(await box.cache.look_up(request_, text(0)), Miss)
-    assert isinstance(await box.cache.look_up(seeded(request_, 9), text(0.5)), Miss)
-
-
-# ---- crash safety ----------------------------------------------------------------------------------------------------
-
-
-async def test_the_start_repairs_what_a_kill_can_leave(boxes: Any, request_: GenerationRequest) -> None:
-    box = await boxes()
-    whole = await box.keep(request_, text(0), 1.0)
-    await box.keep(seeded(request_, 2), text(90), 2.0)
-    space = box.identity.space(request_, text(0), CLEAN)
-    (lost,) = [e for e in (await box.cache.list_entries(Target(), 9))[0] if e.id != whole]
-    await box.close()
-    (box.folder / "states" / lost.states[0].id[:2] / f"{lost.states[0].id}.safetensors").unlink()  # bytes lost
-    stray = box.folder / "states" / "ab" / ("ab" * 16 + ".safetensors")  # bytes written, the ledger not yet
-    stray.parent.mkdir(exist_ok=True)
-    stray.write_bytes(b"x" * 100)
-    index = MemoryIndex()
-    await index.insert([IndexRow("dead", space, text(0).key)])  # dropped from the ledger, the index not yet
-    box = await boxes(index=index)
-    assert (box.repaired.entries, box.repaired.states_missing, box.repaired.files_swept) == (1, 1, 1)
-    assert await index.entry_ids() == {whole}
-    assert len(box.files()) == 1
-    assert latent_of(await box.cache.look_up(request_, text(0))) == 1.0
-
-
-async def test_a_row_without_an_entry_is_dropped_when_it_is_met(boxes: Any, request_: GenerationRequest) -> None:
-    box = await boxes()
-    await box.keep(request_, text(0), 1.0)
-    await box.index.insert([IndexRow("dead", box.identity.space(request_, text(0), CLEAN), text(0).key)])
-    assert latent_of(await box.cache.look_up(seeded(request_, 2), text(1))) == 1.0
-    while "dead" in await box.index.entry_ids():
-        await asyncio.sleep(0)
-
-
-async def test_everything_is_there_after_a_restart(boxes: Any, request_: GenerationRequest) -> None:
-    box = await boxes()
-    await box.keep(request_, text(0), 1.0)
-    await box.close()
-    box = await boxes()
-    assert box.repaired.entries == 1
-    assert latent_of(await box.cache.look_up(seeded(request_, 2), text(5))) == 1.0
-    assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
-
-
-async def test_a_smaller_capacity_holds_from_the_start(boxes: Any, request_: GenerationRequest) -> None:
-    box = await boxes()
-    for i in range(6):
-        await box.keep(seeded(request_, i), text(i * 50.0, prompt=i), float(i))
-    await box.close()
-    box = await boxes(budget=Budget(2 * STATE_BYTES, 100))
-    assert (box.repaired.entries, len(box.files())) == (2, 2)
-
-
-# ---- an index that is dead or slow -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """Somebody accepts connections there and never says a word."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield int(listener.getsockname()[1])
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-async def test_a_dead_index_makes_misses_and_metrics_and_is_left_alone_for_a_while(
-    boxes: Any, request_: GenerationRequest, closed_port: int
-) -> None:
-    box = await boxes(index=MilvusIndex(lambda: f"http://127.0.0.1:{closed_port}", "c", 2))
-    assert box.count("index_errors_total", op="repair") == 1
-    for i in range(5):
-        assert isinstance(await box.cache.look_up(seeded(request_, i), text(0)), Miss)
-    assert box.count("index_errors_total", op="look_up") == 3
-    assert box.count("look_ups_skipped_total") == 2
-
-
-async def test_before_a_dead_index_fresh_entries_still_serve(
-    boxes: Any, request_: GenerationRequest, closed_port: int
-) -> None:
-    index = LayeredIndex(MilvusIndex(lambda: f"http://127.0.0.1:{closed_port}", "c", 2), lambda op, error: None)
-    box = await boxes(index=index)
-    await box.keep(request_, text(0), 1.0)
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(5)), Resume)
-
-
-async def test_a_slow_index_costs_at_most_the_deadline(
-    boxes: Any, request_: GenerationRequest, silent_port: int, folder: Path
-) -> None:
-    box = Box(folder)
-    box.metrics = Metrics("emoji")
-    box.ledger = await Ledger.open(None, LCBFU())
-    index = MilvusIndex(lambda: f"http://127.0.0.1:{silent_port}", "c", 2, call_seconds=1.0)
-    identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared=False)
-    cache = Cache(box.ledger, StateStore(None), index, box.metrics, identity, LEVELS, CLEAN, Budget(2**20, 9))
-    assert isinstance(await cache.look_up(seeded(request_, 2), text(0)), Miss)
-    assert box.count("index_errors_total", op="look_up") == 1
-    await cache.close()
 
 
 # ---- purge -----------------------------------------------------------------------------------------------------------
