@@ -112,12 +112,16 @@ class Client:
         """Progress for each step, then the picture. Raises GenerationError."""
         message = pb.GenerateStreamRequest(request=request_to_pb(prompt, Options(**options)))
         retries = _Retries(self._retry_seconds)
+        has_begun = False  # then it is not tried again: it would begin anew, and cost its steps twice
         while True:
             try:
                 for event in self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata):
+                    has_begun = True
                     yield event_from_pb(event)
                 return
             except grpc.RpcError as error:
+                if has_begun:
+                    raise error_from_rpc(error) from None
                 time.sleep(retries.after(error_from_rpc(error)))
 
 
@@ -173,10 +177,14 @@ class AsyncClient:
         """Progress for each step, then the picture. Raises GenerationError."""
         message = pb.GenerateStreamRequest(request=request_to_pb(prompt, Options(**options)))
         retries = _Retries(self._retry_seconds)
+        has_begun = False
         while True:
             try:
                 async for event in self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata):
+                    has_begun = True
                     yield event_from_pb(event)
                 return
             except grpc.RpcError as error:
+                if has_begun:
+                    raise error_from_rpc(error) from None
                 await asyncio.sleep(retries.after(error_from_rpc(error)))

@@ -109,7 +109,7 @@ class RequestChecks:
 
     def number(self, name: str, value: float, low: float, high: float) -> None:
         if not low <= value <= high:  # NaN fails too
-            self.fail(name, f"must be from {low:g} to {high:g}, is {value:g}")
+            self.fail(name, f"must be from {_shown(low)} to {_shown(high)}, is {_shown(value)}")
 
     def size(self, name: str, value: int) -> None:
         multiple = self.size_multiple
@@ -143,3 +143,7 @@ def check_request(request: GenerationRequest, *, size_multiple: int) -> None:
         checks.fail("x-diffcache-tenant", "must be 1 to 63 characters of a-z 0-9 - (request metadata)")
     if checks.violations:
         raise InvalidRequest(checks.violations)
+
+
+def _shown(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"

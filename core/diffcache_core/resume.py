@@ -128,24 +128,22 @@ class Decision:
     conclusive: bool
 
 
-def choose_resume(candidates: Sequence[Candidate], levels: Levels, limits: Limits, *, complete: bool) -> Decision:
+def choose_resume(candidates: Sequence[Candidate], levels: Levels, limits: Limits, *, unseen: float | None) -> Decision:
     """The largest allowed k of any candidate; among equals the most similar, then the least deep.
 
     Args:
         candidates: entries by falling similarity, as the index returned them.
         levels: the threshold table in force.
         limits: what the request allows.
-        complete: the index returned all it has, so there are no unseen neighbours.
+        unseen: the similarity that unseen neighbours have at most, which is that of the last row the index returned;
+            None when it returned all it has.
 
-    The stop rule: unseen neighbours are no more similar than the last one seen, so nothing is lost by stopping
-    when the best k found is at least what the last similarity would allow.
+    The stop rule: nothing is lost by stopping when the best k found is at least what `unseen` would allow.
     """
     found: list[tuple[int, Candidate, StateRecord]] = []
     for candidate in candidates:
         allowed = limits.allowed_k(levels, candidate.similarity, same_prompt=_capped(candidate))
-        best = max(_usable(candidate.states, limits.kind, allowed), default=None, key=lambda pair: pair[0])
-        if best is not None:
-            found.append((best[0], candidate, best[1]))
+        found += [(k, candidate, state) for k, state in _usable(candidate.states, limits.kind, allowed)]
     found.sort(key=lambda f: (-f[0], -f[1].similarity, f[1].depth, f[2].id))
     others = [k for k, _, _ in found[1:]] + [0]
     choices = tuple(
@@ -153,8 +151,8 @@ def choose_resume(candidates: Sequence[Candidate], levels: Levels, limits: Limit
         for (k, c, state), k_without in zip(found, others, strict=False)
     )
     best_k = choices[0].k if choices else 0
-    unseen = 0 if complete or not candidates else limits.allowed_k(levels, candidates[-1].similarity, same_prompt=False)
-    return Decision(choices, conclusive=best_k >= unseen)
+    unseen_k = 0 if unseen is None else limits.allowed_k(levels, unseen, same_prompt=False)
+    return Decision(choices, conclusive=best_k >= unseen_k)
 
 
 def _capped(candidate: Candidate) -> bool:

@@ -38,7 +38,10 @@ def bytes_of(quantity: str) -> int:
     match = _QUANTITY.fullmatch(quantity)
     if match is None:
         raise ValueError(f"must be a quantity such as 64Mi or 2Gi, is {quantity!r}")
-    return int(match[1]) * _UNITS[match[2] or ""]
+    size = int(match[1]) * _UNITS[match[2] or ""]
+    if size >= 2**63:
+        raise ValueError(f"must be below 2^63 bytes, is {quantity!r}")
+    return size
 
 
 def _check_quantity(value: str) -> str:

@@ -38,6 +38,8 @@ def main() -> None:
         )
     except (ConfigError, FolderInUse, PortTaken, OSError) as error:
         refuse(error)
+    except KeyboardInterrupt:  # while it waits for the folder
+        sys.exit(128 + signal.SIGINT)
     lite = MilvusLite(config.data_dir / "milvus") if config.index.type == "Lite" else None
     try:
         if lite is not None:
@@ -84,16 +86,18 @@ def check_ports(config: ServingConfig) -> None:
         "--admin-port": (listen.admin_host, listen.admin_port),
         "--metrics-port": (listen.metrics_host, listen.metrics_port),
     }
+    if len({port for _, port in ports.values()}) < len(ports):
+        told = ", ".join(f"{option} {port}" for option, (_, port) in ports.items())
+        raise PortTaken(f"each endpoint needs a port of its own ({told})")
     for option, (host, port) in ports.items():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does: not stopped by TIME_WAIT
             try:
                 probe.bind((host, port))
-            except OSError as error:
-                raise PortTaken(
-                    f"cannot listen on {host}:{port} ({error.strerror}): choose another with {option}"
-                ) from None
+            except (OSError, OverflowError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise PortTaken(f"cannot listen on {host}:{port} ({reason}): choose another with {option}") from None
 
 
 def refuse(error: Exception) -> None:

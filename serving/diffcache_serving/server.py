@@ -36,7 +36,7 @@ from diffcache_serving.cache.ledger import Budget, Ledger, LedgerError
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.cache.store import StateStore
-from diffcache_serving.engine.engine import Engine
+from diffcache_serving.engine.engine import DeviceOutOfMemory, Engine
 from diffcache_serving.engine.loading import LoadedModel, ModelError, load_model
 from diffcache_serving.generate import Generator
 from diffcache_serving.images import compress
@@ -61,17 +61,17 @@ def serve(config: ServingConfig, lite: MilvusLite | None) -> None:
     configure_logs(json=not sys.stderr.isatty())
     try:
         asyncio.run(_serve(config, lite))
-    except (ModelError, LedgerError, StartError, OSError, sqlite3.Error) as error:
+    except (ModelError, LedgerError, StartError, DeviceOutOfMemory, OSError, sqlite3.Error) as error:
         print(f"diffcache: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 async def _serve(config: ServingConfig, lite: MilvusLite | None) -> None:
     started = time.perf_counter()
-    stopping = _listen_to_signals()
-    model = await asyncio.to_thread(load_model, config.model)
+    model = await asyncio.to_thread(load_model, config.model)  # until here a signal just ends the process
     if lite is not None:
         await asyncio.to_thread(lite.uri)
+    stopping = _listen_to_signals()
     async with wired(config, model, lite) as server:
         await _warm_up(server.generator.engine, model)
         await server.start()
@@ -145,8 +145,8 @@ class Server:
 
     async def start(self) -> None:
         listen, metrics = self.config.listen, self.generator.metrics
-        bind(self.grpc_server, f"{listen.host}:{listen.port}", listen.tls_certificate, listen.tls_key)
-        bind(self.admin_server, f"{listen.admin_host}:{listen.admin_port}")
+        bind(self.grpc_server, join_host_port(listen.host, listen.port), listen.tls_certificate, listen.tls_key)
+        bind(self.admin_server, join_host_port(listen.admin_host, listen.admin_port))
         try:
             prometheus_client.start_http_server(listen.metrics_port, listen.metrics_host, metrics.registry)
         except OSError as error:
@@ -246,6 +246,10 @@ def _build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics)
         reflection.enable_server_reflection((name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         servers.append(server)
     return servers[0], servers[1], servicer
+
+
+def join_host_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def bind(server: Any, address: str, certificate: str = "", key: str = "") -> int:

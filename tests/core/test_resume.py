@@ -62,29 +62,29 @@ def test_a_clean_state_serves_any_k_and_a_trajectory_state_its_own() -> None:
 
 def test_the_largest_k_wins_then_similarity_then_depth() -> None:
     near, far = candidate("near", 0.85), candidate("far", 0.81)
-    decision = choose_resume([near, far], LEVELS, Limits(8, CLEAN), complete=True)
+    decision = choose_resume([near, far], LEVELS, Limits(8, CLEAN), unseen=None)
     assert [(c.state.id, c.k, c.k_without) for c in decision.choices] == [("near", 3, 3), ("far", 3, 0)]
     deep, shallow = candidate("deep", 0.85, depth=3), candidate("shallow", 0.85, depth=1)
-    assert choose_resume([deep, shallow], LEVELS, Limits(8, CLEAN), complete=True).choices[0].state.id == "shallow"
+    assert choose_resume([deep, shallow], LEVELS, Limits(8, CLEAN), unseen=None).choices[0].state.id == "shallow"
 
 
 def test_a_hole_is_passed_over_for_a_less_similar_entry_that_can_serve_more() -> None:
     hole = candidate("hole", 0.95, state("hole", TRAJECTORY, 2))
     whole = candidate("whole", 0.81, state("whole", TRAJECTORY, 3))
-    decision = choose_resume([hole, whole], LEVELS, Limits(8, TRAJECTORY), complete=True)
+    decision = choose_resume([hole, whole], LEVELS, Limits(8, TRAJECTORY), unseen=None)
     assert [(c.state.id, c.k, c.k_without) for c in decision.choices] == [("whole", 3, 2), ("hole", 2, 0)]
 
 
 def test_states_of_the_other_kind_do_not_serve() -> None:
     both = candidate("x", 0.95, state("final", CLEAN), state("at2", TRAJECTORY, 2))
-    assert choose_resume([both], LEVELS, Limits(8, TRAJECTORY), complete=True).choices[0].state.id == "at2"
-    assert choose_resume([both], LEVELS, Limits(8, CLEAN), complete=True).choices[0].state.id == "final"
+    assert choose_resume([both], LEVELS, Limits(8, TRAJECTORY), unseen=None).choices[0].state.id == "at2"
+    assert choose_resume([both], LEVELS, Limits(8, CLEAN), unseen=None).choices[0].state.id == "final"
 
 
 def test_another_seed_of_the_same_prompt_is_capped_and_the_same_seed_is_not() -> None:
     def best(same_seed: bool) -> int:
         same = candidate("s", 1.0, same_prompt=True, same_seed=same_seed)
-        return choose_resume([same], LEVELS, Limits(8, CLEAN), complete=True).choices[0].k
+        return choose_resume([same], LEVELS, Limits(8, CLEAN), unseen=None).choices[0].k
 
     assert best(same_seed=False) == skip_to_k(25, 8)
     assert best(same_seed=True) == skip_to_k(63, 8)
@@ -92,25 +92,29 @@ def test_another_seed_of_the_same_prompt_is_capped_and_the_same_seed_is_not() ->
 
 def test_callers_only_tighten() -> None:
     near = [candidate("n", 0.85)]
-    assert choose_resume(near, LEVELS, Limits(8, CLEAN, min_similarity=0.86), complete=True).choices == ()
-    assert choose_resume(near, LEVELS, Limits(8, CLEAN, max_skip=30), complete=True).choices[0].k == 2
-    assert (
-        choose_resume(near, LEVELS, Limits(8, CLEAN, min_similarity=-1, max_skip=100), complete=True).choices[0].k == 3
-    )
+    assert choose_resume(near, LEVELS, Limits(8, CLEAN, min_similarity=0.86), unseen=None).choices == ()
+    assert choose_resume(near, LEVELS, Limits(8, CLEAN, max_skip=30), unseen=None).choices[0].k == 2
+    assert choose_resume(near, LEVELS, Limits(8, CLEAN, min_similarity=-1, max_skip=100), unseen=None).choices[0].k == 3
 
 
 def test_the_search_widens_only_when_an_unseen_entry_could_offer_more() -> None:
     holes = [candidate(f"h{i}", 0.95 - i / 100, state(f"h{i}", TRAJECTORY, 7)) for i in range(4)]
-    assert not choose_resume(holes, LEVELS, Limits(8, TRAJECTORY), complete=False).conclusive
-    assert choose_resume(holes, LEVELS, Limits(8, TRAJECTORY), complete=True).conclusive
+    assert not choose_resume(holes, LEVELS, Limits(8, TRAJECTORY), unseen=0.92).conclusive
+    assert choose_resume(holes, LEVELS, Limits(8, TRAJECTORY), unseen=None).conclusive
     enough = [*holes, candidate("low", 0.7, state("low", TRAJECTORY, 2))]
-    assert choose_resume(enough, LEVELS, Limits(8, TRAJECTORY), complete=False).conclusive
+    assert choose_resume(enough, LEVELS, Limits(8, TRAJECTORY), unseen=0.7).conclusive
 
 
-def test_nothing_near_is_conclusive() -> None:
-    assert choose_resume([], LEVELS, Limits(8, CLEAN), complete=False) == choose_resume(
-        [], LEVELS, Limits(8, CLEAN), complete=True
-    )
+def test_nothing_usable_is_conclusive_only_when_nothing_is_unseen() -> None:
+    assert choose_resume([], LEVELS, Limits(8, CLEAN), unseen=None).conclusive
+    assert choose_resume([], LEVELS, Limits(8, CLEAN), unseen=0.6).conclusive
+    assert not choose_resume([], LEVELS, Limits(8, CLEAN), unseen=0.7).conclusive
+
+
+def test_another_state_of_the_same_entry_would_have_served_too() -> None:
+    both = candidate("x", 0.95, state("at3", TRAJECTORY, 3), state("at5", TRAJECTORY, 5))
+    decision = choose_resume([both], LEVELS, Limits(8, TRAJECTORY), unseen=None)
+    assert [(c.state.id, c.k, c.k_without) for c in decision.choices] == [("at5", 5, 3), ("at3", 3, 0)]
 
 
 # ---- against brute force ---------------------------------------------------------------------------------------------
@@ -169,14 +173,14 @@ def brute_force(all_entries: list[Candidate], levels: Levels, limits: Limits) ->
 @given(entries(), level_tables(), limits)
 def test_the_best_of_all_entries_is_found(all_entries: list[Candidate], levels: Levels, limits: Limits) -> None:
     ks = brute_force(all_entries, levels, limits)
-    decision = choose_resume(all_entries, levels, limits, complete=True)
+    decision = choose_resume(all_entries, levels, limits, unseen=None)
     assert decision.conclusive
     assert (decision.choices[0].k if decision.choices else 0) == max(ks.values(), default=0)
     for choice in decision.choices:
         assert choice.k == ks[choice.state.id]
     if decision.choices:
         best = decision.choices[0]
-        others = [k for i, k in ks.items() if not i.startswith(best.state.entry_id.removeprefix("e") + "-")]
+        others = [k for i, k in ks.items() if i != best.state.id]
         assert best.k_without == max(others, default=0)
 
 
@@ -186,7 +190,7 @@ def test_a_conclusive_look_at_the_nearest_loses_nothing(
 ) -> None:
     """The stop rule, except for the seed cap's own effect: a capped nearest entry may hide nothing but itself."""
     nearest = all_entries[:seen]
-    decision = choose_resume(nearest, levels, limits, complete=len(nearest) < seen)
+    decision = choose_resume(nearest, levels, limits, unseen=nearest[-1].similarity if len(nearest) == seen else None)
     if decision.conclusive:
         best = decision.choices[0].k if decision.choices else 0
         assert best >= max(brute_force(all_entries, levels, limits).values(), default=0)

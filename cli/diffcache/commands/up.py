@@ -9,8 +9,6 @@ import typer
 
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT
 
-Port = Annotated[int, typer.Option(min=1, max=65535)]
-
 
 def up(
     manifest: Annotated[Path, typer.Option("--file", "-f", help="A DiffusionCache manifest (YAML).")],

@@ -138,21 +138,23 @@ class _Cache:
         limits = Limits(request.steps, StateKind.CLEAN)
         decision = Decision((), conclusive=True)
         for limit in (NEIGHBOURS, WIDENED):
-            candidates, complete = self._candidates(request, limit, without)
-            decision = choose_resume(candidates, self.options.levels, limits, complete=complete)
+            candidates, unseen = self._candidates(request, limit, without)
+            decision = choose_resume(candidates, self.options.levels, limits, unseen=unseen)
             if decision.conclusive:
                 break
         return decision
 
-    def _candidates(self, request: ReplayRequest, limit: int, without: int | None) -> tuple[list[Candidate], bool]:
-        """Up to `limit` living neighbours, and whether there are no more."""
+    def _candidates(
+        self, request: ReplayRequest, limit: int, without: int | None
+    ) -> tuple[list[Candidate], float | None]:
+        """Up to `limit` living neighbours, and the last one's similarity when there are more."""
         found: list[Candidate] = []
         for neighbour in request.neighbours:
             cached = self.living.get(neighbour.request)
             if cached is None or neighbour.request == without:
                 continue
             if len(found) == limit:
-                return found, False
+                return found, found[-1].similarity
             found.append(
                 Candidate(
                     entry_id=cached.record.entry_id,
@@ -162,7 +164,7 @@ class _Cache:
                     same_seed=cached.request.seed == request.seed,
                 )
             )
-        return found, True
+        return found, None
 
     def _hit(self, position: int, credit: float) -> None:
         cached = self.living[position]

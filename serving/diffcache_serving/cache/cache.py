@@ -167,17 +167,18 @@ class Cache:
         await self._ledger.close()
 
     async def _repair_index(self) -> None:
-        wanted = {row.entry_id: row for row in await self._ledger.keys(self.kind)}
-        there = await self._index.entry_ids()
-        await self._index.delete(there - set(wanted))
-        await self._index.insert([IndexRow(r.entry_id, r.space, r.key) for i, r in wanted.items() if i not in there])
+        there = await self._index.entry_ids()  # may wait for the index, so the keeper goes on meanwhile
+        async with self._keeper.write_lock:
+            wanted = {row.entry_id: row for row in await self._ledger.keys(self.kind, self._identity.model_id)}
+            await self._index.delete(there - set(wanted))
+            missing = [row for entry_id, row in wanted.items() if entry_id not in there]
+            await self._index.insert([IndexRow(row.entry_id, row.space, row.key) for row in missing])
 
     async def _repair_index_later(self) -> None:
         while True:
             await asyncio.sleep(REPAIR_RETRY_SECONDS)
             try:
-                async with self._keeper.write_lock:
-                    await self._repair_index()
+                await self._repair_index()
                 log.info("the index answers again")
                 return
             except IndexUnavailable:

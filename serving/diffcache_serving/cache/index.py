@@ -129,6 +129,7 @@ class LayeredIndex:
         self._fresh = MemoryIndex()
         self._deleted: set[str] = set()
         self._backed: set[str] = set()  # what the backing index holds
+        self._unsure: set[str] = set()  # what a write that failed or still runs may have left there
         self._wake = asyncio.Event()
         self._write_lock = asyncio.Lock()
         self._writer = asyncio.create_task(self._write_behind(), name="index-writer")
@@ -150,12 +151,13 @@ class LayeredIndex:
     async def delete(self, entry_ids: Iterable[str]) -> None:
         gone = set(entry_ids)
         self._fresh.remove(gone)
-        self._deleted |= gone & self._backed
+        self._deleted |= gone & (self._backed | self._unsure)
         self._wake_if_full()
 
     async def entry_ids(self) -> set[str]:
         """Asks the backing index, so it is also how this layer learns what lies there."""
-        self._backed = await self._backing.entry_ids()
+        async with self._write_lock:
+            self._backed = await self._backing.entry_ids()
         return (self._backed - self._deleted) | await self._fresh.entry_ids()
 
     async def flush(self) -> None:
@@ -165,15 +167,19 @@ class LayeredIndex:
             if deleted:
                 await self._backing.delete(deleted)
                 self._backed -= deleted
+                self._unsure -= deleted
                 self._deleted -= deleted
             if rows:
+                written = {row.entry_id for row in rows}
+                self._unsure |= written
                 await self._backing.insert(rows)
-                self._backed |= {row.entry_id for row in rows}
-                self._deleted |= {r.entry_id for r in rows if r.entry_id not in self._fresh}  # while being written
-                self._fresh.remove(row.entry_id for row in rows)
+                self._unsure -= written
+                self._backed |= written
+                self._fresh.remove(written)
 
     async def close(self) -> None:
-        self._writer.cancel()
+        async with self._write_lock:  # a write that has begun ends first: its thread would go on all the same
+            self._writer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._writer
         try:

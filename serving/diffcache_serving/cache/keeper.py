@@ -38,7 +38,9 @@ class Keeper:
         self._ledger, self._store, self._index, self._metrics = ledger, store, index, metrics
         self._kind, self._budget = kind, budget
         self._totals = Totals()
-        self._queue: asyncio.Queue[PendingEntry | None] = asyncio.Queue()
+        # A future is somebody who waits for what was put before it; None ends the task.
+        self._queue: asyncio.Queue[PendingEntry | asyncio.Future[None] | None] = asyncio.Queue()
+        self._purges: set[asyncio.Task[Dropped]] = set()
         self._task = asyncio.create_task(self._keep_all(), name="keeper")
         metrics.capacity_bytes.set(budget.bytes)
 
@@ -60,7 +62,9 @@ class Keeper:
 
     async def settle(self) -> None:
         """Returns when everything put so far is written or dropped."""
-        await self._queue.join()
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(reached)
+        await reached
 
     async def forget(self, state_id: str, reason: str) -> None:
         """Drops a state whose bytes are gone or damaged; counted once, however many requests came upon it."""
@@ -70,12 +74,11 @@ class Keeper:
             await self.let_go(dropped)
 
     async def purge(self, target: Target) -> Dropped:
-        """Drops all that `target` matches, what waits in the queue included."""
-        await self.settle()
-        async with self.write_lock:
-            dropped = await self._ledger.drop_entries(target)
-            await self.let_go(dropped, "purge")
-        return dropped
+        """Drops all that `target` matches, what waits in the queue included; to the end, also when nobody waits."""
+        task = asyncio.create_task(self._purge(target))
+        self._purges.add(task)
+        task.add_done_callback(self._purges.discard)
+        return await asyncio.shield(task)
 
     async def let_go(self, dropped: Dropped, reason: str = "") -> None:
         """What left the ledger leaves index and store. `reason`: of metrics.EVICTION_REASONS."""
@@ -98,11 +101,23 @@ class Keeper:
 
     async def close(self) -> None:
         """Writes what is queued, and ends."""
+        await asyncio.gather(*self._purges, return_exceptions=True)
         self._queue.put_nowait(None)
         await self._task
 
+    async def _purge(self, target: Target) -> Dropped:
+        await self.settle()
+        async with self.write_lock:
+            dropped = await self._ledger.drop_entries(target)
+            await self.let_go(dropped, "purge")
+        return dropped
+
     async def _keep_all(self) -> None:
         while (pending := await self._queue.get()) is not None:
+            if isinstance(pending, asyncio.Future):
+                if not pending.done():
+                    pending.set_result(None)
+                continue
             try:
                 async with self.write_lock:
                     await self._write(pending)
@@ -112,8 +127,6 @@ class Keeper:
                 log.warning("a generation was not kept", reason=reason, error=repr(error))
             finally:
                 self.pending.remove(pending.entry.id)
-                self._queue.task_done()
-        self._queue.task_done()
 
     async def _write(self, pending: PendingEntry) -> None:
         encoded = {i: await asyncio.to_thread(codec.encode, i, tensors) for i, tensors in pending.tensors.items()}

@@ -211,14 +211,16 @@ class Ledger:
     async def state_ids(self) -> set[str]:
         return await self._run(lambda: {row[0] for row in self._db.execute("SELECT id FROM states")})
 
-    async def keys(self, kind: StateKind) -> list[KeyRow]:
-        """Every entry that has a state of `kind`: what the index should hold."""
-        query = "SELECT id, space, key FROM entries WHERE id IN (SELECT entry_id FROM states WHERE kind = ?)"
-        return await self._run(
-            lambda: [
-                KeyRow(i, space, np.frombuffer(key, np.float32)) for i, space, key in self._db.execute(query, [kind])
-            ]
-        )
+    async def keys(self, kind: StateKind, model: str) -> list[KeyRow]:
+        """Every entry of `model` (NAME@FINGERPRINT) that has a state of `kind`: what its index should hold."""
+        query = """SELECT id, space, key FROM entries
+                   WHERE model = ? AND id IN (SELECT entry_id FROM states WHERE kind = ?)"""
+
+        def work() -> list[KeyRow]:
+            rows = self._db.execute(query, [model, kind])
+            return [KeyRow(i, space, np.frombuffer(key, np.float32)) for i, space, key in rows]
+
+        return await self._run(work)
 
     # ---- ledger thread ---------------------------------------------------------------------------------------------
 
@@ -251,15 +253,20 @@ class Ledger:
                 )
             has_tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
             sound = db.execute("PRAGMA quick_check").fetchone()[0] == "ok"
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                db.close()  # locked or unreadable is not damaged
+                raise LedgerError(f"{path}: {error}: end whatever uses it, or choose another folder") from None
             version, has_tables, sound = 0, True, False
         if has_tables and (version < FORMAT_VERSION or not sound):
             assert path is not None
             db.close()
             aside = path.with_name(f"{path.name}.aside-{time.strftime('%Y%m%dT%H%M%S')}")
             path.rename(aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            for suffix in ("-wal", "-shm"):  # they belong to it
+                extra = path.with_name(path.name + suffix)
+                if extra.exists():
+                    extra.rename(aside.with_name(aside.name + suffix))
             on_set_aside(
                 f"{path} is {'of an older format' if sound else 'damaged'}: kept as {aside.name}, a new ledger begins"
             )

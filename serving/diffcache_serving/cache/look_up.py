@@ -78,7 +78,7 @@ class LookUp:
             if tensors is None:
                 continue
             credit = credit_of_hit(choice.k, choice.k_without)
-            self.background.start("hit", self.ledger.record_hit(choice.state.id, choice.k, credit))
+            self.background.start("hit", self._record_hit(choice.state, choice.k, credit))
             self.metrics.similarity.observe(choice.similarity)
             uninterrupted = self.kind is StateKind.TRAJECTORY and choice.own_run
             return Resume(
@@ -100,9 +100,11 @@ class LookUp:
         limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip)
         decision = Decision((), conclusive=True)
         for limit in (NEIGHBOURS, WIDENED):
+            # Pending first: what the keeper moves into the index meanwhile is then seen twice rather than not at all.
+            waiting = self.keeper.pending.nearest(space, text.key, limit)
             near = await self.index.search(space, text.key, limit)
-            complete = len(near) < limit
-            near += self.keeper.pending.nearest(space, text.key, limit)
+            unseen = near[-1].similarity if len(near) >= limit else None
+            near = [*near, *waiting]
             found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 rounds a cosine past 1
             entries = await self.ledger.entries(list(found)) | self.keeper.pending.entries(list(found))
             dead = set(found) - set(entries)
@@ -121,7 +123,7 @@ class LookUp:
                 for entry in near_first
                 if entry.id != without and entry.space == space
             ]
-            decision = choose_resume(candidates, self.levels, limits, complete=complete)
+            decision = choose_resume(candidates, self.levels, limits, unseen=unseen)
             if decision.conclusive:
                 return decision
         self.metrics.inconclusive.inc()
@@ -133,13 +135,20 @@ class LookUp:
         """An exact hit saved what no other entry would have saved: found out after the answer, off its path."""
         decision = await self._decide(request, text, without=entry.id) if self.levels.table else Decision((), True)
         without = decision.choices[0].k if decision.choices else 0
-        await self.ledger.record_hit(final.id, request.steps, credit_of_hit(request.steps, without))
+        await self._record_hit(final, request.steps, credit_of_hit(request.steps, without))
+
+    async def _record_hit(self, state: StateRecord, k: int, credit: float) -> None:
+        if self.keeper.pending.holds(state.entry_id):
+            await self.keeper.settle()  # the ledger does not know it yet
+        await self.ledger.record_hit(state.id, k, credit)
 
     async def _load(self, state: StateRecord) -> Mapping[str, torch.Tensor] | None:
         """The tensors of a state; None, and the state is dropped, when its bytes are gone or damaged."""
         pending = self.keeper.pending.load(state.entry_id, state.id)
         if pending is not None:
             return pending
+        if not state.checksum:  # chosen while it was pending, written since: healthy, but this record of it is old
+            return None
         try:
             data = await self.store.get(state.id)
             return await asyncio.to_thread(codec.decode, state.id, data, state.checksum)

@@ -98,9 +98,9 @@ class MilvusIndex:
         return await self._call(call)
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
         if self._client is not None:
-            self._client.close()
+            await asyncio.to_thread(self._client.close)
 
     async def _call(self, call: Callable[[MilvusClient], T]) -> T:
         def work() -> T:
@@ -115,12 +115,12 @@ class MilvusIndex:
                 with self._connecting:
                     if self._client is client:  # not one that the other thread has made meanwhile
                         self._client = None
-                raise IndexUnavailable(repr(error)[:300]) from error
+                raise IndexUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _connect(self) -> MilvusClient:
-        client = MilvusClient(self._uri(), timeout=self._seconds, grpc_options=CHANNEL_OPTIONS)
+        client = MilvusClient(self._uri(), timeout=self._seconds, grpc_options=CHANNEL_OPTIONS, dedicated=True)
         if not client.has_collection(self._collection, timeout=self._seconds):
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("entry_id", DataType.VARCHAR, is_primary=True, max_length=64)

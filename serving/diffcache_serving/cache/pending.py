@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +51,6 @@ class Pending:
 
     def holds(self, entry_id: str) -> bool:
         return entry_id in self._entries
-
-    def matching(self, matches: Callable[[Entry], bool]) -> list[Entry]:
-        return [p.entry for p in self._entries.values() if matches(p.entry)]
 
     def find_exact(self, exact: str) -> Entry | None:
         entry_id = self._exact.get(exact)

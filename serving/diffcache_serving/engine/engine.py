@@ -214,6 +214,7 @@ class Engine:
         self._runs.append(run)
         try:
             run.device = DeviceRun(self.model, run.request, run.text, run.found, run.keep)
+            run.device.last_step = self._calls  # it waits since now: behind those who were there before
         except Exception as error:
             self._fail([run], error)
 

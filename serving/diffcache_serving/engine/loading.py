@@ -79,7 +79,10 @@ def load_model(config: ModelConfig) -> LoadedModel:
             f"model {config.source} takes its guidance as an embedding (a distilled LCM), which "
             "diffcache cannot serve: use the model it was distilled from"
         )
-    pipe.to(device)
+    try:
+        pipe.to(device)
+    except torch.OutOfMemoryError:
+        raise ModelError(f"model {config.source} does not fit into the memory of {device}: free some") from None
     projection, projection_digest = _load_projection(config.source, folder, pipe)
     levels, levels_source = _load_levels(config.source, folder)
     sample = pipe.unet.config.sample_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import struct
 import uuid
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ def parse_request(message: pb.GenerateRequest, tenant: str, defaults: ModelDefau
         seed=message.seed if explicit else secrets.randbelow(2**32),
         seed_is_explicit=explicit,
         steps=message.steps if message.HasField("steps") else defaults.steps,
-        guidance=message.guidance if message.HasField("guidance") else defaults.guidance,
+        guidance=_as_float32(message.guidance if message.HasField("guidance") else defaults.guidance),
         width=message.width if message.HasField("width") else defaults.width,
         height=message.height if message.HasField("height") else defaults.height,
         format=_FORMATS.get(message.format, ImageFormat.PNG),
@@ -94,6 +95,11 @@ def parse_request(message: pb.GenerateRequest, tenant: str, defaults: ModelDefau
     if violations:
         raise InvalidRequest(violations)
     return request
+
+
+def _as_float32(value: float) -> float:
+    """What the wire can carry, for a default as well: the same guidance, said or not, is the same space."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def generation_to_pb(generation: Generation, model: str) -> pb.GenerateResponse:

@@ -44,8 +44,7 @@ class ImageGeneration(pb_grpc.ImageGenerationServicer):
 
     async def Generate(self, message: pb.GenerateRequest, context: Any) -> pb.GenerateResponse:
         request = self._parse(message, context)
-        with structlog.contextvars.bound_contextvars(request_id=request.request_id):
-            return self._answer(await self._generator.generate(request), context)
+        return self._answer(await self._generator.generate(request), context)
 
     async def GenerateStream(
         self,
@@ -56,10 +55,9 @@ class ImageGeneration(pb_grpc.ImageGenerationServicer):
             raise InvalidRequest([Violation("request", "must not be empty: put a GenerateRequest into it")])
         request = self._parse(message.request, context)
         started: asyncio.Future[tuple[Run, Found]] = asyncio.get_running_loop().create_future()
-        with structlog.contextvars.bound_contextvars(request_id=request.request_id):
-            task = asyncio.create_task(
-                self._generator.generate(request, on_run=lambda run, found: started.set_result((run, found)))
-            )
+        task = asyncio.create_task(
+            self._generator.generate(request, on_run=lambda run, found: started.set_result((run, found)))
+        )
         try:
             await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]  # mixed
             if started.done():
@@ -75,7 +73,10 @@ class ImageGeneration(pb_grpc.ImageGenerationServicer):
         if self.draining:
             raise Draining
         metadata = dict(context.invocation_metadata() or ())
-        return parse_request(message, metadata.get(TENANT_METADATA, DEFAULT_TENANT), self._defaults)
+        request = parse_request(message, metadata.get(TENANT_METADATA, DEFAULT_TENANT), self._defaults)
+        # Each RPC has a task, and so a context, of its own: the id stays bound for whoever logs the RPC's failure.
+        structlog.contextvars.bind_contextvars(request_id=request.request_id)
+        return request
 
     def _answer(self, generation: Generation, context: Any) -> pb.GenerateResponse:
         skipped = generation.steps_skipped
@@ -85,7 +86,6 @@ class ImageGeneration(pb_grpc.ImageGenerationServicer):
         context.set_trailing_metadata(tuple(trailers))
         log.info(
             "answered",
-            request_id=generation.request.request_id,
             tenant=generation.request.tenant,
             result=generation.result.value,
             steps=generation.request.steps,

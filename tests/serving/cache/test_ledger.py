@@ -69,7 +69,7 @@ async def test_an_entry_comes_back_as_it_was(ledger: Ledger, tmp_path: Path) -> 
         assert exact is not None
         assert exact.id == "a"
         assert await opened.find_exact("exact-b") is None
-        (row,) = await opened.keys(StateKind.TRAJECTORY)
+        (row,) = await opened.keys(StateKind.TRAJECTORY, "emoji@f00d")
         assert (row.entry_id, row.space, row.key.tolist()) == ("a", "space", KEY.tolist())
         assert await opened.totals() == Totals(1, 3, 3 * 4096)
         if opened is not ledger:
@@ -87,7 +87,7 @@ async def test_the_same_request_again_replaces_the_older_entry(ledger: Ledger) -
 async def test_an_entry_lives_as_long_as_one_of_its_states(ledger: Ledger) -> None:
     await ledger.insert(trajectory("a", (2,)), KEY)
     assert (await ledger.drop_states(["a-2"])).entries == ()
-    assert await ledger.keys(StateKind.TRAJECTORY) == []
+    assert await ledger.keys(StateKind.TRAJECTORY, "emoji@f00d") == []
     assert (await ledger.drop_states(["a-2", "a-0"])).entries == ("a",)
     assert await ledger.totals() == Totals()
 
@@ -156,6 +156,28 @@ async def test_what_is_no_ledger_is_set_aside(content: bytes, tmp_path: Path) ->
     assert aside.read_bytes() == content
     await ledger.insert(entry("a"), KEY)
     await ledger.close()
+
+
+async def test_a_ledger_in_use_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    first = await Ledger.open(path, LCBFU())
+    await first.insert(entry("a"), KEY)
+    await first.close()
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerError, match="end whatever uses it"):
+        await Ledger.open(path, LCBFU())
+    holder.close()
+    again = await Ledger.open(path, LCBFU())
+    assert set(await again.entries(["a"])) == {"a"}
+    await again.close()
+
+
+async def test_another_models_keys_stay_out_of_the_index(ledger: Ledger) -> None:
+    await ledger.insert(entry("a"), KEY)
+    await ledger.insert(entry("b", model="other@beef"), KEY)
+    assert [row.entry_id for row in await ledger.keys(StateKind.CLEAN, "other@beef")] == ["b"]
 
 
 async def test_a_failed_write_leaves_nothing(ledger: Ledger) -> None:

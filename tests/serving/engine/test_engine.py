@@ -43,6 +43,23 @@ async def test_other_shapes_take_turns(model: LoadedModel, engines: Engines, dra
     assert order[0] == "small"
 
 
+async def test_newcomers_do_not_overtake_for_ever(model: LoadedModel, engines: Engines, draw: Draw) -> None:
+    """One run a call, and two clients whose short requests follow each other at once: the long one still advances."""
+    engine = engines(model, 1)
+    long = asyncio.ensure_future(draw(engine, steps=6, width=32, height=32))
+    others = 0
+
+    async def client() -> None:
+        nonlocal others
+        while not long.done() and others < 60:
+            others += 1
+            await draw(engine, steps=1, width=32, height=32, seed=others)
+
+    await asyncio.gather(client(), client())
+    assert others < 60, "the long one starves"
+    await long
+
+
 async def test_the_event_loop_never_waits_for_the_device(
     model: LoadedModel, engines: Engines, draw: Draw, request_: GenerationRequest
 ) -> None:

@@ -185,6 +185,12 @@ async def test_the_stream_tells_each_step_and_then_the_picture(wire: Wire) -> No
     assert exact[-1].generation.image == first.image
 
 
+async def test_a_guidance_that_was_said_is_the_one_that_was_not(wire: Wire) -> None:
+    """The wire carries 32 bits; a default that needs more must not make another space."""
+    await wire.generate(seed=1, steps=1, guidance=7.1)
+    assert (await wire.generate(seed=1, steps=1, guidance=7.099999904632568)).result == pb.RESULT_EXACT
+
+
 async def test_trailers_say_what_happened(wire: Wire) -> None:
     await wire.generate(seed=1, steps=4)
     call = wire.images.Generate(pb.GenerateRequest(prompt=LIKE_APPLE, steps=4))
@@ -303,9 +309,12 @@ async def test_a_bug_is_internal_and_tells_nothing(wire: Wire, model: LoadedMode
         raise ZeroDivisionError("a secret of the inside")
 
     hook = model.diffusion.pipe.unet.register_forward_pre_hook(fail)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await wire.generate()
+    processors = [structlog.contextvars.merge_contextvars]
+    with structlog.testing.capture_logs(processors) as lines, pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.generate(request_id="broken-one")
     hook.remove()
+    (line,) = [entry for entry in lines if entry["log_level"] == "error"]
+    assert line["request_id"] == "broken-one"
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in caught.value.details()
     assert (await wire.generate(steps=1)).steps == 1
@@ -371,7 +380,7 @@ async def test_health_by_service(wire: Wire) -> None:
 
 
 async def test_the_log_has_the_request_id_and_no_prompt(wire: Wire) -> None:
-    with structlog.testing.capture_logs() as lines:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         await wire.generate("pizza, noto style", request_id="find-me", steps=4)
     (line,) = [entry for entry in lines if entry.get("request_id") == "find-me"]
     assert (line["event"], line["result"], line["steps"]) == ("answered", "MISS", 4)
