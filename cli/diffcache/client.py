@@ -49,7 +49,12 @@ class _Retries:
         return wait
 
 
-def _channel_arguments(target: str, tls: bool, ca_certificate: bytes | None) -> tuple[list[Any], Any]:
+def _channel_arguments(target: str, tenant: str, tls: bool, ca_certificate: bytes | None) -> tuple[list[Any], Any]:
+    """Raises GenerationError for what grpc would only explain in its own words."""
+    if not target.strip():
+        raise GenerationError("INVALID_ARGUMENT", "server: must be HOST:PORT, is empty")
+    if not (tenant.isascii() and tenant.isprintable()):
+        raise GenerationError("INVALID_ARGUMENT", f"{TENANT_METADATA}: must be 1 to 63 characters of a-z 0-9 -")
     options = [("grpc.max_receive_message_length", MAX_IMAGE_BYTES)]
     credentials = grpc.ssl_channel_credentials(ca_certificate) if tls or ca_certificate else None
     return ([target, credentials] if credentials else [target]), options
@@ -74,7 +79,7 @@ class Client:
         ca_certificate: bytes | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        arguments, options = _channel_arguments(target, tls, ca_certificate)
+        arguments, options = _channel_arguments(target, tenant, tls, ca_certificate)
         make = grpc.secure_channel if len(arguments) == 2 else grpc.insecure_channel
         self._channel = make(*arguments, options=options)
         self._stub = pb_grpc.ImageGenerationStub(self._channel)
@@ -114,8 +119,9 @@ class Client:
         retries = _Retries(self._retry_seconds)
         has_begun = False  # then it is not tried again: it would begin anew, and cost its steps twice
         while True:
+            call = self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata)
             try:
-                for event in self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata):
+                for event in call:
                     has_begun = True
                     yield event_from_pb(event)
                 return
@@ -123,6 +129,8 @@ class Client:
                 if has_begun:
                     raise error_from_rpc(error) from None
                 time.sleep(retries.after(error_from_rpc(error)))
+            finally:
+                call.cancel()  # nothing, once it is over; else whoever leaves early would leave the run behind
 
 
 class AsyncClient:
@@ -137,7 +145,7 @@ class AsyncClient:
         ca_certificate: bytes | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        arguments, options = _channel_arguments(target, tls, ca_certificate)
+        arguments, options = _channel_arguments(target, tenant, tls, ca_certificate)
         make = grpc.aio.secure_channel if len(arguments) == 2 else grpc.aio.insecure_channel
         self._channel = make(*arguments, options=options)
         self._stub = pb_grpc.ImageGenerationStub(self._channel)
@@ -179,8 +187,9 @@ class AsyncClient:
         retries = _Retries(self._retry_seconds)
         has_begun = False
         while True:
+            call = self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata)
             try:
-                async for event in self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata):
+                async for event in call:
                     has_begun = True
                     yield event_from_pb(event)
                 return
@@ -188,3 +197,5 @@ class AsyncClient:
                 if has_begun:
                     raise error_from_rpc(error) from None
                 await asyncio.sleep(retries.after(error_from_rpc(error)))
+            finally:
+                call.cancel()  # nothing, once it is over; else whoever leaves early would leave the run behind

@@ -44,6 +44,7 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Exit status 0; 1 when the server failed; 2 when what was asked for has to change."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines; what failed is said in ours
     try:
         app(arguments)
     except Exception as error:  # the last door: no traceback reaches a user
@@ -64,6 +65,9 @@ def explain(error: Exception) -> int:
             text = "no server answers there: is `diffcache up -f MANIFEST` running, and --server or --admin right?"
         print(f"diffcache: {text}", file=sys.stderr)
         return 2 if error.code == "INVALID_ARGUMENT" else 1
+    if isinstance(error, UnicodeError):
+        print("diffcache: an argument is not valid Unicode text: retype it", file=sys.stderr)
+        return 2
     if isinstance(error, ManifestError):
         print(f"diffcache: {error}", file=sys.stderr)
         return 2

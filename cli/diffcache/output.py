@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 class Output(StrEnum):
@@ -29,8 +30,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(_in_one_line(str(cell))) for cell in row))  # Text: a prompt is no markup
     Console(width=None if Console().is_terminal else 200).print(table)
+
+
+def _in_one_line(text: str) -> str:
+    """Line breaks and other control characters as escapes, so that a prompt cannot forge a row."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def size(count: int) -> str:

@@ -14,7 +14,7 @@ _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 PHASES = ("queue", "encode", "look_up", "load", "denoise", "decode", "compress")
 EVICTION_REASONS = ("capacity", "replaced", "purge")
-DROP_REASONS = ("admission", "damaged", "disk", "error", "missing", "queue", "size")
+DROP_REASONS = ("admission", "damaged", "disk", "error", "missing", "purged", "queue", "size")
 INDEX_OPERATIONS = ("look_up", "hit", "insert", "delete", "repair")
 
 

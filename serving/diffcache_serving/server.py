@@ -43,10 +43,9 @@ from diffcache_serving.images import compress
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
-from diffcache_serving.rpc.errors import ErrorInterceptor
+from diffcache_serving.rpc.errors import IMAGE_SERVICE, ErrorInterceptor
 from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
 
-IMAGE_SERVICE = pb.DESCRIPTOR.services_by_name["ImageGeneration"].full_name
 ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
 
 log = structlog.get_logger("diffcache.server")

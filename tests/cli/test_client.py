@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 import diffcache
 from diffcache import AsyncClient, CacheMode, Client, GenerationError, ImageFormat, Progress, Result
+from diffcache.admin import AdminClient
+from diffcache_core.pb import diffcache_pb2 as pb
 
 
 def test_a_picture_and_the_truth_about_it(up: Any) -> None:
@@ -34,6 +37,17 @@ async def test_the_same_awaited(up: Any) -> None:
     assert made.result is Result.MISS
     assert isinstance(events[-1], diffcache.Generation)
     assert events[-1].result is Result.EXACT
+
+
+async def test_leaving_a_stream_early_ends_the_run(up: Any) -> None:
+    async with AsyncClient(up.server) as client:
+        stream = client.stream("ant, noto style", steps=900, cache_mode=CacheMode.BYPASS)
+        async for _ in stream:
+            break
+        await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+        with AdminClient(up.admin) as admin:
+            while admin.call("GetStats", pb.GetStatsRequest()).pending_steps:
+                await asyncio.sleep(0.02)
 
 
 def test_refusals_are_typed(up: Any) -> None:

@@ -88,6 +88,10 @@ def test_stats_ls_show_purge(generate: Diffcache, up: Any, diffcache: Diffcache)
         (["--ca", "/nowhere.pem"], ["--ca", "/nowhere.pem"]),
         (["-o", "x.gif"], ["--image", ".png"]),
         (["-o", "/nowhere/at/all/x.png"], ["--image", "make it first"]),
+        (["--timeout", "inf"], ["--timeout", "above 0"]),
+        (["--timeout", "-1"], ["--timeout", "above 0"]),
+        (["--server", ""], ["server", "HOST:PORT"]),
+        (["--tenant", "Ünï"], ["x-diffcache-tenant"]),
         (["--output", "xml"], ["--output", "json"]),
     ],
     ids=" ".join,
@@ -113,7 +117,17 @@ def test_a_bad_prompt_is_refused(prompt: str, generate: Diffcache) -> None:
 def test_bad_admin_requests(up: Any, diffcache: Diffcache) -> None:
     refused(diffcache("cache", "purge", "--admin", up.admin), "exactly one")
     refused(diffcache("cache", "purge", "--all", "--tenant", "a", "--admin", up.admin), "exactly one")
+    refused(diffcache("cache", "show", "", "--admin", up.admin), "must not be empty")
+    refused(diffcache("cache", "ls", "--contains", "\udcff", "--admin", up.admin), "not valid Unicode")
     refused(diffcache("cache", "ls", "--limit", "0", "--admin", up.admin), "--limit")
+
+
+def test_a_prompt_is_listed_as_it_is(generate: Diffcache, up: Any, diffcache: Diffcache) -> None:
+    ok(generate("[/red] [bold]hi[/bold] :smile:", "--tenant", "markup", "--steps", "1"))
+    ok(generate("two\nlines", "--tenant", "markup", "--steps", "1"))
+    listed = ok(diffcache("cache", "ls", "--tenant", "markup", "--admin", up.admin))
+    assert "[/red] [bold]hi[/bold] :smile:" in listed
+    assert "two\\nlines" in listed
 
 
 def test_no_server_is_said_plainly(diffcache: Diffcache, tmp_path: Path) -> None:

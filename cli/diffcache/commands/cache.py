@@ -41,6 +41,8 @@ def show(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show one entry and its states."""
+    if not entry_id:
+        raise typer.BadParameter("must not be empty: give an entry of `diffcache cache ls`", param_hint="ENTRY_ID")
     answer = _list(admin, entry_id=entry_id, limit=1)
     if not answer.entries:
         typer.echo(f"diffcache: there is no entry {entry_id} (any more): see `diffcache cache ls`", err=True)

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diffcache.output import Output, OutputOption, print_json, print_table
 
+MAX_TIMEOUT = 1e6  # seconds; grpc takes a larger one for one that has passed
 FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP, ".jpg": ImageFormat.JPEG, ".jpeg": ImageFormat.JPEG}
 
 
@@ -51,6 +52,8 @@ def generate(
     from diffcache.client import Client
 
     fmt = _format_of(image)
+    if timeout is not None and not 0 < timeout < MAX_TIMEOUT:
+        raise typer.BadParameter(f"must be above 0 and below {MAX_TIMEOUT:g} seconds", param_hint="--timeout")
     options: GenerateOptions = {
         "negative_prompt": negative,
         "seed": seed,
@@ -98,11 +101,13 @@ def _read(path: Path | None) -> bytes | None:
 
 
 def _generate_with_bar(client: Client, prompt: str, timeout: float | None, options: GenerateOptions) -> Generation:
+    from diffcache.wire import Generation
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("steps", total=None)
         for event in client.stream(prompt, timeout=timeout, **options):
-            if not hasattr(event, "step"):
+            if isinstance(event, Generation):
                 return event
             bar.update(task, total=event.steps, completed=event.step)
     raise RuntimeError("the stream ended without a picture")

@@ -205,7 +205,8 @@ class CacheAdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Purge(self, request, context):
-        """Drops every entry that matches the target. When it returns, none of them is served any more.
+        """Drops every entry that matches the target. When it returns, no later request is served from one of them, and a
+        picture that is still being drawn from one is answered but not kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

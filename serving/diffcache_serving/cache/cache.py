@@ -103,6 +103,9 @@ class Cache:
         if not admits(is_full=is_full, granted_skip=found.granted_skip, top_skip=self.levels.top_skip):
             self._metrics.dropped.labels("admission").inc()
             return ""
+        if self._keeper.was_purged(found.parent):
+            self._metrics.dropped.labels("purged").inc()
+            return ""
         entry_id = uuid.uuid4().hex
         records = {uuid.uuid4().hex: state for state in states}
         entry = Entry(

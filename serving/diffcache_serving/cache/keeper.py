@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from dataclasses import replace
 
 import structlog
@@ -23,6 +24,10 @@ from diffcache_serving.metrics import Metrics
 QUEUE_BYTES = 64 * 2**20
 """Tensors that wait to be written: 64 MiB are 2,000 latents of Stable Diffusion 1.x at 512 pixels. Beyond it new
 states are dropped; a higher value survives longer bursts and holds more memory."""
+
+PURGED_KEPT = 10_000
+"""Ids of purged entries that are remembered, so that what runs still draw from them is not kept. As many as an embedded
+index holds; a run that ends after that many purges would be kept."""
 
 log = structlog.get_logger("diffcache.cache")
 
@@ -41,6 +46,7 @@ class Keeper:
         # A future is somebody who waits for what was put before it; None ends the task.
         self._queue: asyncio.Queue[PendingEntry | asyncio.Future[None] | None] = asyncio.Queue()
         self._purges: set[asyncio.Task[Dropped]] = set()
+        self._purged: deque[str] = deque(maxlen=PURGED_KEPT)
         self._task = asyncio.create_task(self._keep_all(), name="keeper")
         metrics.capacity_bytes.set(budget.bytes)
 
@@ -80,6 +86,10 @@ class Keeper:
         task.add_done_callback(self._purges.discard)
         return await asyncio.shield(task)
 
+    def was_purged(self, entry_id: str) -> bool:
+        """Whether a purge has dropped this entry, while a run that resumed from it was still going on."""
+        return entry_id in self._purged
+
     async def let_go(self, dropped: Dropped, reason: str = "") -> None:
         """What left the ledger leaves index and store. `reason`: of metrics.EVICTION_REASONS."""
         unindexed = set(dropped.entries)
@@ -109,6 +119,7 @@ class Keeper:
         await self.settle()
         async with self.write_lock:
             dropped = await self._ledger.drop_entries(target)
+            self._purged.extend(dropped.entries)
             await self.let_go(dropped, "purge")
         return dropped
 

@@ -12,13 +12,16 @@ import structlog
 from google.protobuf import any_pb2, message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from diffcache_core.generation import InvalidRequest
+from diffcache_core.generation import InvalidRequest, Violation
+from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_serving.engine.engine import DeviceOutOfMemory, EngineStopped
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import QueueFull
 
 OOM_RETRY_SECONDS = 1.0
 DRAIN_RETRY_SECONDS = 5.0  # about what another replica, or this one's successor, needs to be found
+
+IMAGE_SERVICE = pb.DESCRIPTOR.services_by_name["ImageGeneration"].full_name
 
 log = structlog.get_logger("diffcache.rpc")
 
@@ -91,39 +94,43 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
         if handler is None or not details.method.startswith("/diffcache."):
             return handler
         decode = _tolerant(handler.request_deserializer)
+        is_counted = details.method.startswith(f"/{IMAGE_SERVICE}/")  # admin calls are no requests for pictures
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(handler.unary_stream), decode, handler.response_serializer
+                self._streaming(handler.unary_stream, is_counted), decode, handler.response_serializer
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary), decode, handler.response_serializer
+            self._unary(handler.unary_unary, is_counted), decode, handler.response_serializer
         )
 
-    def _unary(self, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+    def _unary(
+        self, behaviour: Callable[[Any, Any], Awaitable[Any]], is_counted: bool
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
             try:
                 return await behaviour(_decoded(request), context)
             except Exception as error:
-                await self._abort(context, error)
+                await self._abort(context, error, is_counted)
 
         return call
 
     def _streaming(
-        self, behaviour: Callable[[Any, Any], AsyncIterator[Any]]
+        self, behaviour: Callable[[Any, Any], AsyncIterator[Any]], is_counted: bool
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
                 async for response in behaviour(_decoded(request), context):
                     yield response
             except Exception as error:
-                await self._abort(context, error)
+                await self._abort(context, error, is_counted)
 
         return call
 
-    async def _abort(self, context: Any, error: Exception) -> None:
+    async def _abort(self, context: Any, error: Exception, is_counted: bool) -> None:
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        self._metrics.failed()
+        if is_counted:
+            self._metrics.failed()
         status = status_of(error)
         if status is None:
             log.error("a request failed unexpectedly", exc_info=error)
@@ -138,8 +145,6 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
 
 def _decoded(request: Any) -> Any:
     if isinstance(request, Undecodable):
-        from diffcache_core.generation import Violation
-
         raise InvalidRequest([Violation("request", request.reason)])
     return request
 

@@ -72,8 +72,10 @@ class ImageGeneration(pb_grpc.ImageGenerationServicer):
     def _parse(self, message: pb.GenerateRequest, context: Any) -> Any:
         if self.draining:
             raise Draining
-        metadata = dict(context.invocation_metadata() or ())
-        request = parse_request(message, metadata.get(TENANT_METADATA, DEFAULT_TENANT), self._defaults)
+        tenants = [str(value) for key, value in context.invocation_metadata() or () if key == TENANT_METADATA]
+        if len(tenants) > 1:  # a caller's beside the proxy's: neither may win
+            raise InvalidRequest([Violation(TENANT_METADATA, f"must be given once, is given {len(tenants)} times")])
+        request = parse_request(message, tenants[0] if tenants else DEFAULT_TENANT, self._defaults)
         # Each RPC has a task, and so a context, of its own: the id stays bound for whoever logs the RPC's failure.
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         return request

@@ -254,6 +254,26 @@ async def test_bytes_that_are_no_request_are_refused(data: bytes, method: str, w
     assert violated(caught.value) == ["request"]
 
 
+async def test_two_tenants_are_one_too_many(wire: Wire) -> None:
+    metadata = (("x-diffcache-tenant", "a"), ("x-diffcache-tenant", "b"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.images.Generate(pb.GenerateRequest(prompt=APPLE), metadata=metadata)
+    assert violated(caught.value) == ["x-diffcache-tenant"]
+
+
+async def test_what_is_drawn_from_a_purged_entry_is_not_kept(wire: Wire) -> None:
+    first = await wire.generate(seed=1, steps=4)
+    call = wire.images.GenerateStream(
+        pb.GenerateStreamRequest(request=pb.GenerateRequest(prompt=LIKE_APPLE, steps=200, width=64, height=64))
+    )
+    events = aiter(call)
+    assert (await anext(events)).progress.steps_skipped > 0
+    await wire.admin.Purge(pb.PurgeRequest(prompt=APPLE))
+    *_, last = [event async for event in events]
+    assert (last.generation.parent_entry_id, last.generation.entry_id) == (first.entry_id, "")
+    assert not (await wire.admin.ListEntries(pb.ListEntriesRequest())).entries
+
+
 async def test_an_empty_stream_request_and_purge_are_refused(wire: Wire) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await wire.images.GenerateStream(pb.GenerateStreamRequest()).read()
