@@ -140,14 +140,7 @@ async def serving(stage: Stage, name: str, setup: CacheSetup) -> AsyncIterator[G
         MilvusIndex(stage.lite.uri, collection, model.diffusion.key_dim),
         lambda operation, error: metrics.index_errors.labels(operation).inc(),
     )
-    identity = CacheIdentity(
-        model_name=model.name,
-        model=model.fingerprint,
-        embedder=model.embedder,
-        dtype=str(model.diffusion.dtype).removeprefix("torch."),
-        scheduler=lambda: model.diffusion.schedule(1, 0).digest,
-        shared=False,
-    )
+    identity = CacheIdentity.of(model, shared=False)
     budget = Budget(UNLIMITED_BYTES, setup.entries)
     store = StateStore(folder / "states")
     cache = Cache(

@@ -174,14 +174,7 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     levels, source = (model.levels, model.levels_source) if own_levels is None else (own_levels, "manifest")
     ledger = await Ledger.open(config.data_dir / "ledger.db", LCBFU(), on_set_aside=lambda why: log.warning(why))
     index = _build_index(config, model, ledger.id, lite, metrics)
-    identity = CacheIdentity(
-        model_name=model.name,
-        model=model.fingerprint,
-        embedder=model.embedder,
-        dtype=str(model.diffusion.dtype).removeprefix("torch."),
-        scheduler=lambda: model.diffusion.schedule(1, 0).digest,
-        shared=config.cache.scope is Scope.SHARED,
-    )
+    identity = CacheIdentity.of(model, shared=config.cache.scope is Scope.SHARED)
     cache = Cache(
         ledger,
         StateStore(config.data_dir / "states"),

@@ -9,6 +9,7 @@ from diffcache_core.generation import GenerationRequest
 from diffcache_core.space import Space, TrajectoryGrid, exact_digest, sha256_of_json
 from diffcache_core.states import StateKind
 from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.engine.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,18 @@ class CacheIdentity:
     dtype: str
     scheduler: Callable[[], str]  # digest of class and config
     shared: bool  # by all tenants
+
+    @classmethod
+    def of(cls, model: LoadedModel, *, shared: bool) -> CacheIdentity:
+        diffusion = model.diffusion
+        return cls(
+            model_name=model.name,
+            model=model.fingerprint,
+            embedder=model.embedder,
+            dtype=str(diffusion.dtype).removeprefix("torch."),
+            scheduler=lambda: diffusion.schedule(1, 0).digest,
+            shared=shared,
+        )
 
     @property
     def model_id(self) -> str:
