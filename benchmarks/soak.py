@@ -33,8 +33,8 @@ from rich.console import Console
 import diffcache_serving
 from benchmarks.stream import CONCEPTS, MAX_SEED, build_prompts, read_concepts
 from diffcache.client import Client
-from diffcache_core.serving_config import ListenConfig, build_serving_config
-from diffcache_core.spec import parse_manifest
+from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
+from diffcache_core.manifest import parse_manifest
 
 STEPS = 4
 IN_FLIGHT = 4
@@ -114,7 +114,7 @@ def serving(folder: Path, entries: int) -> Iterator[tuple[psutil.Process, str]]:
     listen = ListenConfig(port=ports[0], admin_port=ports[1], metrics_port=ports[2])
     resource = parse_manifest(MANIFEST.format(steps=STEPS, kib=max(SMALLEST_KIB, ENTRY_KIB * entries)), "soak")
     config = folder / "serving.json"
-    config.write_text(build_serving_config(resource, folder / "data", listen).model_dump_json())
+    config.write_text(build_serving_config(resource, Surroundings(folder / "data", listen)).model_dump_json())
     log = folder / "serving.log"
     with log.open("w") as file:
         child = subprocess.Popen([sys.executable, "-m", "diffcache_serving", "--config", str(config)], stderr=file)

@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from diffcache_core.serving_config import ListenConfig, build_serving_config
-from diffcache_core.spec import IndexType, ManifestError, parse_manifest
+from diffcache_core.manifest import ManifestError, parse_manifest
+from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
+from diffcache_core.spec import IndexType
 
 DATA_ENVIRONMENT = "XDG_DATA_HOME"  # freedesktop.org: where programs keep a user's data
 
@@ -35,7 +36,7 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) 
     if missing:
         raise ManifestError(f"serving needs {', '.join(missing)}: install diffcache[local]")
     folder = (data_dir or default_data_dir(resource.metadata.name)).absolute()
-    config = build_serving_config(resource, folder, listen)
+    config = build_serving_config(resource, Surroundings(folder, listen))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"serving-{listen.port}.json"

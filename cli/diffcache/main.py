@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 def explain(error: Exception) -> int:
     """Prints what went wrong and what to do; returns the exit status."""
     from diffcache.wire import GenerationError
-    from diffcache_core.spec import ManifestError
+    from diffcache_core.manifest import ManifestError
 
     if isinstance(error, GenerationError):
         text = str(error)

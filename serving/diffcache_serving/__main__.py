@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from diffcache_core.serving_config import ServingConfig
-from diffcache_core.spec import explain_validation
+from diffcache_core.manifest import explain_validation
 from diffcache_serving.cache.lock import FolderInUse, lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite, MilvusLiteError
 from diffcache_serving.openmp import set_openmp_defaults

@@ -10,14 +10,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffcache_core.manifest import ManifestError, parse_manifest
+from diffcache_core.quantities import bytes_of
 from diffcache_core.serving_config import (
-    EXTERNAL_MAX_ENTRIES,
     LITE_MAX_ENTRIES,
+    MILVUS_MAX_ENTRIES,
     ListenConfig,
     ServingConfig,
+    Surroundings,
     build_serving_config,
 )
-from diffcache_core.spec import DiffusionCache, ManifestError, bytes_of, parse_manifest
+from diffcache_core.spec import DiffusionCache
 from diffcache_core.states import StateKind
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -31,7 +34,7 @@ def manifest(**spec: Any) -> str:
 
 
 def config_of(text: str) -> ServingConfig:
-    return build_serving_config(parse_manifest(text), Path("data"), ListenConfig())
+    return build_serving_config(parse_manifest(text), Surroundings(Path("data"), ListenConfig()))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -70,6 +73,7 @@ def test_every_field_arrives() -> None:
     )
     assert config.model.model_dump(mode="json") == {
         "source": "file:///models/sd",
+        "revision": "",
         "scheduler": "DPM++2M",
         "dtype": "Float16",
         "steps": 5,
@@ -78,7 +82,7 @@ def test_every_field_arrives() -> None:
         "height": 768,
     }
     assert (config.batch_max_size, config.queue_max_steps) == (2, 100)
-    assert (config.cache.capacity_bytes, config.cache.max_entries) == (2 * 2**30, EXTERNAL_MAX_ENTRIES)
+    assert (config.cache.capacity_bytes, config.cache.max_entries) == (2 * 2**30, MILVUS_MAX_ENTRIES)
     assert (config.cache.state, config.cache.scope) == ("Trajectory", "Shared")
     levels = config.cache.level_table(reseed_skip_percent=20)
     assert levels is not None
@@ -124,7 +128,7 @@ def test_a_config_survives_the_file_and_a_newer_writer() -> None:
             manifest(
                 cache={"levels": [{"skipPercent": 10, "similarity": "0.9"}, {"skipPercent": 20, "similarity": "0.8"}]}
             ),
-            ["spec.cache", "skipping 20%"],
+            ["spec.cache.levels", "must not fall"],
         ),
         (manifest(serving={"batch": {"maxSize": 0}}), ["spec.serving.batch.maxSize", "is 0"]),
         (manifest(serving={"queue": {"max_steps": 5}}), ["spec.serving.queue.max_steps", "unknown key"]),
@@ -162,12 +166,14 @@ def test_nothing_but_a_manifest_error_comes_out(value: object) -> None:
             parse_manifest(text)
 
 
-@pytest.mark.parametrize(("text", "size"), [("64Mi", 64 * 2**20), ("2G", 2 * 10**9), ("4096", 4096), ("1Ti", 2**40)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("64Mi", 64 * 2**20), ("2G", 2 * 10**9), ("4096", 4096), ("1Ti", 2**40), ("1.5Gi", 3 * 2**29)]
+)
 def test_quantities(text: str, size: int) -> None:
     assert bytes_of(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "Mi", "-1Mi", "1.5Gi", "64 Mi", "1e3", "64mi"])
+@pytest.mark.parametrize("text", ["", "Mi", "-1Mi", ".5Gi", "64 Mi", "1e3", "64mi"])
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(ValueError, match="quantity"):
         bytes_of(text)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
-from diffcache_core.spec import ManifestError, Scheduler
+from diffcache_core.manifest import ManifestError
+from diffcache_core.spec import Scheduler
 
 if TYPE_CHECKING:
     from diffcache_serving.calibration.findings import Findings

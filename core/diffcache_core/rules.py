@@ -1,0 +1,147 @@
+"""What a field of the resource is bound to, said once: the manifest's check and the CRD's CEL rule lie side by side.
+
+A `Rule` stands in a field's annotation (it checks the value) or in a block's `rules` (it checks the block). A `Change`
+stands in a field's annotation and says what a change of its value costs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic.alias_generators import to_camel, to_snake
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+CEL_RULES = "x-kubernetes-validations"
+LIST_TYPE = "x-kubernetes-list-type"
+
+
+class Change(StrEnum):
+    """What a new value of a field means for running pods and for the cache."""
+
+    HOT = "Hot"  # running pods take it over without a restart
+    ROLL = "Roll"  # pods are replaced, the cache stays
+    NEW_SPACE = "NewSpace"  # pods are replaced, earlier entries no longer fit and are purged after their grace time
+    IMMUTABLE = "Immutable"  # refused
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition in both languages. `cel` may use nothing newer than Kubernetes 1.32."""
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool]
+
+    @classmethod
+    def matches(cls, pattern: str, message: str) -> Rule:
+        """A string matches a pattern. Unlike `pattern` in a schema, a failure says what to write instead."""
+        escaped = pattern.replace("\\", "\\\\").replace("'", "\\'")
+        return cls(f"self.matches('{escaped}')", message, lambda value: re.search(pattern, value) is not None)
+
+    def as_cel(self) -> dict[str, str]:
+        return {"rule": self.cel, "message": self.message}
+
+    def _check(self, value: Any) -> Any:
+        if not self.holds(value):
+            raise ValueError(f"{self.message}, is {value!r}" if isinstance(value, str | int) else self.message)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler(schema)
+        described[CEL_RULES] = [*described.get(CEL_RULES, []), self.as_cel()]
+        return described
+
+
+@dataclass(frozen=True)
+class UniqueBy:
+    """A list is a map in disguise: no two of its items have the same value of this field."""
+
+    key: str
+
+    def _check(self, items: list[Any]) -> list[Any]:
+        seen = [getattr(item, to_snake(self.key)) for item in items]
+        twice = next((value for value in seen if seen.count(value) > 1), None)
+        if twice is not None:
+            raise ValueError(f"each {self.key} may appear once, {twice!r} is there {seen.count(twice)} times")
+        return items
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {LIST_TYPE: "map", "x-kubernetes-list-map-keys": [self.key]}
+
+
+class Block(BaseModel):
+    """A mapping of the resource: unknown keys are refused by name, keys are camelCase."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, use_attribute_docstrings=True)
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _obeys_its_rules(self) -> Any:
+        for rule in self.rules:
+            if not rule.holds(self):
+                raise ValueError(rule.message)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler.resolve_ref_schema(handler(schema))
+        rules = [rule.as_cel() for rule in cls.rules] + _immutability(cls)
+        if rules:
+            described[CEL_RULES] = rules
+        return described
+
+
+def change_of(field: FieldInfo) -> Change | None:
+    """The class in a field's own annotation; None if the fields of its block have theirs."""
+    return next((mark for mark in field.metadata if isinstance(mark, Change)), None)
+
+
+def block_of(field: FieldInfo) -> type[Block] | None:
+    """The block that a field holds, be it optional or not."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        if isinstance(kind, type) and issubclass(kind, Block):
+            return kind
+    return None
+
+
+def fields_by_change(block: type[Block], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Change]]:
+    """Every marked field below a block: its path in Python's names, and its class."""
+    for name, field in block.model_fields.items():
+        if (change := change_of(field)) is not None:
+            yield (*path, name), change
+        elif (inner := block_of(field)) is not None:
+            yield from fields_by_change(inner, (*path, name))
+        else:
+            raise TypeError(f"{block.__name__}.{name} has no class of change")
+
+
+def _immutability(block: type[Block]) -> list[dict[str, str]]:
+    """Transition rules. They stand at the parent, for a rule of the field itself cannot see it come and go."""
+    rules = []
+    for field in block.model_fields.values():
+        if change_of(field) is not Change.IMMUTABLE:
+            continue
+        name, same = field.alias, f"self.{field.alias} == oldSelf.{field.alias}"
+        optional = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {same})"
+        rules.append(
+            {
+                "rule": optional if field.default is None else same,
+                "message": f"{name} cannot be changed: create another DiffusionCache beside this one, or delete this "
+                "one, with its cache, and create it anew",
+            }
+        )
+    return rules

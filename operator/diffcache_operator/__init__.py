@@ -1,0 +1,1 @@
+"""The operator: DiffusionCache resources become serving pods and an index."""
