@@ -98,6 +98,10 @@ class Block(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         described = handler.resolve_ref_schema(handler(schema))
+        for field in cls.model_fields.values():
+            if (change := change_of(field)) is not None:
+                told = described["properties"][field.alias]
+                told["description"] = f"{told.get('description', '')} Change: {change}.".strip()
         rules = [rule.as_cel() for rule in cls.rules] + _immutability(cls)
         if rules:
             described[CEL_RULES] = rules
@@ -106,7 +110,10 @@ class Block(BaseModel):
 
 def change_of(field: FieldInfo) -> Change | None:
     """The class in a field's own annotation; None if the fields of its block have theirs."""
-    return next((mark for mark in field.metadata if isinstance(mark, Change)), None)
+    marks = [*field.metadata]
+    for kind in get_args(field.annotation):  # of an optional field they stand inside
+        marks += getattr(kind, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, Change)), None)
 
 
 def block_of(field: FieldInfo) -> type[Block] | None:

@@ -97,7 +97,7 @@ class ModelSpec(Block):
         str,
         Field(max_length=512),
         Rule.matches(
-            rf"^(bundled://[a-z0-9-]+|file:///?.+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.+)?)$|{_HUB_PATTERN}",
+            rf"^(bundled://[a-z0-9-]+|file://.+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.+)?)$|{_HUB_PATTERN}",
             "must be bundled://emoji, a Hugging Face id such as stable-diffusion-v1-5/stable-diffusion-v1-5, "
             "pvc://CLAIM/FOLDER, or file:// and the path of a diffusers folder",
         ),

@@ -1,0 +1,74 @@
+"""The resource's status: what the operator tells, in the shapes of Kubernetes' API conventions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from diffcache_core.rules import LIST_TYPE
+
+
+class _Block(BaseModel):
+    # A status written by another version of the operator must not stop this one, so unknown keys are ignored.
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Condition(_Block):
+    """metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(max_length=1024)]
+    """One CamelCase word."""
+    message: Annotated[str, Field(max_length=32768)]
+    """What is the matter, and what to do about it."""
+    observed_generation: int
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class ServingStatus(_Block):
+    image: str = ""
+    """The serving image in use unless spec.serving.image names one. An upgrade of the operator leaves it as it is."""
+
+
+class CacheStatus(_Block):
+    """Figures of the running pods, written at most once a minute."""
+
+    steps_saved_ratio: str = ""
+    """Skipped steps over all steps since the pods started; the share of the denoising work that the cache saved."""
+    hit_ratio: str = ""
+    """Requests answered EXACT or APPROXIMATE over all that may read the cache."""
+    entries: int = 0
+    bytes: int = 0
+
+
+class DiffusionCacheStatus(_Block):
+    observed_generation: int = -1
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={LIST_TYPE: "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = []
+    replicas: int = 0
+    """Pods there are, ready or not."""
+    ready_replicas: int = 0
+    selector: str = ""
+    """Label selector of the serving pods, for autoscalers."""
+    endpoint: str = ""
+    """Where clients inside the cluster connect to."""
+    serving: ServingStatus = ServingStatus()
+    cache: CacheStatus | None = None
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((condition for condition in self.conditions if condition.type == kind), None)
