@@ -1,0 +1,3 @@
+module diffcache.io/testcluster/pause
+
+go 1.26.0
