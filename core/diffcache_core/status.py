@@ -37,7 +37,9 @@ class Condition(_Block):
 
 class ServingStatus(_Block):
     image: str = ""
-    """The serving image in use unless spec.serving.image names one. An upgrade of the operator leaves it as it is."""
+    """The serving image in use. Unless spec.serving.image names another, an upgrade of the operator leaves it."""
+    available: str = ""
+    """The operator's default image, if it is another: `kubectl diffcache upgrade` takes it."""
 
 
 class CacheStatus(_Block):

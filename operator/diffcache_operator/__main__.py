@@ -1,0 +1,126 @@
+"""The operator: `python -m diffcache_operator`. Exit status 0 when told to end, 1 when it cannot do its work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+import kopf
+from prometheus_client import start_http_server
+
+from diffcache_operator.clients.api import Api, ApiError, connect
+from diffcache_operator.handlers import registry_for, settings
+from diffcache_operator.metrics import Metrics
+from diffcache_operator.permissions import MissingPermission, check_permissions
+from diffcache_operator.queue import Key, Queue
+from diffcache_operator.reconcile import Reconciler
+from diffcache_operator.settings import Settings, SettingsError
+
+HEALTH_PORT, METRICS_PORT = 8080, 8081
+PATIENCE_SECONDS = 60.0  # for the API server and the CRD at the start
+CHECK_SECONDS = 300.0  # between two looks at our permissions
+
+log = logging.getLogger("diffcache.operator")
+
+
+class CannotStart(Exception):
+    """The message says what is missing."""
+
+
+def main() -> None:
+    try:
+        chosen = Settings.from_environment(os.environ)
+        kopf.configure(
+            debug=chosen.log_level == "debug",
+            quiet=chosen.log_level in ("warning", "error"),
+            log_format=kopf.LogFormat.JSON,
+        )
+        asyncio.run(operate(chosen))
+    except (SettingsError, CannotStart, MissingPermission, ApiError) as error:
+        print(f"diffcache-operator: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+async def operate(chosen: Settings) -> None:
+    """Until SIGTERM. Raises CannotStart, MissingPermission or ApiError."""
+    async with connect() as api:
+        await _wait_for_cluster(api)
+        await check_permissions(api, chosen.namespaces)
+        metrics = Metrics()
+        start_http_server(METRICS_PORT, registry=metrics.registry)
+        reconciler = Reconciler(api, chosen, metrics)
+        await _run(api, chosen, metrics, reconciler)
+
+
+async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconciler) -> None:
+    async def reconcile(key: Key) -> object:
+        with metrics.seconds.time():
+            again = await reconciler.reconcile(key)
+        metrics.reconciles.labels("ok").inc()
+        return again
+
+    def on_failure(key: Key, error: Exception, wait: float) -> None:
+        metrics.reconciles.labels("error").inc()
+        known = isinstance(error, ApiError)
+        log.log(
+            logging.WARNING if known else logging.ERROR,
+            "%s/%s: %s (again in %.0f s)",
+            key.namespace,
+            key.name,
+            error,
+            wait,
+            exc_info=None if known else error,
+        )
+
+    queue = Queue(reconcile, on_failure)
+    metrics.resources.set_function(lambda: len(queue.schedule))
+    # Before kopf's own, or it would cancel them as leftovers of its own when it ends.
+    others = {asyncio.create_task(queue.run(), name="queue"), asyncio.create_task(_keep_checking(api, chosen))}
+    watching = asyncio.create_task(
+        kopf.operator(
+            registry=registry_for(queue),
+            settings=settings(),
+            standalone=True,
+            clusterwide=not chosen.namespaces,
+            namespaces=chosen.namespaces,
+            liveness_endpoint=f"http://0.0.0.0:{HEALTH_PORT}/healthz",
+        ),
+        name="kopf",
+    )
+    done, pending = await asyncio.wait({watching, *others}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()  # a signal ends kopf, and that without an error
+
+
+async def _keep_checking(api: Api, chosen: Settings) -> None:
+    """Raises MissingPermission when a right was taken away while we run."""
+    while True:
+        await asyncio.sleep(CHECK_SECONDS)
+        try:
+            await check_permissions(api, chosen.namespaces)
+        except ApiError as error:
+            log.warning("could not check permissions: %s", error)
+
+
+async def _wait_for_cluster(api: Api) -> None:
+    """Returns when the API server answers and serves our kind. Raises CannotStart."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    while True:
+        try:
+            if await api.served_schema() is not None:
+                return
+            trouble = "the CRD diffusioncaches.diffcache.io is not installed: apply crds/, or set crds.install=true"
+        except ApiError as error:
+            trouble = f"the API server does not answer: {error}"
+        if asyncio.get_running_loop().time() > deadline:
+            raise CannotStart(trouble)
+        await asyncio.sleep(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Whom the operator talks to: the API server, and the metrics of its pods."""

@@ -1,0 +1,149 @@
+"""The API server, as far as the operator needs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.dynamic import DynamicClient
+from kubernetes.aio.dynamic.exceptions import DynamicApiError
+
+from diffcache_core.names import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
+
+JSON = dict[str, Any]
+
+CALL_SECONDS = 30.0
+"""Of one call: a server that answers later than that is asked again."""
+
+PLURALS = {
+    KIND: PLURAL,
+    "StatefulSet": "statefulsets",
+    "Service": "services",
+    "ConfigMap": "configmaps",
+    "ServiceAccount": "serviceaccounts",
+    "Pod": "pods",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "Event": "events",
+}
+
+
+class ApiError(Exception):
+    """The API server refused, or could not be reached (status 0). The text is the server's own message."""
+
+    def __init__(self, status: int, message: str, what: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.what = what  # "patch statefulsets in demo"
+
+
+class Api:
+    """Made by `connect`. Every method raises ApiError."""
+
+    def __init__(self, dynamic: DynamicClient) -> None:
+        self._dynamic = dynamic
+
+    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> JSON | None:
+        """The object, or None if there is none."""
+        return await self._find(_path(api_version, kind, namespace, name))
+
+    async def list(self, api_version: str, kind: str, namespace: str, **selectors: str) -> list[JSON]:
+        """By `label_selector` or `field_selector`."""
+        return (await self._call("get", _path(api_version, kind, namespace), None, selectors))["items"]
+
+    async def apply(self, body: JSON) -> None:
+        """Server-side apply; what others have set in fields that we do not name stays."""
+        metadata = body["metadata"]
+        path = _path(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"])
+        content = "application/apply-patch+yaml"
+        await self._call(
+            "patch", path, body, {"field_manager": MANAGER, "force_conflicts": True, "content_type": content}
+        )
+
+    async def merge(self, api_version: str, kind: str, namespace: str, name: str, patch: JSON) -> None:
+        path = _path(api_version, kind, namespace, name)
+        content = "application/merge-patch+json"
+        await self._call("patch", path, patch, {"field_manager": MANAGER, "content_type": content})
+
+    async def replace_status(self, resource: JSON) -> JSON:
+        """Writes `status` whole. A resource that was changed since it was read is a conflict (409)."""
+        metadata = resource["metadata"]
+        path = _path(API_VERSION, KIND, metadata["namespace"], metadata["name"]) + "/status"
+        return await self._call("put", path, resource, {"field_manager": MANAGER})
+
+    async def create(self, body: JSON) -> None:
+        await self._call("post", _path(body["apiVersion"], body["kind"], body["metadata"]["namespace"]), body)
+
+    async def may(self, namespace: str, verb: str, resource: str) -> bool:
+        """Whether the operator's own account may `verb` a `plural.group/subresource`; no namespace means all."""
+        plural, _, subresource = resource.partition("/")
+        name, _, group = plural.partition(".")
+        asked = {"namespace": namespace, "verb": verb, "group": group, "resource": name, "subresource": subresource}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        answer = await self._call("post", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+        return bool(answer["status"].get("allowed"))
+
+    async def served_schema(self) -> JSON | None:
+        """The OpenAPI document of our group; None if the CRD is not installed."""
+        return await self._find(f"/openapi/v3/apis/{GROUP}/{VERSION}")
+
+    async def _find(self, path: str) -> JSON | None:
+        try:
+            return await self._call("get", path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def _call(
+        self, verb: str, path: str, body: JSON | None = None, params: Mapping[str, Any] | None = None
+    ) -> JSON:
+        try:
+            response = await self._dynamic.request(
+                verb, path, body, serialize=False, _request_timeout=CALL_SECONDS, **(params or {})
+            )
+            return json.loads(await response.read())
+        except DynamicApiError as error:
+            raise ApiError(int(error.status or 0), _message(error), _what(verb, path)) from None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ApiError(0, f"{type(error).__name__}: {error}", _what(verb, path)) from None
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[Api]:
+    """With the pod's ServiceAccount, or outside of a cluster with the user's kubeconfig."""
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        await config.load_kube_config(client_configuration=configuration)
+    async with client.ApiClient(configuration) as api_client:
+        yield Api(DynamicClient(api_client))
+
+
+def _path(api_version: str, kind: str, namespace: str, name: str = "") -> str:
+    root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    return f"{root}/namespaces/{namespace}/{PLURALS[kind]}" + (f"/{name}" if name else "")
+
+
+def _what(verb: str, path: str) -> str:
+    """For a person who has to mend permissions: what was tried, on what, where."""
+    parts = path.split("/")
+    if "namespaces" not in parts:
+        return f"{verb} {path}"
+    at = parts.index("namespaces")
+    return f"{verb} {'/'.join(parts[at + 2 : at + 3] + parts[at + 4 :])} in namespace {parts[at + 1]}"
+
+
+def _message(error: DynamicApiError) -> str:
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason or error.body or "no message")

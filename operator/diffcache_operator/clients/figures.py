@@ -1,0 +1,91 @@
+"""What a serving pod tells on its metrics port: for status, not for decisions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from diffcache_core.names import METRICS_PORT
+
+SCRAPE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Sums over pods, since they started."""
+
+    steps: float = 0
+    steps_skipped: float = 0
+    hits: float = 0
+    look_ups: float = 0  # requests that may read the cache and were answered
+    entries: float = 0
+    bytes: float = 0
+    index_up: bool | None = None  # None: no pod told
+
+    @property
+    def steps_saved_ratio(self) -> float | None:
+        return self.steps_skipped / self.steps if self.steps else None
+
+    @property
+    def hit_ratio(self) -> float | None:
+        return self.hits / self.look_ups if self.look_ups else None
+
+
+async def scrape(addresses: Iterable[str]) -> Figures | None:
+    """Figures of the pods at these IP addresses; None if none of them answers."""
+    timeout = aiohttp.ClientTimeout(total=SCRAPE_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        texts = await asyncio.gather(*(_fetch(session, address) for address in addresses))
+    told = [parse(text) for text in texts if text is not None]
+    return add(told) if told else None
+
+
+async def _fetch(session: aiohttp.ClientSession, address: str) -> str | None:
+    host = f"[{address}]" if ":" in address else address
+    try:
+        async with session.get(f"http://{host}:{METRICS_PORT}/metrics") as response:
+            return await response.text() if response.status == 200 else None
+    except (TimeoutError, aiohttp.ClientError, UnicodeDecodeError):
+        return None
+
+
+def parse(text: str) -> Figures:
+    """Of one pod's exposition. Pure; what is not in it counts as 0."""
+    samples: dict[str, float] = {}
+    results: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "diffcache_requests_total":
+                result = sample.labels.get("result", "")
+                results[result] = results.get(result, 0) + sample.value
+            elif not sample.labels:
+                samples[sample.name] = sample.value
+    hits = results.get("exact", 0) + results.get("approximate", 0)
+    up = samples.get("diffcache_index_up")
+    return Figures(
+        steps=samples.get("diffcache_steps_total", 0),
+        steps_skipped=samples.get("diffcache_steps_skipped_total", 0),
+        hits=hits,
+        look_ups=hits + results.get("miss", 0),
+        entries=samples.get("diffcache_entries", 0),
+        bytes=samples.get("diffcache_cache_bytes", 0),
+        index_up=None if up is None else up > 0,
+    )
+
+
+def add(pods: list[Figures]) -> Figures:
+    """The index is up only if every pod says so."""
+    told = [figures.index_up for figures in pods if figures.index_up is not None]
+    return Figures(
+        steps=sum(figures.steps for figures in pods),
+        steps_skipped=sum(figures.steps_skipped for figures in pods),
+        hits=sum(figures.hits for figures in pods),
+        look_ups=sum(figures.look_ups for figures in pods),
+        entries=sum(figures.entries for figures in pods),
+        bytes=sum(figures.bytes for figures in pods),
+        index_up=all(told) if told else None,
+    )

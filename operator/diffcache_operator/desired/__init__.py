@@ -1,0 +1,1 @@
+"""What should be there: pure functions from a resource to its children."""

@@ -1,0 +1,52 @@
+"""The ConfigMap that the pods watch, and the digest that restarts them when watching is not enough."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from diffcache_core.names import API_VERSION, KIND
+from diffcache_core.rules import Change, fields_by_change
+from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
+from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec
+from diffcache_operator.desired.metadata import JSON, SERVING, child, config_name, milvus_name
+
+CONFIG_KEY = "serving.json"
+DATA_MOUNT, CONFIG_MOUNT, SECRETS_MOUNT = "/var/lib/diffcache", "/etc/diffcache", "/etc/diffcache-secrets"
+MILVUS_PORT = 19530
+
+
+def config_map(resource: DiffusionCache) -> JSON:
+    name = resource.metadata.name
+    around = Surroundings(
+        data_dir=Path(DATA_MOUNT),
+        # The admin port stays on the pod's own loopback: `kubectl port-forward` reaches it, the network does not.
+        listen=ListenConfig(host="0.0.0.0", metrics_host="0.0.0.0"),  # noqa: S104
+        standalone_uri=f"http://{milvus_name(name)}:{MILVUS_PORT}",
+        secrets_dir=Path(SECRETS_MOUNT),
+    )
+    config = build_serving_config(resource, around)
+    return child(
+        "v1", "ConfigMap", resource, config_name(name), SERVING, data={CONFIG_KEY: config.model_dump_json(indent=2)}
+    )
+
+
+def restart_digest(resource: DiffusionCache) -> str:
+    """Changes exactly when pods have to be replaced because of what is in their config.
+
+    Made of the spec's values that are not defaults, not of the rendered config, so that an operator which knows more
+    fields or renders them otherwise restarts nothing. What is in the pod template anyway need not be in it.
+    """
+    spec = resource.spec.model_dump(mode="json", exclude_defaults=True)
+    values = {}
+    for path, change in fields_by_change(DiffusionCacheSpec):
+        if change is Change.HOT or path[0] == "serving" or path[:2] == ("index", "standalone"):
+            continue
+        value: object = spec
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            values[".".join(path)] = value
+    text = json.dumps([API_VERSION, KIND, values], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""Milvus standalone, from the official image with its own etcd and local storage: for one cache, beside its pods."""
+
+from __future__ import annotations
+
+from diffcache_core.spec import DiffusionCache
+from diffcache_operator.desired.config import MILVUS_PORT
+from diffcache_operator.desired.metadata import INDEX, JSON, child, labels, milvus_name, selector_labels
+from diffcache_operator.desired.pod import CONTAINER_SECURITY, POD_SECURITY
+from diffcache_operator.desired.serving import claim_template
+
+_HEALTH_PORT = 9091
+_DATA = "/var/lib/milvus"
+
+
+def milvus_service(resource: DiffusionCache) -> JSON:
+    name = resource.metadata.name
+    return child(
+        "v1",
+        "Service",
+        resource,
+        milvus_name(name),
+        INDEX,
+        spec={
+            "type": "ClusterIP",
+            "selector": selector_labels(name, INDEX),
+            "ports": [{"name": "grpc", "port": MILVUS_PORT, "targetPort": "grpc", "protocol": "TCP"}],
+        },
+    )
+
+
+def milvus_stateful_set(resource: DiffusionCache, image: str, pull_secrets: tuple[str, ...]) -> JSON:
+    standalone = resource.spec.index.standalone
+    assert standalone is not None
+    name = resource.metadata.name
+    health = {"httpGet": {"path": "/healthz", "port": "health"}, "timeoutSeconds": 5}
+    container: JSON = {
+        "name": "milvus",
+        "image": image,
+        "args": ["milvus", "run", "standalone"],
+        "env": [
+            {"name": "ETCD_USE_EMBED", "value": "true"},
+            {"name": "ETCD_DATA_DIR", "value": f"{_DATA}/etcd"},
+            {"name": "COMMON_STORAGETYPE", "value": "local"},
+        ],
+        "ports": [
+            {"name": "grpc", "containerPort": MILVUS_PORT, "protocol": "TCP"},
+            {"name": "health", "containerPort": _HEALTH_PORT, "protocol": "TCP"},
+        ],
+        "resources": standalone.resources.model_dump(mode="json", exclude_none=True),
+        "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": 300},
+        "readinessProbe": {**health, "periodSeconds": 5},
+        "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 6},
+        "volumeMounts": [{"name": "data", "mountPath": _DATA}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        "securityContext": CONTAINER_SECURITY,
+    }
+    spec: JSON = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 60,
+        "securityContext": POD_SECURITY,
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
+    secrets = {ref.name for ref in resource.spec.serving.pod.image_pull_secrets or []} | set(pull_secrets)
+    if secrets:
+        spec["imagePullSecrets"] = [{"name": secret} for secret in sorted(secrets)]
+    return child(
+        "apps/v1",
+        "StatefulSet",
+        resource,
+        milvus_name(name),
+        INDEX,
+        spec={
+            # At rest without serving pods it would only hold memory.
+            "replicas": min(1, resource.spec.serving.replicas),
+            "serviceName": milvus_name(name),
+            "selector": {"matchLabels": selector_labels(name, INDEX)},
+            "template": {"metadata": {"labels": labels(name, INDEX)}, "spec": spec},
+            "volumeClaimTemplates": [claim_template(name, INDEX, standalone.volume)],
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+        },
+    )

@@ -1,0 +1,43 @@
+"""Services and the pods' identity."""
+
+from __future__ import annotations
+
+from diffcache_core.names import GRPC_PORT
+from diffcache_core.spec import DiffusionCache
+from diffcache_operator.desired.metadata import JSON, SERVING, child, pods_service_name, selector_labels
+
+_PORTS = [
+    {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
+]
+
+
+def service_account(resource: DiffusionCache) -> JSON:
+    """Of its own and without any right: the pods never speak to the API server."""
+    name = resource.metadata.name
+    return child("v1", "ServiceAccount", resource, name, SERVING, automountServiceAccountToken=False)
+
+
+def client_service(resource: DiffusionCache) -> JSON:
+    """What clients in the cluster connect to."""
+    name = resource.metadata.name
+    return child(
+        "v1",
+        "Service",
+        resource,
+        name,
+        SERVING,
+        spec={"type": "ClusterIP", "selector": selector_labels(name, SERVING), "ports": _PORTS},
+    )
+
+
+def pods_service(resource: DiffusionCache) -> JSON:
+    """Headless: names for single pods, and all addresses for clients that balance themselves."""
+    name = resource.metadata.name
+    return child(
+        "v1",
+        "Service",
+        resource,
+        pods_service_name(name),
+        SERVING,
+        spec={"clusterIP": "None", "selector": selector_labels(name, SERVING), "ports": _PORTS},
+    )

@@ -1,0 +1,196 @@
+"""The template of a serving pod. Every byte of it is stable: a change here restarts pods of all caches.
+
+tests/golden holds it; whoever changes it says so in the release notes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT, MODEL_MOUNT, REASON_FILE_ENVIRONMENT
+from diffcache_core.pod import SecretKeyRef
+from diffcache_core.serving_config import INDEX_CA, INDEX_TOKEN
+from diffcache_core.spec import DiffusionCache, GpuSpec, ServingSpec, SourceKind
+from diffcache_operator.desired.config import CONFIG_KEY, CONFIG_MOUNT, DATA_MOUNT, SECRETS_MOUNT, restart_digest
+from diffcache_operator.desired.metadata import JSON, SERVING, config_name, labels
+
+USER = 10001  # of the images; it has an entry in their /etc/passwd
+DRAIN_SECONDS = 45  # the server's own 25 s for requests in flight, then its cache is written out
+RESTART_ANNOTATION = "diffcache.io/restart"
+GKE_DRIVER = "/usr/local/nvidia/lib64"
+"""Where GKE mounts the driver's libraries, outside of the loader's path (its documentation on running GPUs)."""
+
+POD_SECURITY: JSON = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: JSON = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def pod_template(resource: DiffusionCache, image: str, pull_secrets: tuple[str, ...]) -> JSON:
+    serving, options = resource.spec.serving, resource.spec.serving.pod
+    name = resource.metadata.name
+    passed = options.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"env", "labels", "annotations"})
+    secrets = passed.pop("imagePullSecrets", []) + [{"name": secret} for secret in pull_secrets]
+    tolerations = passed.pop("tolerations", []) + _gpu_tolerations(serving.gpu)
+    claims = passed.pop("resourceClaims", [])
+    spec: JSON = {
+        **passed,
+        "serviceAccountName": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": DRAIN_SECONDS,
+        "securityContext": POD_SECURITY,
+        "initContainers": _init_containers(resource, image),
+        "containers": [_serving_container(resource, image, claims)],
+        "volumes": _volumes(resource),
+        "tolerations": tolerations,
+        "resourceClaims": claims,
+        "imagePullSecrets": list({secret["name"]: secret for secret in secrets}.values()),
+    }
+    return {
+        "metadata": {
+            "labels": labels(name, SERVING) | (options.labels or {}),
+            "annotations": {RESTART_ANNOTATION: restart_digest(resource)} | (options.annotations or {}),
+        },
+        "spec": {key: value for key, value in spec.items() if value != []},
+    }
+
+
+def _serving_container(resource: DiffusionCache, image: str, claims: list[JSON]) -> JSON:
+    serving = resource.spec.serving
+    probe = {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
+    return {
+        "name": SERVING,
+        "image": image,
+        "args": ["--config", f"{CONFIG_MOUNT}/{CONFIG_KEY}"],
+        "ports": [
+            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+            {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+        ],
+        "env": _environment(serving),
+        "resources": _resources(serving, claims),
+        # A large model loads for many minutes; until then only the process's own end counts as failure.
+        "startupProbe": {**probe, "periodSeconds": 2, "failureThreshold": 1800},
+        "readinessProbe": {**probe, "periodSeconds": 5, "failureThreshold": 2},
+        "livenessProbe": {**probe, "periodSeconds": 20, "failureThreshold": 6},
+        "volumeMounts": _mounts(resource),
+        "securityContext": CONTAINER_SECURITY,
+    }
+
+
+def _init_containers(resource: DiffusionCache, image: str) -> list[JSON]:
+    """Downloads a model of the Hub into the pod's volume, once; the serving process never touches the network."""
+    model = resource.spec.model
+    if SourceKind.of(model.source) is not SourceKind.HUB:
+        return []
+    token = [_from_secret("HF_TOKEN", model.token_secret_ref)] if model.token_secret_ref else []
+    return [
+        {
+            "name": "fetch-model",
+            "image": image,
+            "command": ["python", "-m", "diffcache_serving.fetch"],
+            "args": ["--config", f"{CONFIG_MOUNT}/{CONFIG_KEY}"],
+            "env": _merged(_own_environment(), token, _user_environment(resource.spec.serving)),
+            "volumeMounts": _mounts(resource),
+            "securityContext": CONTAINER_SECURITY,
+        }
+    ]
+
+
+def _environment(serving: ServingSpec) -> list[JSON]:
+    return _merged(_own_environment(), _gpu_environment(serving.gpu), _user_environment(serving))
+
+
+def _own_environment() -> list[JSON]:
+    return [
+        {"name": REASON_FILE_ENVIRONMENT, "value": "/dev/termination-log"},  # becomes the pod's termination message
+        {"name": "HOME", "value": "/tmp"},  # noqa: S108  # the root is read-only
+    ]
+
+
+def _gpu_environment(gpu: GpuSpec) -> list[JSON]:
+    if gpu.count == 0:
+        # Images on a CUDA base ask for all GPUs, and a node whose default runtime is nvidia's would hand them out.
+        return [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+    return [
+        {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"},
+        {"name": "LD_LIBRARY_PATH", "value": GKE_DRIVER},
+    ]
+
+
+def _user_environment(serving: ServingSpec) -> list[JSON]:
+    return [env.model_dump(mode="json", by_alias=True, exclude_none=True) for env in serving.pod.env or []]
+
+
+def _merged(*lists: list[JSON]) -> list[JSON]:
+    """Later ones win: two variables of one name are an error to server-side apply."""
+    return list({env["name"]: env for some in lists for env in some}.values())
+
+
+def _from_secret(variable: str, reference: SecretKeyRef) -> JSON:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
+
+
+def _resources(serving: ServingSpec, claims: list[JSON]) -> JSON:
+    resources: dict[str, Any] = serving.resources.model_dump(mode="json", exclude_none=True)
+    if serving.gpu.count:
+        for kind in ("requests", "limits"):
+            resources[kind] = resources.get(kind, {}) | {serving.gpu.resource_name: str(serving.gpu.count)}
+    if claims:
+        resources["claims"] = [{"name": claim["name"]} for claim in claims]
+    return resources
+
+
+def _gpu_tolerations(gpu: GpuSpec) -> list[JSON]:
+    """GPU nodes are tainted with the device plug-in's resource; MIG slices live on nodes tainted with the whole's."""
+    if gpu.count == 0:
+        return []
+    keys = [gpu.resource_name]
+    if gpu.resource_name.startswith("nvidia.com/mig-"):
+        keys.append("nvidia.com/gpu")
+    return [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in keys]
+
+
+def _mounts(resource: DiffusionCache) -> list[JSON]:
+    names = {volume["name"] for volume in _volumes(resource)}
+    mounts: list[JSON] = [
+        {"name": "data", "mountPath": DATA_MOUNT},
+        {"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+    ]
+    if "model" in names:
+        mounts.append({"name": "model", "mountPath": MODEL_MOUNT, "readOnly": True})
+    if "secrets" in names:
+        mounts.append({"name": "secrets", "mountPath": SECRETS_MOUNT, "readOnly": True})
+    return mounts
+
+
+def _volumes(resource: DiffusionCache) -> list[JSON]:
+    volumes: list[JSON] = [
+        {"name": "config", "configMap": {"name": config_name(resource.metadata.name)}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    source = resource.spec.model.source
+    if SourceKind.of(source) is SourceKind.PVC:
+        claim = source.removeprefix("pvc://").partition("/")[0]
+        volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    if external := resource.spec.index.external:
+        named = ((INDEX_TOKEN, external.token_secret_ref), (INDEX_CA, external.ca_secret_ref))
+        sources = [
+            {"secret": {"name": reference.name, "items": [{"key": reference.key, "path": file}]}}
+            for file, reference in named
+            if reference is not None
+        ]
+        if sources:
+            volumes.append({"name": "secrets", "projected": {"sources": sources}})
+    return volumes

@@ -1,0 +1,41 @@
+"""The StatefulSet of serving pods.
+
+Not a Deployment: that would start the new pod while the old one still holds the cache's folder.
+"""
+
+from __future__ import annotations
+
+from diffcache_core.spec import DiffusionCache, VolumeSpec
+from diffcache_operator.desired.metadata import JSON, SERVING, child, labels, pods_service_name, selector_labels
+from diffcache_operator.desired.pod import pod_template
+
+
+def stateful_set(resource: DiffusionCache, image: str, pull_secrets: tuple[str, ...]) -> JSON:
+    name = resource.metadata.name
+    return child(
+        "apps/v1",
+        "StatefulSet",
+        resource,
+        name,
+        SERVING,
+        spec={
+            "replicas": resource.spec.serving.replicas,
+            "serviceName": pods_service_name(name),
+            "podManagementPolicy": "Parallel",  # and so a broken pod does not stop its own replacement
+            "updateStrategy": {"type": "RollingUpdate"},
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector_labels(name, SERVING)},
+            "template": pod_template(resource, image, pull_secrets),
+            "volumeClaimTemplates": [claim_template(name, SERVING, resource.spec.cache.store.volume)],
+            # What becomes of the volumes is decided by who owns them (plan.py): here a hand that deletes only the
+            # StatefulSet would delete the cache.
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+        },
+    )
+
+
+def claim_template(cache: str, component: str, volume: VolumeSpec) -> JSON:
+    spec: JSON = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": volume.size}}}
+    if volume.storage_class_name:
+        spec["storageClassName"] = volume.storage_class_name
+    return {"metadata": {"name": "data", "labels": labels(cache, component)}, "spec": spec}

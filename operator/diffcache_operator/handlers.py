@@ -1,0 +1,49 @@
+"""Everything that kopf calls. A change of anything only says whose reconcile is due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+
+from diffcache_core.names import CACHE_LABEL, GROUP, PLURAL, VERSION
+from diffcache_operator.queue import Queue
+
+CHILDREN = (
+    ("apps", "v1", "statefulsets"),
+    ("", "v1", "services"),
+    ("", "v1", "configmaps"),
+    ("", "v1", "serviceaccounts"),
+    ("", "v1", "pods"),
+    ("", "v1", "persistentvolumeclaims"),
+)
+
+
+def registry_for(queue: Queue) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
+        """Called again whenever the API server refuses a token: those of a pod are replaced now and then."""
+        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    def on_resource(namespace: str | None, name: str | None, **_: Any) -> None:
+        queue.add(str(namespace), str(name))
+
+    def on_child(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
+        queue.add(str(namespace), labels[CACHE_LABEL])
+
+    for group, version, plural in CHILDREN:
+        kopf.on.event(group, version, plural, labels={CACHE_LABEL: kopf.PRESENT}, registry=registry)(on_child)
+    return registry
+
+
+def settings() -> kopf.OperatorSettings:
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False  # our events say when a resource turns, not what was logged
+    chosen.scanning.disabled = True  # kinds and namespaces are known; a Role of one namespace could not scan
+    chosen.watching.chunk_size = 200  # of the first listing, so that thousands of pods do not arrive at once
+    for group, version, plural in CHILDREN:
+        chosen.watching.label_selectors[group, version, plural] = CACHE_LABEL
+    return chosen

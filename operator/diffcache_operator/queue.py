@@ -1,0 +1,145 @@
+"""One keyed queue: a burst of changes of an object becomes one reconcile, and never two of it run at once.
+
+`Schedule` decides, and knows neither clock nor tasks; `Queue` runs what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+FIRST_RETRY, LAST_RETRY = 1.0, 300.0  # seconds
+JITTER = 0.2  # of every wait, so that objects that failed together do not come back together
+
+
+class Key(NamedTuple):
+    namespace: str
+    name: str
+
+
+@dataclass
+class _Item:
+    due: float | None = None  # None: nothing to do
+    running: bool = False
+    failures: int = 0
+
+
+@dataclass
+class Schedule:
+    """When which key is reconciled. Times are seconds of one monotonic clock."""
+
+    jitter: Callable[[], float] = random.random  # from 0 to 1
+    _items: dict[Key, _Item] = field(default_factory=dict)
+
+    def add(self, key: Key, now: float, after: float = 0.0) -> None:
+        """Not later than `after` seconds from now. A key that runs is run once more afterwards."""
+        item = self._items.setdefault(key, _Item())
+        due = now + after
+        item.due = due if item.due is None else min(item.due, due)
+
+    def take(self, now: float) -> Key | None:
+        """The key that has waited longest; it is running now."""
+        ready = [(item.due, key) for key, item in self._items.items() if _is_due(item, now)]
+        if not ready:
+            return None
+        _, key = min(ready)
+        self._items[key].running, self._items[key].due = True, None
+        return key
+
+    def succeeded(self, key: Key, now: float, again_after: float) -> None:
+        """Next time after `again_after` seconds, give or take the jitter."""
+        self._items[key].running, self._items[key].failures = False, 0
+        self.add(key, now, self._spread(again_after))
+
+    def failed(self, key: Key, now: float) -> float:
+        """Next time after 1, 2, 4 ... at most 300 seconds, whatever happens meanwhile. Returns the wait."""
+        item = self._items[key]
+        wait = self._spread(min(LAST_RETRY, FIRST_RETRY * 2**item.failures))
+        item.running, item.failures = False, min(item.failures + 1, 20)
+        item.due = now + wait if item.due is None else max(item.due, now + min(wait, FIRST_RETRY))
+        return wait
+
+    def forget(self, key: Key) -> None:
+        """The object is gone. What was added while it ran (it was made anew) is kept."""
+        item = self._items[key]
+        if item.due is None:
+            del self._items[key]
+        else:
+            item.running, item.failures = False, 0
+
+    def next_due(self) -> float | None:
+        return min(
+            (item.due for item in self._items.values() if item.due is not None and not item.running), default=None
+        )
+
+    @property
+    def running(self) -> int:
+        return sum(item.running for item in self._items.values())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def _spread(self, seconds: float) -> float:
+        return seconds * (1 - JITTER + 2 * JITTER * self.jitter())
+
+
+def _is_due(item: _Item, now: float) -> bool:
+    return not item.running and item.due is not None and item.due <= now
+
+
+GONE = object()
+"""What a reconcile returns when there is nothing to come back to."""
+
+
+class Queue:
+    """Runs `reconcile(key)`, which returns the seconds until it wants to see the key again, or GONE."""
+
+    def __init__(
+        self,
+        reconcile: Callable[[Key], Awaitable[object]],
+        on_failure: Callable[[Key, Exception, float], None],
+        workers: int = 8,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reconcile, self._on_failure, self._clock, self._workers = reconcile, on_failure, clock, workers
+        self.schedule = Schedule()
+        self._changed = asyncio.Event()
+
+    def add(self, namespace: str, name: str) -> None:
+        self.schedule.add(Key(namespace, name), self._clock())
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                now = self._clock()
+                while self.schedule.running < self._workers and (key := self.schedule.take(now)) is not None:
+                    group.create_task(self._run(key), name=f"reconcile {key.namespace}/{key.name}")
+                await self._wait()
+
+    async def _wait(self) -> None:
+        due = self.schedule.next_due()
+        timeout = None if due is None or self.schedule.running >= self._workers else max(0.0, due - self._clock())
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        except TimeoutError:
+            return
+
+    async def _run(self, key: Key) -> None:
+        try:
+            again = await self._reconcile(key)
+        except Exception as error:  # whatever it is, this key comes back and the others go on
+            self._on_failure(key, error, self.schedule.failed(key, self._clock()))
+        else:
+            if again is GONE:
+                self.schedule.forget(key)
+            else:
+                assert isinstance(again, float)
+                self.schedule.succeeded(key, self._clock(), again)
+        self._changed.set()

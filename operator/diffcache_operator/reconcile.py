@@ -1,0 +1,137 @@
+"""One resource becomes what it should be: observe, desired, plan, apply, status."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from diffcache_core.manifest import explain_validation
+from diffcache_core.spec import DiffusionCache
+from diffcache_core.status import DiffusionCacheStatus
+from diffcache_operator.apply import carry_out
+from diffcache_operator.clients.api import Api, ApiError
+from diffcache_operator.desired.children import desired_children
+from diffcache_operator.desired.metadata import JSON, milvus_name
+from diffcache_operator.diagnosis import Problem
+from diffcache_operator.events import transition_event
+from diffcache_operator.images import milvus_image, serving_image
+from diffcache_operator.metrics import Metrics
+from diffcache_operator.observe import Observed, observe, read_resource
+from diffcache_operator.plan import NameTaken, plan
+from diffcache_operator.queue import GONE, Key
+from diffcache_operator.schema import missing_fields
+from diffcache_operator.settings import Settings
+from diffcache_operator.status import Facts, Halt, invalid_status, make_status
+
+FIGURES_SECONDS = 60.0  # between two writes of a status in which only figures have moved
+LOOK_SECONDS = 30.0  # between two looks at serving pods' figures, and at pods that do not come up
+SCHEMA_SECONDS = 60.0  # for which an answer about the CRD holds
+
+
+@dataclass
+class _Memory:
+    """What is only worth something while the operator runs; losing it costs a write or a read."""
+
+    figures_written: dict[Key, float]
+    schema: tuple[float, list[str]] = (float("-inf"), [])
+
+
+class Reconciler:
+    def __init__(self, api: Api, settings: Settings, metrics: Metrics) -> None:
+        self._api, self._settings, self._metrics = api, settings, metrics
+        self._memory = _Memory({})
+
+    async def reconcile(self, key: Key) -> object:
+        """Seconds until the next look, or GONE. Raises ApiError for what a repetition may cure."""
+        raw = await read_resource(self._api, *key)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
+            self._memory.figures_written.pop(key, None)
+            return GONE  # children go by ownership, whether we run or not
+        old = DiffusionCacheStatus.model_validate(raw.get("status", {}))
+        try:
+            resource = DiffusionCache.model_validate({name: value for name, value in raw.items() if name != "status"})
+        except ValidationError as error:
+            message = f"this operator cannot read the resource: {explain_validation(error).strip()}"
+            generation = raw["metadata"]["generation"]
+            await self._write_status(key, raw, old, invalid_status(generation, message, old, _now()))
+            return self._settings.resync_seconds
+        facts = await self._converge(resource, old)
+        new = make_status(replace(facts, missing_fields=await self._missing_fields()), old, _now())
+        if await self._write_status(key, raw, old, new):
+            event = transition_event(resource, old, new, _now())
+            if event is not None:
+                await self._api.create(event)
+        if facts.halt is not None and not facts.halt.stalled:
+            raise ApiError(403, facts.halt.problem.message, facts.halt.problem.reason)  # again, with growing waits
+        at_rest = resource.spec.serving.replicas == 0 and not facts.observed.pods
+        return self._settings.resync_seconds if at_rest else LOOK_SECONDS
+
+    async def _converge(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> Facts:
+        """Makes the children what they should be, and tells what is there afterwards."""
+        desired, image, observed = await self._look(resource, old)
+        halt = None
+        try:
+            actions = plan(resource, desired, observed)
+            await carry_out(self._api, actions)
+            for action in actions:
+                self._metrics.writes.labels(action.kind).inc()
+            if actions:
+                desired, image, observed = await self._look(resource, old)
+        except NameTaken as error:
+            halt = Halt(Problem("NameTaken", str(error)), stalled=True)
+        except ApiError as error:
+            halt = _halt(error)
+            if halt is None:
+                raise
+        default = self._settings.serving_image
+        available = default if image != default and resource.spec.serving.image is None else ""
+        return Facts(resource, observed, image, available, halt=halt)
+
+    async def _look(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> tuple[list[JSON], str, Observed]:
+        """The images depend on what runs, and what should be depends on the images."""
+        namespace, name = resource.metadata.namespace, resource.metadata.name
+        settings = self._settings
+        draft = desired_children(resource, settings.serving_image, settings.milvus_image, settings.pull_secrets)
+        observed = await observe(self._api, namespace, name, draft)
+        serving = serving_image(resource, old, observed.child("StatefulSet", name), settings.serving_image)
+        index = milvus_image(resource, observed.child("StatefulSet", milvus_name(name)), settings.milvus_image)
+        return desired_children(resource, serving, index, settings.pull_secrets), serving, observed
+
+    async def _write_status(self, key: Key, raw: JSON, old: DiffusionCacheStatus, new: DiffusionCacheStatus) -> bool:
+        """Whether it was written: not if nothing moved, nor too often if only figures did."""
+        body = new.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if body == raw.get("status"):
+            return False
+        now = time.monotonic()
+        moved = new.model_copy(update={"cache": old.cache}) != old
+        if not moved and now - self._memory.figures_written.get(key, float("-inf")) < FIGURES_SECONDS:
+            return False
+        await self._api.replace_status(raw | {"status": body})
+        self._metrics.writes.labels("DiffusionCacheStatus").inc()
+        self._memory.figures_written[key] = now
+        return True
+
+    async def _missing_fields(self) -> list[str]:
+        read, missing = self._memory.schema
+        if time.monotonic() - read > SCHEMA_SECONDS:
+            served = await self._api.served_schema()
+            missing = missing_fields(served) if served is not None else []
+            self._memory.schema = (time.monotonic(), missing)
+        return missing
+
+
+def _halt(error: ApiError) -> Halt | None:
+    """What a condition has to say; None for what is simply tried again: a conflict, a busy server, no network."""
+    if error.status == 403:
+        remedy = "mend the operator's Role (`helm upgrade` renders it), the quota or the admission policy"
+        return Halt(Problem("Forbidden", f"{error.what}: {error}: {remedy}"), stalled=False)
+    if error.status in (400, 422):
+        return Halt(Problem("Rejected", f"the API server refuses it ({error.what}): {error}"), stalled=True)
+    return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
