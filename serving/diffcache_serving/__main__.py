@@ -11,76 +11,66 @@ import socket
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from diffcache_core.serving_config import ServingConfig
-from diffcache_core.manifest import explain_validation
-from diffcache_serving.cache.lock import FolderInUse, lock_folder
-from diffcache_serving.cache.milvus_lite import MilvusLite, MilvusLiteError
+from diffcache_core.serving_config import ListenConfig
+from diffcache_serving.cache.lock import lock_folder
+from diffcache_serving.cache.milvus_lite import MilvusLite
+from diffcache_serving.config_file import read_config_file
+from diffcache_serving.errors import FolderUnusable, PortTaken
 from diffcache_serving.openmp import set_openmp_defaults
-
-UNUSABLE = 2  # exit status: what we were given has to change first
+from diffcache_serving.refusal import refuse
+from diffcache_serving.surroundings import exit_at_sigterm, keep_caches_in, stay_offline
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="diffcache_serving", description="Serve a diffusion model with its cache.")
     parser.add_argument("--config", type=Path, required=True, help="ServingConfig as JSON")
     arguments = parser.parse_args()
-    set_openmp_defaults(spare_cores=1)  # for the event loop and the index
+    exit_at_sigterm()
     try:
-        config = read_config(arguments.config)
-        check_ports(config)
-        lock = lock_folder(
-            config.data_dir,
-            on_wait=lambda holder: print(
-                f"diffcache: not ready, {config.data_dir} is held by {holder}; waiting for it", file=sys.stderr
-            ),
-        )
-    except (ConfigError, FolderInUse, PortTaken, OSError) as error:
-        refuse(error)
-    except KeyboardInterrupt:  # while it waits for the folder
-        sys.exit(128 + signal.SIGINT)
-    lite = MilvusLite(config.data_dir / "milvus") if config.index.type == "Lite" else None
-    try:
-        if lite is not None:
-            lite.start()
-        from diffcache_serving.server import serve  # imports torch
-
-        serve(config, lite)
-    except MilvusLiteError as error:
-        refuse(error)
+        run(arguments.config)
     except KeyboardInterrupt:  # before the server listens to signals itself
         sys.exit(128 + signal.SIGINT)
-    finally:
-        if lite is not None:
-            lite.stop()
-        lock.close()
+    except Exception as error:
+        sys.exit(refuse(error))
 
 
-class ConfigError(Exception):
-    """The config, or a folder that it names, cannot be used."""
+def run(path: Path) -> None:
+    """Serves until a signal. Raises what refusal.REASONS lists if it cannot."""
+    file = read_config_file(path)
+    config = file.config
+    make_folder(config.data_dir)
+    check_ports(config.listen)
+    keep_caches_in(config.data_dir)
+    stay_offline()
+    set_openmp_defaults(spare_cores=1)  # for the event loop and the index
+
+    def on_wait(holder: str) -> None:
+        line = f"diffcache: not ready, {config.data_dir} is held by {holder}; waiting for it"
+        print(line, file=sys.stderr, flush=True)
+
+    with lock_folder(config.data_dir, on_wait=on_wait):
+        lite = MilvusLite(config.data_dir / "milvus") if config.index.type == "Lite" else None
+        try:
+            if lite is not None:
+                lite.start()
+            from diffcache_serving.server import serve  # imports torch
+
+            serve(file, lite)
+        finally:
+            if lite is not None:
+                lite.stop()
 
 
-def read_config(path: Path) -> ServingConfig:
-    """Raises ConfigError."""
+def make_folder(folder: Path) -> None:
+    """Raises FolderUnusable."""
     try:
-        config = ServingConfig.model_validate_json(path.read_bytes())
-        config.data_dir.mkdir(parents=True, exist_ok=True)
-    except ValidationError as error:
-        remedy = "let `diffcache up` or the operator write it"
-        raise ConfigError(f"{path} is not a valid ServingConfig, {remedy}:\n{explain_validation(error)}") from None
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}: choose another one") from None
-    return config
+        raise FolderUnusable(f"{error.filename}: {error.strerror}: choose another one") from None
 
 
-class PortTaken(Exception):
-    """Somebody else listens there."""
-
-
-def check_ports(config: ServingConfig) -> None:
+def check_ports(listen: ListenConfig) -> None:
     """Raises PortTaken, before minutes go into loading a model."""
-    listen = config.listen
     ports = {
         "--port": (listen.host, listen.port),
         "--admin-port": (listen.admin_host, listen.admin_port),
@@ -98,12 +88,6 @@ def check_ports(config: ServingConfig) -> None:
             except (OSError, OverflowError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise PortTaken(f"cannot listen on {host}:{port} ({reason}): choose another with {option}") from None
-
-
-def refuse(error: Exception) -> None:
-    """Ends the process with what a person has to do about it, and no traceback."""
-    print(f"diffcache: {error}", file=sys.stderr)
-    sys.exit(UNUSABLE)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ _SIMILARITIES = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95
 _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 PHASES = ("queue", "encode", "look_up", "load", "denoise", "decode", "compress")
-EVICTION_REASONS = ("capacity", "replaced", "purge")
+EVICTION_REASONS = ("capacity", "replaced", "purge", "space")
 DROP_REASONS = ("admission", "damaged", "disk", "error", "missing", "purged", "queue", "size")
 INDEX_OPERATIONS = ("look_up", "hit", "insert", "delete", "repair")
 
@@ -64,6 +64,11 @@ class Metrics:
         )
         self.look_ups_skipped = counter("look_ups_skipped", "Look-ups not made because the last ones failed.")
         self.inconclusive = counter("searches_inconclusive", "Look-ups in which an unseen entry could have saved more.")
+        self.index_up = gauge("index_up", "1 if the last operation on the index succeeded, 0 if it failed.")
+        self.model_info = gauge(
+            "model_info", "Always 1; the fingerprint is of weights and configs.", ("model", "fingerprint")
+        )
+        self._config_info = gauge("config_info", "Always 1; the revision of the config taken over last.", ("revision",))
         self.build_info = gauge("build_info", "Always 1; the labels say what runs.", ("version", "model", "device"))
         for result in [*Result, "error"]:  # so that a rate exists before the first event
             self._requests.labels(model, result.lower())
@@ -73,6 +78,10 @@ class Metrics:
             self.dropped.labels(reason)
         for operation in INDEX_OPERATIONS:
             self.index_errors.labels(operation)
+
+    def config_taken_over(self, revision: str) -> None:
+        self._config_info.clear()  # only the current one
+        self._config_info.labels(revision).set(1)
 
     def answered(self, result: Result, seconds: dict[str, float], total: float, steps: int, skipped: int) -> None:
         """One request was answered; `seconds` by phase."""

@@ -49,7 +49,7 @@ class StepQueue:
 
     def __init__(self, max_steps: int, on_change: Callable[[int, int], None] = lambda steps, requests: None) -> None:
         """`on_change(pending steps, requests)` is told of every change."""
-        self._max_steps, self._on_change = max_steps, on_change
+        self.max_steps, self._on_change = max_steps, on_change
         self.pending_steps = self.requests = 0
         self.idle = asyncio.Event()  # set while there is no request
         self.idle.set()
@@ -57,10 +57,10 @@ class StepQueue:
 
     def reserve(self, steps: int) -> Place:
         """A place for a request of `steps`. Raises QueueFull; an empty queue takes any request."""
-        if self.pending_steps and self.pending_steps + steps > self._max_steps:
-            excess = self.pending_steps + steps - self._max_steps
+        if self.pending_steps and self.pending_steps + steps > self.max_steps:
+            excess = self.pending_steps + steps - self.max_steps
             raise QueueFull(
-                f"{self.pending_steps} steps are queued and {steps} more exceed the limit of {self._max_steps}: try "
+                f"{self.pending_steps} steps are queued and {steps} more exceed the limit of {self.max_steps}: try "
                 "again later, or with fewer steps",
                 retry_seconds=max(0.1, excess * self.seconds_per_step),
             )

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
-import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,68 +27,74 @@ from diffcache_core.policies import LCBFU
 from diffcache_core.resume import Levels
 from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import Scope
-from diffcache_serving.cache.cache import Cache
+from diffcache_serving.cache.cache import Cache, Repair
 from diffcache_serving.cache.found import Miss
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import Index, LayeredIndex, MemoryIndex
-from diffcache_serving.cache.ledger import Budget, Ledger, LedgerError
-from diffcache_serving.cache.milvus import MilvusIndex
+from diffcache_serving.cache.ledger import Budget, Ledger
+from diffcache_serving.cache.milvus import Access, MilvusIndex, collection_name, collection_prefix
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.cache.store import StateStore
-from diffcache_serving.engine.engine import DeviceOutOfMemory, Engine
-from diffcache_serving.engine.loading import LoadedModel, ModelError, load_model
+from diffcache_serving.config_file import ConfigFile
+from diffcache_serving.config_watch import watch_config
+from diffcache_serving.defaults import choose_defaults
+from diffcache_serving.engine.engine import Engine
+from diffcache_serving.engine.loading import LoadedModel, check_cuda, load_model
+from diffcache_serving.errors import ConfigError, PortTaken
 from diffcache_serving.generate import Generator
 from diffcache_serving.images import compress
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.metrics import Metrics
+from diffcache_serving.model_folders import remove_retired, retire_others
 from diffcache_serving.queueing import StepQueue
+from diffcache_serving.reload import changes, take_hot
 from diffcache_serving.rpc.errors import IMAGE_SERVICE, ErrorInterceptor
 from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
+from diffcache_serving.upkeep import keep_up
 
 ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
 
 log = structlog.get_logger("diffcache.server")
 
 
-class StartError(Exception):
-    """The server cannot start with what it was given."""
-
-
-def serve(config: ServingConfig, lite: MilvusLite | None) -> None:
-    """Serves until SIGTERM or SIGINT. Exits with 2 and one line when the model, files or ports cannot be used."""
+def serve(file: ConfigFile, lite: MilvusLite | None) -> None:
+    """Serves until SIGTERM or SIGINT. Raises what refusal.REASONS lists when it cannot start."""
     configure_logs(json=not sys.stderr.isatty())
-    try:
-        asyncio.run(_serve(config, lite))
-    except (ModelError, LedgerError, StartError, DeviceOutOfMemory, OSError, sqlite3.Error) as error:
-        print(f"diffcache: {error}", file=sys.stderr)
-        sys.exit(2)
+    asyncio.run(_serve(file, lite))
 
 
-async def _serve(config: ServingConfig, lite: MilvusLite | None) -> None:
+async def _serve(file: ConfigFile, lite: MilvusLite | None) -> None:
+    config = file.config
     started = time.perf_counter()
-    model = await asyncio.to_thread(load_model, config.model)  # until here a signal just ends the process
+    if config.require_cuda:
+        check_cuda()
+    model = await asyncio.to_thread(load_model, config.model, config.data_dir)  # until here a signal just ends us
+    retire_others(config.data_dir, model.folder)
     if lite is not None:
         await asyncio.to_thread(lite.uri)
     stopping = _listen_to_signals()
     async with wired(config, model, lite) as server:
         await _warm_up(server.generator.engine, model)
         await server.start()
+        server.generator.metrics.config_taken_over(file.revision)
+        server.background.append(asyncio.create_task(watch_config(file, server.take_over), name="config"))
         log.info(
             "ready",
             model=model.name,
             device=str(model.diffusion.device),
-            levels=server.levels_source,
-            levels_table=[f"{v.similarity:g}: {v.skip_percent}%" for v in server.levels.table],
+            levels=server.admin.levels_source,
+            levels_table=[f"{v.similarity:g}: {v.skip_percent}%" for v in server.generator.cache.levels.table],
             entries=server.repair.entries,
             states_missing=server.repair.states_missing,
             files_swept=server.repair.files_swept,
+            config=file.revision,
             grpc=f"{config.listen.host}:{config.listen.port}",
             admin=f"{config.listen.admin_host}:{config.listen.admin_port}",
             metrics=f"http://{config.listen.metrics_host}:{config.listen.metrics_port}/metrics",
             data=str(config.data_dir),
             seconds=round(time.perf_counter() - started, 2),
         )
-        if not server.levels.table:
+        if not server.generator.cache.levels.table:
             log.warning(
                 "this model has no levels, so only EXACT hits are served: run `diffcache calibrate --model "
                 f"{config.model.source}` to measure what may be skipped"
@@ -133,14 +138,15 @@ class Server:
     """Everything that runs."""
 
     config: ServingConfig
+    model: LoadedModel
     generator: Generator
     images: ImageGeneration
+    admin: CacheAdmin
     health: Any
     grpc_server: Any
     admin_server: Any
-    levels: Levels
-    levels_source: str
-    repair: Any
+    repair: Repair
+    background: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
         listen, metrics = self.config.listen, self.generator.metrics
@@ -149,11 +155,27 @@ class Server:
         try:
             prometheus_client.start_http_server(listen.metrics_port, listen.metrics_host, metrics.registry)
         except OSError as error:
-            raise StartError(f"cannot listen on {listen.metrics_host}:{listen.metrics_port}: {error}") from None
+            raise PortTaken(f"cannot listen on {listen.metrics_host}:{listen.metrics_port}: {error}") from None
         await self.grpc_server.start()
         await self.admin_server.start()
         for service in ("", IMAGE_SERVICE, ADMIN_SERVICE):
             await self.health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def take_over(self, file: ConfigFile) -> None:
+        """What of a new config may change now changes now. Raises ModelError, and changes nothing, for a default size
+        that the model cannot make."""
+        config = take_hot(self.config, file.config)
+        defaults = choose_defaults(config.model, self.model.own_size, self.model.diffusion.size_multiple)
+        levels, source = choose_levels(config, self.model)
+        changed, waits = changes(self.config, config), changes(config, file.config)
+        self.config = config
+        self.images.defaults, self.admin.levels_source = defaults, source
+        self.generator.engine.max_batch = config.batch_max_size
+        self.generator.queue.max_steps = config.queue_max_steps
+        self.generator.cache.set_levels(levels)
+        await self.generator.cache.resize(budget_of(config))
+        self.generator.metrics.config_taken_over(file.revision)
+        log.info("config reloaded", revision=file.revision, changed=changed, at_next_start=sorted(waits))
 
     async def drain(self, grace: float) -> None:
         """No new requests; those in flight get `grace` seconds, then UNAVAILABLE."""
@@ -170,21 +192,13 @@ class Server:
 async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | None) -> AsyncIterator[Server]:
     metrics = Metrics(model.name)
     metrics.build_info.labels(version("diffcache"), model.name, model.diffusion.device.type).set(1)
-    own_levels = config.cache.level_table(model.levels.reseed_skip_percent)
-    levels, source = (model.levels, model.levels_source) if own_levels is None else (own_levels, "manifest")
+    metrics.model_info.labels(model.name, model.fingerprint).set(1)
+    levels, source = choose_levels(config, model)
     ledger = await Ledger.open(config.data_dir / "ledger.db", LCBFU(), on_set_aside=lambda why: log.warning(why))
     index = _build_index(config, model, ledger.id, lite, metrics)
     identity = CacheIdentity.of(model, shared=config.cache.scope is Scope.SHARED)
-    cache = Cache(
-        ledger,
-        StateStore(config.data_dir / "states"),
-        index,
-        metrics,
-        identity,
-        levels,
-        config.cache.state,
-        Budget(config.cache.capacity_bytes, config.cache.max_entries),
-    )
+    store = StateStore(config.data_dir / "states")
+    cache = Cache(ledger, store, index, metrics, identity, levels, config.cache.state, budget_of(config))
 
     def on_queue_change(steps: int, requests: int) -> None:
         metrics.pending_steps.set(steps)
@@ -199,29 +213,65 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     engine = Engine(model.diffusion, config.batch_max_size, on_call)
     generator = Generator(queue, engine, cache, metrics)
     repair = await cache.repair()
-    images = ImageGeneration(generator, model)
+    images, admin = ImageGeneration(generator, model), CacheAdmin(generator, model, source)
+    grpc_server, admin_server, servicer = _build_servers(images, admin, metrics)
+    server = Server(config, model, generator, images, admin, servicer, grpc_server, admin_server, repair)
+    server.background.append(
+        asyncio.create_task(
+            keep_up(
+                cache,
+                read_grace_seconds=lambda: server.config.space_grace_seconds,
+                remove_models=lambda before: remove_retired(config.data_dir, before),
+            ),
+            name="upkeep",
+        )
+    )
     try:
-        grpc_server, admin_server, servicer = _build_servers(images, CacheAdmin(generator, model, source), metrics)
-        yield Server(config, generator, images, servicer, grpc_server, admin_server, levels, source, repair)
+        yield server
     finally:
+        await cancel_all(server.background)
         await engine.stop()
         await cache.close()
+
+
+async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def choose_levels(config: ServingConfig, model: LoadedModel) -> tuple[Levels, str]:
+    """The levels in force, and where they come from."""
+    own = config.cache.level_table(model.levels.reseed_skip_percent)
+    return (model.levels, model.levels_source) if own is None else (own, "manifest")
+
+
+def budget_of(config: ServingConfig) -> Budget:
+    return Budget(config.cache.capacity_bytes, config.cache.max_entries)
 
 
 def _build_index(
     config: ServingConfig, model: LoadedModel, ledger_id: str, lite: MilvusLite | None, metrics: Metrics
 ) -> Index:
-    """The collection's name holds what its rows depend on, so nobody else's rows or dimensions get in."""
     if config.index.type == "Memory":
+        metrics.index_up.set(1)
         return MemoryIndex()
     dim = model.diffusion.key_dim
-    collection = f"diffcache_{config.name.replace('-', '_')}_{ledger_id[:12]}_{model.fingerprint[:12]}_{dim}"
+    prefix = collection_prefix(config.name, ledger_id)
 
     def on_error(operation: str, error: Exception) -> None:
         metrics.index_errors.labels(operation).inc()
         log.warning("the index was not written", error=str(error))
 
-    return LayeredIndex(MilvusIndex(lite.uri if lite else lambda: config.index.uri, collection, dim), on_error)
+    backing = MilvusIndex(
+        lite.uri if lite else lambda: config.index.uri,
+        collection_name(prefix, model.fingerprint, dim),
+        dim,
+        access=Access(config.index.token_file, config.index.ca_file),
+        siblings=prefix,
+        on_outcome=metrics.index_up.set,
+    )
+    return LayeredIndex(backing, on_error)
 
 
 def _build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics) -> tuple[Any, Any, Any]:
@@ -245,14 +295,17 @@ def join_host_port(host: str, port: int) -> str:
 
 
 def bind(server: Any, address: str, certificate: str = "", key: str = "") -> int:
-    """Listens, over TLS if there is a certificate; returns the port. Raises StartError."""
+    """Listens, over TLS if there is a certificate; returns the port. Raises PortTaken or ConfigError."""
     try:
         if not certificate:
             return int(server.add_insecure_port(address))
         pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
         return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
     except OSError as error:
-        raise StartError(f"TLS: {error.filename}: {error.strerror}") from None
+        raise ConfigError(f"TLS: {error.filename}: {error.strerror}") from None
     except RuntimeError:
-        tls = f", or TLS: {certificate} and {key} are not a certificate and its key in PEM" if certificate else ""
-        raise StartError(f"cannot listen on {address}: it is taken or not an address of this machine{tls}") from None
+        text = f"cannot listen on {address}: it is taken or not an address of this machine"
+        if not certificate:
+            raise PortTaken(text) from None
+        pem = f"{certificate} and {key} are not a certificate and its key in PEM"
+        raise ConfigError(f"{text}, or TLS: {pem}") from None

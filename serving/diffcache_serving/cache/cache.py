@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -29,8 +29,6 @@ from diffcache_serving.metrics import Metrics
 LOOK_UP_SECONDS = 0.2
 """Deadline of a look-up over index, ledger and store. Longer waits for a slow index at the price of every request's
 latency while it is slow; a denoising step on a GPU takes 20 to 50 ms, so more than this is not worth saving four."""
-
-REPAIR_RETRY_SECONDS = 5.0
 
 log = structlog.get_logger("diffcache.cache")
 
@@ -65,6 +63,7 @@ class Cache:
         self._ledger, self._store, self._index, self._metrics, self._identity = ledger, store, index, metrics, identity
         self._look_up_seconds, self._has_admission = look_up_seconds, has_admission
         self._breaker = Breaker()
+        self._outages_repaired: int | None = None  # the index's count at the last repair
         self._background = Background(metrics)
         self._keeper = Keeper(ledger, store, index, metrics, kind, budget)
         self._finder = LookUp(ledger, store, index, self._keeper, metrics, identity, levels, kind, self._background)
@@ -148,19 +147,52 @@ class Cache:
 
     async def repair(self) -> Repair:
         """Brings ledger, store and index into step after whatever ended the last process."""
+        retired = await self._ledger.adopt(self._identity.family(self.kind), self._identity.model_id, time.time())
+        if retired:
+            log.info("entries of an earlier model, scheduler, dtype or kind of state are retired", entries=retired)
         known = await self._ledger.state_ids()
         present, swept = await self._store.sweep(known)
         await self._ledger.drop_states(known - present)
         self._metrics.dropped.labels("missing").inc(len(known - present))
-        # The capacity may have been larger before.
-        await self._keeper.let_go(await self._ledger.reserve(0, 0, self.budget), "capacity")
+        await self.resize(self.budget)  # the capacity may have been larger before
+        await self.check_index()
+        return Repair((await self._ledger.totals()).entries, len(known - present), swept)
+
+    async def check_index(self) -> None:
+        """Asks the index something cheap; after an outage, and at the start, brings it into step with the ledger."""
+        outages = self._index.outages
         try:
+            if outages == self._outages_repaired:
+                await self._index.ping()
+                return
             await self._repair_index()
+            if self._outages_repaired is not None or outages:
+                log.info("the index answers again")
+            self._outages_repaired = outages
         except IndexUnavailable as error:
             self._metrics.index_errors.labels("repair").inc()
             log.warning("the index does not answer; until it does, requests may miss", error=str(error))
-            self._background.start("repair", self._repair_index_later())
-        return Repair((await self._ledger.totals()).entries, len(known - present), swept)
+
+    async def purge_retired(self, before: float) -> None:
+        """Drops entries that were retired at or before `before` (seconds since the epoch), and their collections."""
+        purged = await self._keeper.purge_retired(before)
+        if not purged:
+            return
+        log.info("retired entries are purged", entries=purged)
+        try:
+            await self._forget_models()
+        except IndexUnavailable as error:  # an outage: the repair after it does this too
+            log.warning("collections of retired models were not dropped yet", error=str(error))
+
+    async def resize(self, budget: Budget) -> None:
+        """Keeps to another budget from now on; what no longer fits is evicted."""
+        self.budget = budget
+        await self._keeper.resize(budget)
+
+    def set_levels(self, levels: Levels) -> None:
+        """Look-ups that begin from now on go by these."""
+        self.levels = levels
+        self._finder = replace(self._finder, levels=levels)
 
     async def close(self) -> None:
         """Writes what is queued, then closes index and ledger."""
@@ -172,17 +204,12 @@ class Cache:
     async def _repair_index(self) -> None:
         there = await self._index.entry_ids()  # may wait for the index, so the keeper goes on meanwhile
         async with self._keeper.write_lock:
-            wanted = {row.entry_id: row for row in await self._ledger.keys(self.kind, self._identity.model_id)}
+            wanted = {row.entry_id: row for row in await self._ledger.keys(self.kind)}
             await self._index.delete(there - set(wanted))
             missing = [row for entry_id, row in wanted.items() if entry_id not in there]
             await self._index.insert([IndexRow(row.entry_id, row.space, row.key) for row in missing])
+        await self._forget_models()
 
-    async def _repair_index_later(self) -> None:
-        while True:
-            await asyncio.sleep(REPAIR_RETRY_SECONDS)
-            try:
-                await self._repair_index()
-                log.info("the index answers again")
-                return
-            except IndexUnavailable:
-                self._metrics.index_errors.labels("repair").inc()
+    async def _forget_models(self) -> None:
+        """Retired entries may come back, so their models' rows stay until the last of them is purged."""
+        await self._index.forget_models({model.rpartition("@")[2] for model in await self._ledger.models()})

@@ -40,6 +40,11 @@ class CacheIdentity:
         """Name and fingerprint: what an entry says it was made by."""
         return f"{self.model_name}@{self.model}"
 
+    def family(self, kind: StateKind) -> str:
+        """Digest of what all spaces of one process have in common: no state of another family fits a request here."""
+        scheduler = self.scheduler() if kind is StateKind.TRAJECTORY else ""
+        return sha256_of_json([self.model, self.embedder, self.dtype, self.shared, kind, scheduler])
+
     def space(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> str:
         """Digest of all that must match for a state of `kind` to be usable."""
         grid = TrajectoryGrid(self.scheduler(), request.steps) if kind is StateKind.TRAJECTORY else None

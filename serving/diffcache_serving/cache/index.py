@@ -31,6 +31,10 @@ class IndexUnavailable(Exception):
 class Index(Protocol):
     """All methods raise IndexUnavailable when the index is down."""
 
+    @property
+    def outages(self) -> int:
+        """Operations that failed so far. Whoever sees it rise can no longer be sure of the index's rows."""
+
     async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
         """Up to `limit` rows of the space, most similar first."""
 
@@ -40,7 +44,13 @@ class Index(Protocol):
     async def delete(self, entry_ids: Iterable[str]) -> None: ...
 
     async def entry_ids(self) -> set[str]:
-        """Every row's entry; for the repair at start."""
+        """Every row's entry; for the repair."""
+
+    async def ping(self) -> None:
+        """Something cheap that fails when the others would."""
+
+    async def forget_models(self, kept: set[str]) -> None:
+        """Drops this cache's rows of every model but its own and `kept`, which are fingerprints."""
 
     async def close(self) -> None:
         """Writes down what is only in memory, if the index remembers at all."""
@@ -48,6 +58,8 @@ class Index(Protocol):
 
 class MemoryIndex:
     """Exact search by one matrix product a space. Forgets at exit; also the oracle of the tests."""
+
+    outages = 0
 
     def __init__(self) -> None:
         self._spaces: dict[str, dict[str, np.ndarray]] = {}
@@ -102,6 +114,12 @@ class MemoryIndex:
 
     async def entry_ids(self) -> set[str]:
         return set(self._space_of)
+
+    async def ping(self) -> None:
+        return None
+
+    async def forget_models(self, kept: set[str]) -> None:
+        return None
 
     async def close(self) -> None:
         return None
@@ -159,6 +177,16 @@ class LayeredIndex:
         async with self._write_lock:
             self._backed = await self._backing.entry_ids()
         return (self._backed - self._deleted) | await self._fresh.entry_ids()
+
+    @property
+    def outages(self) -> int:
+        return self._backing.outages
+
+    async def ping(self) -> None:
+        await self._backing.ping()
+
+    async def forget_models(self, kept: set[str]) -> None:
+        await self._backing.forget_models(kept)
 
     async def flush(self) -> None:
         """Moves everything to the backing index. Raises IndexUnavailable."""

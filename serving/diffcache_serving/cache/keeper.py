@@ -29,6 +29,9 @@ PURGED_KEPT = 10_000
 """Ids of purged entries that are remembered, so that what runs still draw from them is not kept. As many as an embedded
 index holds; a run that ends after that many purges would be kept."""
 
+RETIRED_PIECE = 500
+"""Entries dropped at once: about 50 ms of the ledger's thread, for which a look-up may have to wait."""
+
 log = structlog.get_logger("diffcache.cache")
 
 
@@ -85,6 +88,25 @@ class Keeper:
         self._purges.add(task)
         task.add_done_callback(self._purges.discard)
         return await asyncio.shield(task)
+
+    async def purge_retired(self, before: float) -> int:
+        """Drops what was retired at or before `before` (seconds since the epoch), a piece at a time so that others get
+        their turn. Returns how many entries that were."""
+        count = 0
+        while True:
+            async with self.write_lock:
+                dropped = await self._ledger.drop_retired(before, RETIRED_PIECE)
+                if not dropped.states:
+                    return count
+                count += len(dropped.entries)
+                await self.let_go(dropped, "space")
+
+    async def resize(self, budget: Budget) -> None:
+        """Keeps to another budget from now on; what no longer fits is evicted."""
+        async with self.write_lock:
+            self._budget = budget
+            self._metrics.capacity_bytes.set(budget.bytes)
+            await self.let_go(await self._ledger.reserve(0, 0, budget), "capacity")
 
     def was_purged(self, entry_id: str) -> bool:
         """Whether a purge has dropped this entry, while a run that resumed from it was still going on."""

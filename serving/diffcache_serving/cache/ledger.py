@@ -20,6 +20,7 @@ import numpy as np
 from diffcache_core.policies import HitStatistics, Policy, StateUse, prior_benefit, touch, trajectory_weights
 from diffcache_core.space import FORMAT_VERSION
 from diffcache_core.states import Entry, StateKind, StateRecord
+from diffcache_serving.errors import LedgerError as LedgerError
 
 T = TypeVar("T")
 
@@ -41,14 +42,17 @@ CREATE INDEX states_by_entry ON states (entry_id);
 CREATE TABLE grants (k INTEGER PRIMARY KEY, hits INTEGER NOT NULL) STRICT;
 INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
 """
+# What came after the first release: added in place, because an older diffcache can still read it.
+_FAMILY_COLUMN = "ALTER TABLE entries ADD COLUMN family TEXT NOT NULL DEFAULT ''"
+_ADDITIONS = """
+CREATE INDEX IF NOT EXISTS entries_by_family ON entries (family);
+CREATE TABLE IF NOT EXISTS retired (family TEXT PRIMARY KEY, since REAL NOT NULL) STRICT;
+"""
+_RETIRED_SCORE = -1.0  # below any policy's score: what nobody can use goes first when room is needed
 _ENTRY = (
     "id, space, exact, prompt_digest, prompt, tenant, model, seed, steps, skipped, similarity, depth, parent, created"
 )
 _STATE = "id, entry_id, kind, k, bytes, checksum, uses, score"
-
-
-class LedgerError(Exception):
-    """The ledger cannot be opened, or was written by a newer diffcache; it is left as it is. The message says more."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._db: sqlite3.Connection
         self._id = ""
+        self._family = ""  # of what is inserted
         self._total = Totals()  # kept up to date: counting all rows for each insertion would cost O(n)
 
     @classmethod
@@ -183,6 +188,29 @@ class Ledger:
         """Forgets states whose bytes are gone or damaged."""
         return await self._run(self._drop_states, list(state_ids))
 
+    async def adopt(self, family: str, model: str, now: float) -> int:
+        """From now on entries are of `family`; those of others are retired since `now`, unless they already were.
+
+        `now` is in seconds since the epoch. Returns how many entries are retired.
+        """
+        return await self._run(self._adopt, family, model, now)
+
+    async def drop_retired(self, before: float, limit: int) -> Dropped:
+        """Forgets up to `limit` entries that were retired at or before `before` (seconds since the epoch)."""
+
+        def work() -> Dropped:
+            due = "SELECT family FROM retired WHERE since <= ?"
+            rows = self._db.execute(f"SELECT id FROM entries WHERE family IN ({due}) LIMIT ?", [before, limit])
+            ids = [row[0] for row in rows]
+            states = self._states(f"entry_id IN ({','.join('?' * len(ids))})", ids)
+            return self._drop_states([s.id for s in states])
+
+        return await self._run(work)
+
+    async def models(self) -> set[str]:
+        """NAME@FINGERPRINT of every model that an entry was made by."""
+        return await self._run(lambda: {row[0] for row in self._db.execute("SELECT DISTINCT model FROM entries")})
+
     async def drop_entries(self, target: Target) -> Dropped:
         """Forgets every entry that `target` matches."""
 
@@ -211,13 +239,13 @@ class Ledger:
     async def state_ids(self) -> set[str]:
         return await self._run(lambda: {row[0] for row in self._db.execute("SELECT id FROM states")})
 
-    async def keys(self, kind: StateKind, model: str) -> list[KeyRow]:
-        """Every entry of `model` (NAME@FINGERPRINT) that has a state of `kind`: what its index should hold."""
+    async def keys(self, kind: StateKind) -> list[KeyRow]:
+        """Every entry of the adopted family that has a state of `kind`: what its index should hold."""
         query = """SELECT id, space, key FROM entries
-                   WHERE model = ? AND id IN (SELECT entry_id FROM states WHERE kind = ?)"""
+                   WHERE family = ? AND id IN (SELECT entry_id FROM states WHERE kind = ?)"""
 
         def work() -> list[KeyRow]:
-            rows = self._db.execute(query, [model, kind])
+            rows = self._db.execute(query, [self._family, kind])
             return [KeyRow(i, space, np.frombuffer(key, np.float32)) for i, space, key in rows]
 
         return await self._run(work)
@@ -276,6 +304,7 @@ class Ledger:
         db.execute("PRAGMA synchronous = NORMAL")  # survives kill -9; a power cut may cost the last entries, never tear
         if not has_tables:
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT_VERSION}; COMMIT;")
+        _add_what_is_missing(db)
         self._db = db
         self._id = str(self._meta("id", ""))
         entries = db.execute("SELECT count(*) FROM entries").fetchone()[0]
@@ -320,6 +349,26 @@ class Ledger:
         self._set_meta("credits", float(self._meta("credits", 0.0)) + credit)
         self._db.execute("INSERT INTO grants VALUES (?, 1) ON CONFLICT DO UPDATE SET hits = hits + 1", [k])
 
+    def _adopt(self, family: str, model: str, now: float) -> int:
+        self._family = family
+        # Entries from before families were recorded: those of the same model are taken for ours. If they are not, no
+        # request's space fits them, and they go when room is needed.
+        self._db.execute("UPDATE entries SET family = ? WHERE family = '' AND model = ?", [family, model])
+        self._db.execute("DELETE FROM retired WHERE family = ? OR family NOT IN (SELECT family FROM entries)", [family])
+        others = "SELECT id FROM entries WHERE family != ?"
+        self._db.execute(
+            "INSERT OR IGNORE INTO retired SELECT DISTINCT family, ? FROM entries WHERE family != ?", [now, family]
+        )
+        self._db.execute(f"UPDATE states SET score = ? WHERE entry_id IN ({others})", [_RETIRED_SCORE, family])
+        mine = "SELECT id FROM entries WHERE family = ?"
+        back = self._states(f"score = ? AND entry_id IN ({mine})", [_RETIRED_SCORE, family])
+        for state in back:
+            use = self._use(state.id)
+            assert use is not None
+            self._db.execute("UPDATE states SET score = ? WHERE id = ?", [self._policy.score(use), state.id])
+        retired: int = self._db.execute("SELECT count(*) FROM entries WHERE family != ?", [family]).fetchone()[0]
+        return retired
+
     def _reserve(self, bytes_needed: int, entries_needed: int, budget: Budget) -> Dropped:
         states: list[StateRecord] = []
         entries: list[str] = []
@@ -335,7 +384,7 @@ class Ledger:
         older = self._states("entry_id IN (SELECT id FROM entries WHERE exact = ? OR id = ?)", [entry.exact, entry.id])
         replaced = self._drop_states([s.id for s in older])
         self._db.execute(
-            f"INSERT INTO entries ({_ENTRY}, key) VALUES ({','.join('?' * 15)})",
+            f"INSERT INTO entries ({_ENTRY}, key, family) VALUES ({','.join('?' * 16)})",
             [
                 entry.id,
                 entry.space,
@@ -352,6 +401,7 @@ class Ledger:
                 entry.parent,
                 entry.created,
                 key.astype(np.float32).tobytes(),
+                self._family,
             ],
         )
         clock, age = self._tick(), float(self._meta("age", 0.0))
@@ -397,3 +447,9 @@ class Ledger:
             self._db.execute("DELETE FROM entries WHERE id = ?", [entry_id])
         self._total = self._total.plus(-len(empty), -len(states), -sum(s.bytes for s in states))
         return Dropped(tuple(states), tuple(empty))
+
+
+def _add_what_is_missing(db: sqlite3.Connection) -> None:
+    if "family" not in {row[1] for row in db.execute("PRAGMA table_info(entries)")}:
+        db.execute(_FAMILY_COLUMN)
+    db.executescript(f"BEGIN; {_ADDITIONS} COMMIT;")

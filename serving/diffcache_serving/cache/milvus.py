@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +20,8 @@ from diffcache_serving.cache.index import IndexRow, IndexUnavailable, Neighbour
 CALL_SECONDS = 10.0
 """Of one write; look-ups have their own, much shorter deadline around the search."""
 
+MODEL_DIGITS = 12  # of a model's fingerprint, in the name of its collection
+
 PAGE_ROWS = 1000  # of a listing; Milvus caps a query's answer at 16,384 rows
 
 CHANNEL_OPTIONS = {"grpc.keepalive_time_ms": 300_000, "grpc.keepalive_permit_without_calls": False}
@@ -27,15 +31,57 @@ CHANNEL_OPTIONS = {"grpc.keepalive_time_ms": 300_000, "grpc.keepalive_permit_wit
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Access:
+    """How to get in. The files are read anew for each connection, so that a rotated secret works."""
+
+    token_file: Path | None = None  # user:password or an API key
+    ca_file: Path | None = None  # PEM; for https:// only
+
+    def options(self) -> dict[str, Any]:
+        """MilvusClient's. Raises OSError."""
+        options: dict[str, Any] = {}
+        if self.token_file is not None:
+            options["token"] = self.token_file.read_text(encoding="utf-8").strip()
+        if self.ca_file is not None:  # its `ca_pem_path` counts only beside a client's certificate
+            options["server_pem_path"] = str(self.ca_file)
+        return options
+
+
+def collection_prefix(cache: str, ledger: str) -> str:
+    """How the names of a cache's collections begin. The ledger's id tells caches of one name apart."""
+    return f"diffcache_{cache.replace('-', '_')}_{ledger[:12]}_"
+
+
+def collection_name(prefix: str, model: str, dim: int) -> str:
+    """The name holds what the rows depend on, so nobody else's rows or dimensions get in. `model` is a fingerprint."""
+    return f"{prefix}{model[:MODEL_DIGITS]}_{dim}"
+
+
 class MilvusIndex:
     """One collection: entry id, space digest, key. All calls run in threads, for pymilvus blocks.
 
     The client is made anew after a failure: pymilvus does not recover from a server that was restarted.
     """
 
-    def __init__(self, uri: Callable[[], str], collection: str, dim: int, call_seconds: float = CALL_SECONDS) -> None:
-        """`uri()` is asked, in a thread, for each new connection: a Milvus Lite that died comes back elsewhere."""
+    def __init__(
+        self,
+        uri: Callable[[], str],
+        collection: str,
+        dim: int,
+        call_seconds: float = CALL_SECONDS,
+        access: Access = Access(),
+        siblings: str = "",
+        on_outcome: Callable[[bool], None] = lambda succeeded: None,
+    ) -> None:
+        """`uri()` is asked, in a thread, for each new connection: a Milvus Lite that died comes back elsewhere.
+
+        `siblings`: how the names of this cache's collections begin, before the model's fingerprint; empty: there are
+        none. `on_outcome(succeeded)` is told of every operation, in a thread.
+        """
         self._uri, self._collection, self._dim, self._seconds = uri, collection, dim, call_seconds
+        self._access, self._siblings, self._on_outcome = access, siblings, on_outcome
+        self.outages = 0
         self._client: MilvusClient | None = None
         self._connecting = threading.Lock()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="milvus")  # a write must not hold up a search
@@ -97,6 +143,25 @@ class MilvusIndex:
 
         return await self._call(call)
 
+    async def ping(self) -> None:
+        def call(client: MilvusClient) -> None:
+            if not client.has_collection(self._collection, timeout=self._seconds):
+                raise LookupError(f"the collection {self._collection} is gone")  # a new connection makes it again
+
+        await self._call(call)
+
+    async def forget_models(self, kept: set[str]) -> None:
+        beginnings = tuple(self._siblings + model[:MODEL_DIGITS] for model in kept)
+
+        def call(client: MilvusClient) -> None:
+            for name in client.list_collections(timeout=self._seconds):
+                is_sibling = name.startswith(self._siblings) and name != self._collection
+                if is_sibling and not name.startswith(beginnings):
+                    client.drop_collection(name, timeout=self._seconds)
+
+        if self._siblings:
+            await self._call(call)
+
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
         if self._client is not None:
@@ -110,17 +175,27 @@ class MilvusIndex:
                     if self._client is None:
                         self._client = self._connect()
                     client = self._client
-                return call(client)
+                answer = call(client)
             except Exception as error:  # pymilvus raises grpc, ValueError and its own for one and the same outage
+                self.outages += 1
+                self._on_outcome(False)
                 with self._connecting:
                     if self._client is client:  # not one that the other thread has made meanwhile
                         self._client = None
                 raise IndexUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
+            self._on_outcome(True)
+            return answer
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _connect(self) -> MilvusClient:
-        client = MilvusClient(self._uri(), timeout=self._seconds, grpc_options=CHANNEL_OPTIONS, dedicated=True)
+        client = MilvusClient(
+            self._uri(),
+            timeout=self._seconds,
+            grpc_options=CHANNEL_OPTIONS,
+            dedicated=True,
+            **self._access.options(),
+        )
         if not client.has_collection(self._collection, timeout=self._seconds):
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("entry_id", DataType.VARCHAR, is_primary=True, max_length=64)

@@ -26,10 +26,7 @@ from diffcache_serving.cache.found import CapturedState, Found
 from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
 from diffcache_serving.engine.batch import next_batch
 from diffcache_serving.engine.run import DeviceRun
-
-
-class DeviceOutOfMemory(RuntimeError):
-    """The device cannot hold this request beside the others; smaller or later it may succeed."""
+from diffcache_serving.errors import DeviceOutOfMemory as DeviceOutOfMemory
 
 
 class EngineStopped(RuntimeError):
@@ -126,7 +123,7 @@ class Engine:
         """`on_call(seconds, batch size)` is told of every denoiser call, on the device thread."""
         self.model = model
         self.loop = asyncio.get_running_loop()
-        self._max_batch, self._on_call = max_batch, on_call
+        self.max_batch, self._on_call = max_batch, on_call  # may change between two steps
         self._inbox: queue.SimpleQueue[_Encode | Run | None] = queue.SimpleQueue()
         self._encodes: deque[_Encode] = deque()
         self._runs: list[Run] = []
@@ -220,7 +217,7 @@ class Engine:
 
     def _step(self, running: list[Run]) -> None:
         runs_of = {run.device: run for run in running if run.device}
-        batch = next_batch(list(runs_of), self._max_batch)
+        batch = next_batch(list(runs_of), self.max_batch)
         runs = [runs_of[device] for device in batch]
         self._calls += 1
         started = time.perf_counter()

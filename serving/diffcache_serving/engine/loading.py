@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,17 @@ from safetensors.torch import load_file
 from diffcache_core.resume import Level, Levels
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
+from diffcache_serving.defaults import ModelDefaults, choose_defaults
 from diffcache_serving.engine.adapter import StableDiffusion
+from diffcache_serving.engine.sources import BUNDLED as BUNDLED
+from diffcache_serving.engine.sources import DIFFCACHE_FOLDER as DIFFCACHE_FOLDER
+from diffcache_serving.engine.sources import check_pipeline, model_name
+from diffcache_serving.engine.sources import model_folder as model_folder
+from diffcache_serving.errors import CudaUnavailable, DeviceOutOfMemory
+from diffcache_serving.errors import ModelError as ModelError
 
-SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
 PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
-BUNDLED = Path(__file__).parents[1] / "models"
-DIFFCACHE_FOLDER = "diffcache"
-"""Inside a model folder: `projection.safetensors` (what turns the pooled output into a key) and `levels.json`."""
-
-DEFAULT_STEPS, DEFAULT_GUIDANCE = 50, 7.5  # diffusers' own for Stable Diffusion
 _DTYPES = {DType.FLOAT16: torch.float16, DType.BFLOAT16: torch.bfloat16, DType.FLOAT32: torch.float32}
-
-
-class ModelError(Exception):
-    """The model cannot be served. The message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,39 +38,27 @@ class LoadedModel:
     embedder: str  # of what makes the keys
     levels: Levels
     levels_source: str  # "model" or "none"
-    default_steps: int
-    default_guidance: float
-    default_size: tuple[int, int]  # width, height; pixels
+    own_size: tuple[int, int]  # width, height that it was made for; pixels
+    defaults: ModelDefaults
+
+    @property
+    def default_guidance(self) -> float:
+        return self.defaults.guidance
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.defaults.width, self.defaults.height
 
 
-def model_folder(source: str) -> Path:
-    """Where the files of `bundled://NAME` or `file://PATH` lie. Raises ModelError if there are none."""
-    scheme, _, rest = source.partition("://")
-    folder = BUNDLED / rest if scheme == "bundled" else Path(rest).expanduser()
-    if not (folder / "model_index.json").is_file():
-        known = sorted(f"bundled://{p.parent.name}" for p in BUNDLED.glob("*/model_index.json"))
-        raise ModelError(
-            f"model {source}: {folder} holds no model_index.json; give a folder as diffusers saves it, "
-            f"or one of {', '.join(known)}"
-        )
-    return folder
+def load_model(config: ModelConfig, data_dir: Path | None = None) -> LoadedModel:
+    """Loads the pipeline onto CUDA where there is one, else onto the CPU.
 
-
-def load_model(config: ModelConfig) -> LoadedModel:
-    """Loads the pipeline onto CUDA where there is one, else onto the CPU. Raises ModelError."""
-    folder = model_folder(config.source)
+    `data_dir` holds models from a hub. Raises ModelError, or DeviceOutOfMemory if the device is too small for it.
+    """
+    folder = model_folder(config.source, config.revision, data_dir)
     device, dtype = choose_device(config.dtype)
-    try:
-        class_name = json.loads((folder / "model_index.json").read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ModelError(
-            f"model {config.source}: {folder / 'model_index.json'} is damaged ({error}): copy the model again"
-        ) from None
-    if class_name not in SUPPORTED_PIPELINES:
-        raise ModelError(
-            f"model {config.source} is a {class_name}; diffcache serves: {', '.join(SUPPORTED_PIPELINES)} "
-            "(Stable Diffusion 1.x and 2.x)"
-        )
+    check_pipeline(config.source, folder)
     pipe = _load_pipeline(config.source, folder, dtype)
     if pipe.unet.config.time_cond_proj_dim is not None:
         raise ModelError(
@@ -82,31 +68,41 @@ def load_model(config: ModelConfig) -> LoadedModel:
     try:
         pipe.to(device)
     except torch.OutOfMemoryError:
-        raise ModelError(f"model {config.source} does not fit into the memory of {device}: free some") from None
+        raise DeviceOutOfMemory(f"model {config.source} does not fit into the memory of {device}: free some") from None
     projection, projection_digest = _load_projection(config.source, folder, pipe)
     levels, levels_source = _load_levels(config.source, folder)
     sample = pipe.unet.config.sample_size
     height, width = (sample, sample) if isinstance(sample, int) else sample
     size = (width * pipe.vae_scale_factor, height * pipe.vae_scale_factor)
     weights = fingerprint(folder)
-    model = LoadedModel(
-        name=config.source.partition("://")[2].rstrip("/").rpartition("/")[2],
+    diffusion = StableDiffusion(pipe, projection, config.scheduler)
+    return LoadedModel(
+        name=model_name(config.source),
         folder=folder,
-        diffusion=StableDiffusion(pipe, projection, config.scheduler),
+        diffusion=diffusion,
         fingerprint=weights,
         embedder=f"{weights}:{projection_digest}",
         levels=levels,
         levels_source=levels_source,
-        default_steps=config.steps or DEFAULT_STEPS,
-        default_guidance=DEFAULT_GUIDANCE if config.guidance is None else config.guidance,
-        default_size=(config.width or size[0], config.height or size[1]),
+        own_size=size,
+        defaults=choose_defaults(config, size, diffusion.size_multiple),
     )
-    for field, pixels in (("width", model.default_size[0]), ("height", model.default_size[1])):
-        if pixels % model.diffusion.size_multiple:
-            raise ModelError(
-                f"spec.model.{field}: must be a multiple of {model.diffusion.size_multiple} for this model, is {pixels}"
-            )
-    return model
+
+
+def check_cuda() -> None:
+    """Raises CudaUnavailable, with what torch has to say about it."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return
+    if torch.version.cuda is None:
+        why, remedy = "this image's PyTorch is a build for CPUs", "use an image with CUDA in spec.serving.image"
+    else:
+        why = str(told[0].message).splitlines()[0] if told else "no GPU is visible to this container"
+        remedy = "check the node's driver and device plug-in and spec.serving.pod.runtimeClassName"
+    raise CudaUnavailable(
+        f"a GPU is asked for and CUDA is not available ({why}): {remedy}, or set spec.serving.gpu.count to 0"
+    )
 
 
 def choose_device(dtype: DType) -> tuple[torch.device, torch.dtype]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import struct
 import uuid
-from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,6 +20,7 @@ from diffcache_core.generation import (
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.states import Entry
 from diffcache_serving.cache.ledger import Target
+from diffcache_serving.defaults import ModelDefaults
 from diffcache_serving.generate import Generation
 
 _MODES = {
@@ -47,17 +47,6 @@ _PB_FORMATS = {
     ImageFormat.WEBP: pb.IMAGE_FORMAT_WEBP,
     ImageFormat.JPEG: pb.IMAGE_FORMAT_JPEG,
 }
-
-
-@dataclass(frozen=True)
-class ModelDefaults:
-    """What a request gets where it says nothing."""
-
-    steps: int
-    guidance: float
-    width: int  # pixels
-    height: int
-    size_multiple: int  # pixels
 
 
 def parse_request(message: pb.GenerateRequest, tenant: str, defaults: ModelDefaults) -> GenerationRequest:

@@ -23,7 +23,7 @@ from diffcache_serving.cache.ledger import Target
 from diffcache_serving.engine.engine import Run
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.generate import Generation, Generator
-from diffcache_serving.rpc.convert import ModelDefaults, entry_to_pb, generation_to_pb, parse_request, purge_target
+from diffcache_serving.rpc.convert import entry_to_pb, generation_to_pb, parse_request, purge_target
 from diffcache_serving.rpc.errors import Draining, cancel_safely
 
 LIST_LIMIT, LIST_MAX = 100, 1000
@@ -34,12 +34,7 @@ log = structlog.get_logger("diffcache.request")
 class ImageGeneration(pb_grpc.ImageGenerationServicer):
     def __init__(self, generator: Generator, model: LoadedModel) -> None:
         self._generator, self._model = generator, model
-        self._defaults = ModelDefaults(
-            model.default_steps,
-            model.default_guidance,
-            *model.default_size,
-            size_multiple=model.diffusion.size_multiple,
-        )
+        self.defaults = model.defaults  # replaced when the config changes
         self.draining = False
 
     async def Generate(self, message: pb.GenerateRequest, context: Any) -> pb.GenerateResponse:
@@ -75,7 +70,7 @@ class ImageGeneration(pb_grpc.ImageGenerationServicer):
         tenants = [str(value) for key, value in context.invocation_metadata() or () if key == TENANT_METADATA]
         if len(tenants) > 1:  # a caller's beside the proxy's: neither may win
             raise InvalidRequest([Violation(TENANT_METADATA, f"must be given once, is given {len(tenants)} times")])
-        request = parse_request(message, tenants[0] if tenants else DEFAULT_TENANT, self._defaults)
+        request = parse_request(message, tenants[0] if tenants else DEFAULT_TENANT, self.defaults)
         # Each RPC has a task, and so a context, of its own: the id stays bound for whoever logs the RPC's failure.
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         return request
@@ -105,7 +100,7 @@ def _progress(step: int, steps: int, skipped: int) -> pb.GenerateStreamResponse:
 
 class CacheAdmin(pb_grpc.CacheAdminServicer):
     def __init__(self, generator: Generator, model: LoadedModel, levels_source: str) -> None:
-        self._generator, self._model, self._levels_source = generator, model, levels_source
+        self._generator, self._model, self.levels_source = generator, model, levels_source
 
     async def GetStats(self, message: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         metrics, cache = self._generator.metrics, self._generator.cache
@@ -128,7 +123,7 @@ class CacheAdmin(pb_grpc.CacheAdminServicer):
             pending_steps=self._generator.queue.pending_steps,
             model=self._model.name,
             device=str(self._model.diffusion.device),
-            levels_source=self._levels_source,
+            levels_source=self.levels_source,
             levels=[pb.Level(skip_percent=v.skip_percent, similarity=v.similarity) for v in cache.levels.table],
         )
 

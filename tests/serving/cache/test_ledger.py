@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,7 @@ async def test_an_entry_comes_back_as_it_was(ledger: Ledger, tmp_path: Path) -> 
         assert exact is not None
         assert exact.id == "a"
         assert await opened.find_exact("exact-b") is None
-        (row,) = await opened.keys(StateKind.TRAJECTORY, "emoji@f00d")
+        (row,) = await opened.keys(StateKind.TRAJECTORY)
         assert (row.entry_id, row.space, row.key.tolist()) == ("a", "space", KEY.tolist())
         assert await opened.totals() == Totals(1, 3, 3 * 4096)
         if opened is not ledger:
@@ -87,7 +88,7 @@ async def test_the_same_request_again_replaces_the_older_entry(ledger: Ledger) -
 async def test_an_entry_lives_as_long_as_one_of_its_states(ledger: Ledger) -> None:
     await ledger.insert(trajectory("a", (2,)), KEY)
     assert (await ledger.drop_states(["a-2"])).entries == ()
-    assert await ledger.keys(StateKind.TRAJECTORY, "emoji@f00d") == []
+    assert await ledger.keys(StateKind.TRAJECTORY) == []
     assert (await ledger.drop_states(["a-2", "a-0"])).entries == ("a",)
     assert await ledger.totals() == Totals()
 
@@ -174,10 +175,80 @@ async def test_a_ledger_in_use_is_not_taken_for_damaged(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_another_models_keys_stay_out_of_the_index(ledger: Ledger) -> None:
+# ---- families --------------------------------------------------------------------------------------------------------
+
+
+async def test_another_familys_keys_stay_out_of_the_index(ledger: Ledger) -> None:
+    await ledger.adopt("one", "emoji@f00d", now=0.0)
     await ledger.insert(entry("a"), KEY)
-    await ledger.insert(entry("b", model="other@beef"), KEY)
-    assert [row.entry_id for row in await ledger.keys(StateKind.CLEAN, "other@beef")] == ["b"]
+    await ledger.adopt("two", "emoji@f00d", now=0.0)
+    await ledger.insert(entry("b"), KEY)
+    assert [row.entry_id for row in await ledger.keys(StateKind.CLEAN)] == ["b"]
+
+
+async def test_what_was_retired_is_dropped_by_the_time_of_the_first_start_that_did_not_fit(ledger: Ledger) -> None:
+    await ledger.adopt("one", "emoji@f00d", now=0.0)
+    await ledger.insert(entry("a"), KEY)
+    assert await ledger.adopt("two", "emoji@f00d", now=10.0) == 1
+    await ledger.insert(entry("b"), KEY)
+    assert await ledger.adopt("three", "emoji@f00d", now=20.0) == 2
+    await ledger.insert(entry("c"), KEY)
+    assert (await ledger.drop_retired(before=9.0, limit=99)).entries == ()
+    assert (await ledger.drop_retired(before=10.0, limit=99)).entries == ("a",)
+    assert (await ledger.drop_retired(before=20.0, limit=99)).entries == ("b",)
+    assert (await ledger.drop_retired(before=1e9, limit=99)).entries == ()
+
+
+async def test_retired_entries_are_dropped_a_piece_at_a_time(ledger: Ledger) -> None:
+    await ledger.adopt("one", "emoji@f00d", now=0.0)
+    for name in "abc":
+        await ledger.insert(entry(name), KEY)
+    await ledger.adopt("two", "emoji@f00d", now=0.0)
+    assert [len((await ledger.drop_retired(before=0.0, limit=2)).entries) for _ in range(3)] == [2, 1, 0]
+
+
+async def test_who_comes_back_is_as_before_and_its_time_begins_anew(ledger: Ledger) -> None:
+    await ledger.adopt("one", "emoji@f00d", now=0.0)
+    await ledger.insert(entry("a"), KEY)
+    (before,) = (await ledger.entries(["a"]))["a"].states
+    await ledger.adopt("two", "emoji@f00d", now=10.0)
+    assert (await ledger.entries(["a"]))["a"].states[0].score < 0
+    assert await ledger.adopt("one", "emoji@f00d", now=20.0) == 0
+    assert (await ledger.entries(["a"]))["a"].states == (before,)
+    await ledger.adopt("two", "emoji@f00d", now=30.0)
+    assert (await ledger.drop_retired(before=29.0, limit=99)).entries == ()
+
+
+async def test_the_retired_are_evicted_first(ledger: Ledger) -> None:
+    await ledger.adopt("one", "emoji@f00d", now=0.0)
+    await ledger.insert(entry("a"), KEY)
+    for _ in range(9):
+        await ledger.record_hit((await ledger.entries(["a"]))["a"].states[0].id, 4, 4.0)
+    await ledger.adopt("two", "emoji@f00d", now=0.0)
+    await ledger.insert(entry("b"), KEY)
+    assert (await ledger.reserve(0, 1, Budget(2**20, 2))).entries == ("a",)
+
+
+async def test_a_ledger_from_before_families_is_upgraded_where_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    first = await Ledger.open(path, LCBFU())
+    await first.insert(entry("a"), KEY)
+    await first.insert(entry("b", model="other@beef"), KEY)
+    await first.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in (
+            "DROP INDEX entries_by_family",
+            "DROP TABLE retired",
+            "ALTER TABLE entries DROP COLUMN family",
+        ):
+            db.execute(statement)
+    told: list[str] = []
+    ledger = await Ledger.open(path, LCBFU(), told.append)
+    assert told == []
+    assert await ledger.adopt("mine", "emoji@f00d", now=5.0) == 1
+    assert [row.entry_id for row in await ledger.keys(StateKind.CLEAN)] == ["a"]
+    assert (await ledger.drop_retired(before=5.0, limit=9)).entries == ("b",)
+    await ledger.close()
 
 
 async def test_a_failed_write_leaves_nothing(ledger: Ledger) -> None:

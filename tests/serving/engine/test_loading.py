@@ -15,6 +15,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
+from diffcache_serving.defaults import ModelDefaults
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import BUNDLED, LoadedModel, ModelError, fingerprint, load_model
 
@@ -36,7 +37,7 @@ def copy(stable_diffusion: Path, tmp_path: Path) -> Path:
 async def test_any_stable_diffusion_is_served_bit_for_bit(stable_diffusion: Path, engines: Engines, draw: Draw) -> None:
     model = load_model(config(f"file://{stable_diffusion}", scheduler="DDIM"))
     assert (model.name, model.levels_source, model.levels.table) == ("tiny-sd", "none", ())
-    assert (model.default_size, model.default_steps, model.default_guidance) == ((16, 16), 50, 7.5)
+    assert model.defaults == ModelDefaults(steps=50, guidance=7.5, width=16, height=16, size_multiple=8)
     drawn = await draw(engines(model), steps=3, width=16, height=16)
     pipe = model.diffusion.pipe
     pipe.scheduler = model.diffusion.schedule(3, 0)._scheduler

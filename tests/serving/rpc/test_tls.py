@@ -11,7 +11,8 @@ import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from diffcache import Client, GenerationError
-from diffcache_serving.server import StartError, bind
+from diffcache_serving.errors import ConfigError
+from diffcache_serving.server import bind
 
 
 @pytest.fixture
@@ -68,5 +69,5 @@ async def test_files_that_cannot_be_used_are_named(damage: str, files: tuple[str
         certificate = str(tmp_path / "nowhere.pem")
     else:
         Path(certificate).write_text("hello")
-    with pytest.raises(StartError, match="TLS"):
+    with pytest.raises(ConfigError, match="TLS"):
         await serve("localhost:0", certificate, key)

@@ -1,0 +1,39 @@
+"""The file that holds a ServingConfig, and the revision that says which bytes were read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from diffcache_core.manifest import explain_validation
+from diffcache_core.serving_config import ServingConfig
+from diffcache_serving.errors import ConfigError
+
+REVISION_DIGITS = 12  # hexadecimal: enough to tell the revisions of one file apart, short enough for a label
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    path: Path
+    revision: str
+    config: ServingConfig
+
+
+def read_config_file(path: Path) -> ConfigFile:
+    """Raises ConfigError, naming the file, and the field if it is one."""
+    try:
+        data = path.read_bytes()
+        config = ServingConfig.model_validate_json(data)
+    except ValidationError as error:
+        remedy = "let `diffcache up` or the operator write it"
+        raise ConfigError(f"{path} is not a valid ServingConfig, {remedy}:\n{explain_validation(error)}") from None
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}: choose another one") from None
+    return ConfigFile(path, revision_of(data), config)
+
+
+def revision_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:REVISION_DIGITS]

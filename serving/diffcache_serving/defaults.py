@@ -1,0 +1,36 @@
+"""What a request gets where it says nothing. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffcache_core.serving_config import ModelConfig
+from diffcache_serving.errors import ModelError
+
+DEFAULT_STEPS, DEFAULT_GUIDANCE = 50, 7.5  # diffusers' own for Stable Diffusion
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    steps: int
+    guidance: float
+    width: int  # pixels
+    height: int
+    size_multiple: int  # pixels
+
+
+def choose_defaults(config: ModelConfig, own_size: tuple[int, int], size_multiple: int) -> ModelDefaults:
+    """The config's values, else the model's. `own_size` is width and height. Raises ModelError for a size that the
+    model cannot make."""
+    own_width, own_height = own_size
+    defaults = ModelDefaults(
+        steps=config.steps or DEFAULT_STEPS,
+        guidance=DEFAULT_GUIDANCE if config.guidance is None else config.guidance,
+        width=config.width or own_width,
+        height=config.height or own_height,
+        size_multiple=size_multiple,
+    )
+    for field, pixels in (("width", defaults.width), ("height", defaults.height)):
+        if pixels % size_multiple:
+            raise ModelError(f"spec.model.{field}: must be a multiple of {size_multiple} for this model, is {pixels}")
+    return defaults

@@ -1,0 +1,74 @@
+"""Where a model's files lie on this machine, by its source; and whether they are a pipeline that we serve. No torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from diffcache_core.names import MODEL_MOUNT
+from diffcache_core.spec import SourceKind
+from diffcache_serving.errors import ModelError
+
+SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
+BUNDLED = Path(__file__).parents[1] / "models"
+DIFFCACHE_FOLDER = "diffcache"
+"""Inside a model folder: `projection.safetensors` (what turns the pooled output into a key) and `levels.json`."""
+
+MODELS_FOLDER = "models"  # below the data folder: what was fetched from a hub
+COMPLETE_MARKER = ".diffcache-complete"  # in such a folder, written last; holds the commit
+MODEL_INDEX = "model_index.json"
+
+
+def model_folder(source: str, revision: str = "", data_dir: Path | None = None) -> Path:
+    """Where the model's files lie; `data_dir` holds those from a hub. Raises ModelError if there are none."""
+    try:
+        kind = SourceKind.of(source)
+    except ValueError:
+        raise ModelError(f"model {source}: begin it with bundled://, file:// or pvc://, or give a hub's id") from None
+    rest = source.partition("://")[2]
+    match kind:
+        case SourceKind.BUNDLED:
+            folder = BUNDLED / rest
+        case SourceKind.FILE:
+            folder = Path(rest).expanduser()
+        case SourceKind.PVC:
+            folder = Path(MODEL_MOUNT, *rest.split("/")[1:])
+        case SourceKind.HUB:
+            if data_dir is None:
+                raise ModelError(f"model {source} is a hub's id: download it, and give file:// and its folder")
+            folder = hub_folder(data_dir, source, revision)
+            if not (folder / COMPLETE_MARKER).is_file():
+                raise ModelError(
+                    f"model {source} is not, or not completely, in {folder}: "
+                    "run `python -m diffcache_serving.fetch` with the same --config first"
+                )
+    if not (folder / MODEL_INDEX).is_file():
+        known = sorted(f"bundled://{p.parent.name}" for p in BUNDLED.glob(f"*/{MODEL_INDEX}"))
+        raise ModelError(
+            f"model {source}: {folder} holds no {MODEL_INDEX}; give a folder as diffusers saves it, "
+            f"or one of {', '.join(known)}"
+        )
+    return folder
+
+
+def hub_folder(data_dir: Path, source: str, revision: str) -> Path:
+    """Each id and revision has a folder of its own, so that a change back needs no download."""
+    return data_dir / MODELS_FOLDER / f"{source}@{revision or 'main'}".replace("/", "--")
+
+
+def model_name(source: str) -> str:
+    """The last part of a source: what metrics, answers and entries call the model."""
+    return source.rpartition("://")[2].rstrip("/").rpartition("/")[2]
+
+
+def check_pipeline(source: str, folder: Path) -> None:
+    """Raises ModelError unless the folder's model_index.json names a pipeline that we serve."""
+    try:
+        class_name = json.loads((folder / MODEL_INDEX).read_text())["_class_name"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ModelError(f"model {source}: {folder / MODEL_INDEX} is damaged ({error}): copy the model again") from None
+    if class_name not in SUPPORTED_PIPELINES:
+        raise ModelError(
+            f"model {source} is a {class_name}; diffcache serves: {', '.join(SUPPORTED_PIPELINES)} "
+            "(Stable Diffusion 1.x and 2.x)"
+        )

@@ -1,0 +1,71 @@
+"""How a process says why it does not start: to a person on standard error, to Kubernetes in the termination message."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import traceback
+from pathlib import Path
+
+from diffcache_core.names import REASON_FILE_ENVIRONMENT
+from diffcache_core.reasons import Reason, build_termination_message
+from diffcache_serving.cache.lock import FolderInUse
+from diffcache_serving.cache.milvus_lite import MilvusLiteError
+from diffcache_serving.errors import (
+    ConfigError,
+    CudaUnavailable,
+    DeviceOutOfMemory,
+    DownloadFailed,
+    FolderUnusable,
+    LedgerError,
+    ModelError,
+    PortTaken,
+)
+
+UNUSABLE = 2  # exit status: what we were given has to change first
+BUG = 1
+
+REASONS: tuple[tuple[type[Exception], Reason], ...] = (
+    (ConfigError, Reason.INVALID_CONFIG),
+    (CudaUnavailable, Reason.CUDA_UNAVAILABLE),
+    (DownloadFailed, Reason.DOWNLOAD_FAILED),
+    (ModelError, Reason.MODEL_LOAD_FAILED),
+    (DeviceOutOfMemory, Reason.OUT_OF_MEMORY),
+    (MemoryError, Reason.OUT_OF_MEMORY),
+    (FolderInUse, Reason.VOLUME_IN_USE),
+    (MilvusLiteError, Reason.INDEX_FAILED),
+    (PortTaken, Reason.PORT_TAKEN),
+    (FolderUnusable, Reason.VOLUME_UNUSABLE),
+    (LedgerError, Reason.VOLUME_UNUSABLE),
+    (sqlite3.Error, Reason.VOLUME_UNUSABLE),
+    (OSError, Reason.VOLUME_UNUSABLE),
+)
+"""The first row that fits counts; what fits none is a bug."""
+
+
+def reason_of(error: Exception) -> Reason:
+    return next((reason for kind, reason in REASONS if isinstance(error, kind)), Reason.CRASHED)
+
+
+def refuse(error: Exception) -> int:
+    """Says why, on standard error and in the file that DIFFCACHE_REASON_FILE names. Returns the exit status."""
+    reason = reason_of(error)
+    if reason is Reason.CRASHED:
+        traceback.print_exception(error)
+        text = f"{type(error).__name__}: {error}"
+    else:
+        text = str(error) or type(error).__name__
+        _say(text)
+    path = os.environ.get(REASON_FILE_ENVIRONMENT)
+    if path:
+        try:
+            Path(path).write_text(build_termination_message(reason, text) + "\n", encoding="utf-8", errors="replace")
+        except OSError as failure:  # what counts was said above
+            _say(f"the reason was not written: {failure}")
+    return BUG if reason is Reason.CRASHED else UNUSABLE
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"diffcache: {text}\n")
+    sys.stderr.flush()
