@@ -1,0 +1,81 @@
+"""The operator may do what it does, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from diffcache_operator.permissions import REQUIRED
+from tests.charts.helm import JSON, Chart, of_kind
+
+NAMESPACES = ("--set", "watchNamespaces={team-a,team-b}")
+
+
+def rights(objects: list[JSON]) -> Iterator[tuple[str, str, str]]:
+    """Group, resource and verb of every rule."""
+    for role in of_kind(objects, "Role", "ClusterRole"):
+        for rule in role["rules"]:
+            assert rule.keys() == {"apiGroups", "resources", "verbs"}
+            for group in rule["apiGroups"]:
+                yield from ((group, resource, verb) for resource in rule["resources"] for verb in rule["verbs"])
+
+
+@pytest.mark.parametrize("arguments", [(), NAMESPACES], ids=["cluster", "namespaces"])
+def test_no_secrets_and_no_wildcards(chart: Chart, arguments: tuple[str, ...]) -> None:
+    granted = set(rights(chart.render(*arguments)))
+    assert {resource for _, resource, _ in granted} == {
+        "diffusioncaches",
+        "diffusioncaches/status",
+        "diffusioncaches/finalizers",
+        "statefulsets",
+        "services",
+        "configmaps",
+        "serviceaccounts",
+        "pods",
+        "persistentvolumeclaims",
+        "events",
+    }
+    assert not any("*" in word for right in granted for word in right)
+
+
+def test_the_whole_cluster(chart: Chart) -> None:
+    objects = chart.render()
+    (role,) = of_kind(objects, "ClusterRole")
+    (binding,) = of_kind(objects, "ClusterRoleBinding")
+    assert binding["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole",
+        "name": role["metadata"]["name"],
+    }
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "diffcache", "namespace": "system"}]
+
+
+def test_some_namespaces_have_a_role_each_and_the_cluster_none(chart: Chart) -> None:
+    objects = [one for one in chart.render(*NAMESPACES) if "annotations" not in one["metadata"]]  # no hooks
+    assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
+    roles, bindings = of_kind(objects, "Role"), of_kind(objects, "RoleBinding")
+    assert [one["metadata"]["namespace"] for one in roles] == ["team-a", "team-b"]
+    assert [one["metadata"]["namespace"] for one in bindings] == ["team-a", "team-b"]
+    for role, binding in zip(roles, bindings, strict=True):
+        assert binding["roleRef"]["kind"] == "Role"
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "diffcache", "namespace": "system"}]
+    (cluster_role,) = of_kind(chart.render(), "ClusterRole")
+    assert all(role["rules"] == cluster_role["rules"] for role in roles)
+
+
+def test_nothing_that_the_operator_asks_for_is_missing(chart: Chart) -> None:
+    (role,) = of_kind(chart.render(), "ClusterRole")
+    granted = set(rights([role]))
+    for verb, name in REQUIRED:
+        kind, _, subresource = name.partition("/")
+        resource, _, group = kind.partition(".")
+        assert (group, f"{resource}/{subresource}".rstrip("/"), verb) in granted
+
+
+def test_roles_may_come_from_elsewhere(chart: Chart) -> None:
+    objects = chart.render("--set", "rbac.create=false,serviceAccount.create=false,serviceAccount.name=given")
+    assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
+    (deployment,) = of_kind(objects, "Deployment")
+    assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == "given"

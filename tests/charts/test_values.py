@@ -1,0 +1,93 @@
+"""Values that cannot be right are refused, and the refusal says where and what."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.helm import CHART, HELMS, ROOT, Chart
+
+DIGEST = "sha256:" + "0" * 63  # one short
+REFUSED = [
+    ("watchNamespace=a", "watchNamespace"),
+    ("watchNamespaces=a", "watchNamespaces array"),
+    ("watchNamespaces={Team_A}", "watchNamespaces 0 pattern"),
+    ("watchNamespaces={a,a}", "watchNamespaces 0 1"),
+    ("global.imageRegistry=https://mirror.example", "global imageRegistry pattern"),
+    ("image.repo=x", "image repo"),
+    ("image.repository=Mine", "image repository pattern"),
+    (f"image.digest={DIGEST}", "image digest pattern"),
+    ("image.pullPolicy=Sometimes", "image pullPolicy Always IfNotPresent Never"),
+    ("servingImage.tag=7", "servingImage tag string"),
+    ("servingImage.pullPolicy=Always", "servingImage pullPolicy"),
+    ("milvusImage.tag=", "milvusImage tag"),
+    ("imagePullSecrets={mirror}", "imagePullSecrets 0 object"),
+    ("crds.keep=false", "crds keep"),
+    ("crds.install=yes", "crds install boolean"),
+    ("rbac.create=1", "rbac create boolean"),
+    ("serviceAccount.annotations.a=true", "serviceAccount annotations a string"),
+    ("logLevel=verbose", "logLevel debug info warning error"),
+    ("resyncSeconds=5", "resyncSeconds 10"),
+    ("resyncSeconds=10m", "resyncSeconds integer"),
+    ("resources.memory=1Gi", "resources memory"),
+    ("podLabels.a=1", "podLabels a string"),
+    ("tolerations[0].effects=NoSchedule", "tolerations 0 effects"),
+    ("affinity.nodeAffinities.x=1", "affinity nodeAffinities"),
+    ("topologySpreadConstraints[0].maxSkew=1", "topologySpreadConstraints 0 topologyKey"),
+    ("extraEnv[0].value=x", "extraEnv 0 name"),
+    ("extraEnv[0].name=DIFFCACHE_LOG_LEVEL", "extraEnv DIFFCACHE_LOG_LEVEL use its values"),
+    ("extraEnv[0].name=A,extraEnv[1].name=A,extraEnv[1].value=x", "extraEnv A twice"),
+    ("metrics.podMonitor.interval=30", "metrics podMonitor interval string"),
+    ("metrics.podMonitor.enabled=true", "metrics.podMonitor.enabled PodMonitor install CRDs --api-versions"),
+    ("metrics.serviceMonitor.enabled=true", "metrics serviceMonitor"),
+    ("test.timeoutSeconds=0", "test timeoutSeconds 10"),
+]
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(("setting", "words"), REFUSED, ids=[setting for setting, _ in REFUSED])
+def test_refused(chart: Chart, helm: str, setting: str, words: str) -> None:
+    message = chart.refusal("--set", setting, helm=helm)
+    assert [word for word in words.split() if word not in message] == [], message
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_old_clusters_are_refused(chart: Chart, helm: str) -> None:
+    assert ">=1.29.0-0" in chart.refusal("--kube-version", "1.28.9", helm=helm)
+    for version in ("1.29.0", "1.30.2-gke.1587003", "v1.37.2"):
+        chart.render("--kube-version", version, helm=helm)
+
+
+def test_a_parent_chart_may_have_its_own_globals_and_a_condition(chart: Chart) -> None:
+    chart.render("--set", "enabled=true,global.theirs=1")
+
+
+def test_every_value_has_a_text() -> None:
+    text = (CHART / "values.yaml").read_text()
+    described = {key for key, _ in readme().descriptions(text)}
+
+    def missing(values: Any, path: str = "") -> list[str]:
+        if path in described:
+            return []
+        if isinstance(values, dict) and values:
+            return [key for name, value in values.items() for key in missing(value, f"{path}.{name}".strip("."))]
+        return [path]
+
+    assert missing(yaml.safe_load(text)) == []
+
+
+def test_the_readme_is_up_to_date() -> None:
+    assert (CHART / "README.md").read_text() == readme().chart_readme()
+
+
+def readme() -> Any:
+    spec = importlib.util.spec_from_file_location("chart_readme", ROOT / "tools/chart_readme.py")
+    assert spec
+    assert spec.loader
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
