@@ -142,7 +142,8 @@ def build_serving_config(resource: DiffusionCache, around: Surroundings) -> Serv
 def _index_config(index: IndexSpec, around: Surroundings) -> IndexConfig:
     external = index.external
     if external is None:
-        return IndexConfig(type=index.type.value, uri=around.standalone_uri)
+        uri = around.standalone_uri if index.type is IndexType.STANDALONE else ""
+        return IndexConfig(type=index.type.value, uri=uri)
 
     def secret(reference: SecretKeyRef | None, name: str) -> Path | None:
         return around.secrets_dir / name if around.secrets_dir is not None and reference is not None else None

@@ -1,0 +1,26 @@
+"""Resources as the API server would hand them to the operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffcache_core.spec import DiffusionCache
+
+UID = "11111111-2222-3333-4444-555555555555"
+
+
+def cache(name: str = "emoji", *, annotations: dict[str, str] | None = None, **spec: Any) -> DiffusionCache:
+    return DiffusionCache.model_validate(
+        {
+            "apiVersion": "diffcache.io/v1alpha1",
+            "kind": "DiffusionCache",
+            "metadata": {
+                "name": name,
+                "namespace": "demo",
+                "uid": UID,
+                "generation": 3,
+                "annotations": annotations or {},
+            },
+            "spec": {"model": {"source": "bundled://emoji"}} | spec,
+        }
+    )

@@ -1,0 +1,136 @@
+"""Pods as the API server describes them, and what a person is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from diffcache_operator.diagnosis import JSON, diagnose
+
+
+def pod(**status: Any) -> JSON:
+    return {"metadata": {"name": "emoji-0", "uid": "p"}, "status": status}
+
+
+def unschedulable(message: str) -> JSON:
+    return pod(
+        phase="Pending",
+        conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}],
+    )
+
+
+def container(state: JSON, last: JSON | None = None, image: str = "serving:1") -> JSON:
+    return pod(
+        containerStatuses=[{"name": "serving", "image": image, "ready": False, "state": state, "lastState": last or {}}]
+    )
+
+
+def ended(message: str = "", code: int = 2, reason: str = "Error") -> JSON:
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+
+
+CRASH_LOOP = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+PENDING = {"metadata": {"name": "data-emoji-0"}, "spec": {}, "status": {"phase": "Pending"}}
+PENDING_IN_CLASS = PENDING | {"spec": {"storageClassName": "fast"}}
+
+
+@pytest.mark.parametrize(
+    ("one", "claims", "gpu", "reason", "words"),
+    [
+        (
+            unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate"),
+            [],
+            "nvidia.com/gpu",
+            "InsufficientGPU",
+            ["nvidia.com/gpu", "spec.serving.gpu.count"],
+        ),
+        (
+            unschedulable("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."),
+            [PENDING],
+            "",
+            "VolumePending",
+            ["data-emoji-0", "no default", "storageClassName"],
+        ),
+        (
+            unschedulable("0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind."),
+            [PENDING_IN_CLASS],
+            "",
+            "VolumePending",
+            ["StorageClass fast", "provisioner"],
+        ),
+        (unschedulable("0/1 nodes are available: 1 Insufficient cpu."), [], "", "Unschedulable", ["Insufficient cpu"]),
+        (
+            container({"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "serving:1"'}}),
+            [],
+            "",
+            "ImagePullFailed",
+            ["serving:1", "spec.serving.image", "imagePullSecrets"],
+        ),
+        (container({"waiting": {"reason": "InvalidImageName"}}, image="A B"), [], "", "ImagePullFailed", ["A B"]),
+        (
+            container({"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}}),
+            [],
+            "",
+            "ReferenceNotFound",
+            ['secret "hub" not found', "create it"],
+        ),
+        (
+            container(CRASH_LOOP, ended("ModelLoadFailed: model bundled://nope: there is none")),
+            [],
+            "",
+            "ModelLoadFailed",
+            ["bundled://nope"],
+        ),
+        (container(ended("CudaUnavailable: no CUDA\nhere")), [], "", "CudaUnavailable", ["no CUDA\nhere"]),
+        (container(CRASH_LOOP, ended(code=137, reason="OOMKilled")), [], "", "OutOfMemory", ["limits.memory"]),
+        (container(CRASH_LOOP, ended("Traceback (most recent)")), [], "", "Crashed", ["status 2", "--previous"]),
+    ],
+)
+def test_a_pod_that_does_not_come_up(one: JSON, claims: list[JSON], gpu: str, reason: str, words: list[str]) -> None:
+    problem = diagnose([one], claims, [], gpu)
+    assert problem is not None
+    assert problem.reason == reason
+    for word in words:
+        assert word in problem.message
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        pod(),
+        pod(phase="Running", conditions=[{"type": "Ready", "status": "True"}]),
+        container({"running": {}}, last=None),
+        container({"waiting": {"reason": "ContainerCreating"}}),
+        container(ended(code=0)),
+        {"metadata": {"name": "a", "uid": "b", "deletionTimestamp": "now"}}
+        | container(CRASH_LOOP, ended())
+        | {"metadata": {"name": "a", "uid": "b", "deletionTimestamp": "now"}},
+    ],
+)
+def test_a_pod_without_a_problem(one: JSON) -> None:
+    assert diagnose([one], [], []) is None
+
+
+def event(reason: str, message: str, uid: str = "p") -> JSON:
+    return {"reason": reason, "message": message, "involvedObject": {"uid": uid}}
+
+
+def test_events_say_why_a_mount_fails() -> None:
+    waiting = container({"waiting": {"reason": "ContainerCreating"}})
+    told = [event("FailedMount", 'MountVolume.SetUp failed for volume "secrets" : secret "milvus" not found')]
+    problem = diagnose([waiting], [], told)
+    assert problem is not None
+    assert problem.reason == "ReferenceNotFound"
+    assert diagnose([waiting], [], [event("FailedMount", "x", uid="another")]) is None
+    other = diagnose([waiting], [], [event("FailedMount", "timed out")])
+    assert other is not None
+    assert (other.reason, other.message) == ("VolumeNotMounted", "timed out")
+
+
+def test_events_say_why_there_is_no_pod() -> None:
+    problem = diagnose([], [], [event("FailedCreate", 'violates PodSecurity "restricted"', uid="set")])
+    assert problem is not None
+    assert problem.reason == "PodRefused"
+    assert "PodSecurity" in problem.message
+    assert diagnose([], [], []) is None

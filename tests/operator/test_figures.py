@@ -1,0 +1,42 @@
+"""What pods export becomes the figures of a status."""
+
+from __future__ import annotations
+
+from prometheus_client import generate_latest
+
+from diffcache_core.generation import Result
+from diffcache_operator.clients.figures import add, parse
+from diffcache_serving.metrics import PHASES, Metrics
+
+POD = """\
+# TYPE diffcache_requests_total counter
+diffcache_requests_total{model="emoji",result="exact"} 1.0
+diffcache_requests_total{model="emoji",result="approximate"} 5.0
+diffcache_requests_total{model="emoji",result="miss"} 2.0
+diffcache_requests_total{model="emoji",result="bypass"} 9.0
+diffcache_requests_total{model="emoji",result="error"} 1.0
+diffcache_steps_total 80.0
+diffcache_steps_skipped_total 20.0
+diffcache_entries 7.0
+diffcache_cache_bytes 1.024e+06
+diffcache_index_up 1.0
+"""
+
+
+def test_figures_of_pods_add_up() -> None:
+    one = parse(POD)
+    assert (one.steps_saved_ratio, one.hit_ratio, one.entries, one.index_up) == (0.25, 0.75, 7, True)
+    both = add([one, parse(POD.replace("index_up 1.0", "index_up 0.0"))])
+    assert (both.steps, both.entries, both.hit_ratio, both.index_up) == (160, 14, 0.75, False)
+    empty = parse("")
+    assert (empty.steps_saved_ratio, empty.hit_ratio, empty.index_up) == (None, None, None)
+
+
+def test_the_figures_are_those_that_a_serving_process_exports() -> None:
+    metrics = Metrics("emoji")
+    for result, skipped in ((Result.APPROXIMATE, 2), (Result.MISS, 0), (Result.BYPASS, 0)):
+        metrics.answered(result, dict.fromkeys(PHASES, 0.1), 1.0, 8, skipped)
+    metrics.entries.set(3)
+    figures = parse(generate_latest(metrics.registry).decode())
+    assert (figures.steps, figures.steps_skipped, figures.hits, figures.look_ups) == (24, 2, 1, 2)
+    assert figures.entries == 3

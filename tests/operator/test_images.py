@@ -1,0 +1,41 @@
+"""Which image runs: what runs stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffcache_core.status import DiffusionCacheStatus, ServingStatus
+from diffcache_operator.desired.children import desired_children
+from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.images import milvus_image, serving_image
+from tests.operator.resources import cache
+
+RUNNING = desired_children(cache(), "running:1", "m")[-1]
+RECORDED = DiffusionCacheStatus(serving=ServingStatus(image="recorded:1"))
+NEW = DiffusionCacheStatus()
+UPGRADE = {"diffcache.io/serving-image": "chosen:1"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotations", "status", "live", "image"),
+    [
+        ("", {}, NEW, None, "default:2"),
+        ("", {}, NEW, RUNNING, "running:1"),  # stopped before the first status was written, and started anew
+        ("", {}, RECORDED, RUNNING, "recorded:1"),
+        ("", UPGRADE, RECORDED, RUNNING, "chosen:1"),
+        ("spec:1", UPGRADE, RECORDED, RUNNING, "spec:1"),
+    ],
+)
+def test_the_image_that_runs(
+    spec: str, annotations: dict[str, str], status: DiffusionCacheStatus, live: JSON | None, image: str
+) -> None:
+    resource = cache(annotations=annotations, serving={"image": spec} if spec else {})
+    assert serving_image(resource, status, live, "default:2") == image
+
+
+def test_the_image_of_milvus() -> None:
+    named = cache(index={"type": "Standalone", "standalone": {"image": "mine:1"}})
+    unnamed = cache(index={"type": "Standalone", "standalone": {}})
+    assert milvus_image(named, RUNNING, "default:2") == "mine:1"
+    assert milvus_image(unnamed, RUNNING, "default:2") == "running:1"
+    assert milvus_image(unnamed, None, "default:2") == "default:2"

@@ -1,0 +1,166 @@
+"""What is written, and above all what is not."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from diffcache_operator.desired.children import desired_children
+from diffcache_operator.desired.metadata import JSON, owner_reference
+from diffcache_operator.observe import Observed
+from diffcache_operator.plan import APPLIED_ANNOTATION, Apply, NameTaken, SetOwners, includes, plan, with_digest
+from tests.operator.resources import UID, cache
+
+RESOURCE = cache()
+DESIRED = desired_children(RESOURCE, "serving:1", "milvus:1")
+
+
+def as_stored(body: JSON) -> JSON:
+    """What the server makes of it: fields of its own, defaults, other managers' additions."""
+    stored = copy.deepcopy(with_digest(body))
+    stored["metadata"] |= {"uid": "x", "resourceVersion": "7", "managedFields": []}
+    stored["metadata"]["labels"]["team"] = "ours"
+    if body["kind"] == "StatefulSet":
+        stored["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
+        container = stored["spec"]["template"]["spec"]["containers"][0]
+        container["terminationMessagePath"] = "/dev/termination-log"
+        container["env"].insert(0, {"name": "FOREIGN", "value": "1"})
+        stored["spec"]["template"]["spec"]["containers"].append({"name": "sidecar", "image": "mesh:1"})
+    return stored
+
+
+def observed(children: list[JSON], claims: tuple[JSON, ...] = ()) -> Observed:
+    found = {(child["kind"], child["metadata"]["name"]): child for child in children}
+    ids = [(child["kind"], child["metadata"]["name"]) for child in DESIRED]
+    return Observed(children={one: found.get(one) for one in ids}, claims=claims)
+
+
+def applied(actions: list[Any]) -> list[str]:
+    return [action.body["kind"] for action in actions if isinstance(action, Apply)]
+
+
+def test_an_empty_cluster_gets_everything_in_the_order_of_use() -> None:
+    assert applied(plan(RESOURCE, DESIRED, observed([]))) == [
+        "ServiceAccount",
+        "ConfigMap",
+        "Service",
+        "Service",
+        "StatefulSet",
+    ]
+
+
+def test_at_rest_nothing_is_written() -> None:
+    assert plan(RESOURCE, DESIRED, observed([as_stored(child) for child in DESIRED])) == []
+
+
+@pytest.mark.parametrize("index", range(len(DESIRED)))
+def test_a_deleted_child_comes_back_alone(index: int) -> None:
+    stored = [as_stored(child) for child in DESIRED]
+    gone = stored.pop(index)
+    actions = plan(RESOURCE, DESIRED, observed(stored))
+    assert [a.body["metadata"]["name"] for a in actions if isinstance(a, Apply)] == [gone["metadata"]["name"]]
+
+
+def test_a_field_changed_by_hand_is_repaired() -> None:
+    stored = [as_stored(child) for child in DESIRED]
+    stored[-1]["spec"]["template"]["spec"]["containers"][0]["image"] = "other:2"
+    assert applied(plan(RESOURCE, DESIRED, observed(stored))) == ["StatefulSet"]
+
+
+def test_a_field_that_is_wanted_no_longer_is_taken_away() -> None:
+    """Nothing is missing in what is there, so only the digest shows it."""
+    resource = cache(serving={"pod": {"nodeSelector": {"gpu": "a100"}}})
+    before = [as_stored(child) for child in desired_children(resource, "serving:1", "milvus:1")]
+    assert applied(plan(RESOURCE, DESIRED, observed(before))) == ["StatefulSet"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"labels": {}, "ownerReferences": []}, ["Service emoji", "not this cache's", "delete it"]),
+        (
+            {"ownerReferences": [{"kind": "Deployment", "name": "web", "uid": "z", "controller": True}]},
+            ["belongs to Deployment web"],
+        ),
+        (
+            {"ownerReferences": [owner_reference(RESOURCE) | {"uid": "an-earlier-one"}]},
+            ["belongs to DiffusionCache emoji", "wait until that is gone"],
+        ),
+    ],
+)
+def test_somebody_elses_object_is_left_alone(metadata: JSON, words: list[str]) -> None:
+    stored = [as_stored(child) for child in DESIRED]
+    client_service = stored[3]
+    assert client_service["metadata"]["name"] == "emoji"
+    client_service["metadata"] |= metadata
+    with pytest.raises(NameTaken) as caught:
+        plan(RESOURCE, DESIRED, observed(stored))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_child_that_was_orphaned_is_adopted() -> None:
+    stored = [as_stored(child) for child in DESIRED]
+    for child in stored:
+        del child["metadata"]["ownerReferences"]
+    assert len(plan(RESOURCE, DESIRED, observed(stored))) == len(DESIRED)
+
+
+def claim(*owners: JSON) -> JSON:
+    return {"kind": "PersistentVolumeClaim", "metadata": {"name": "data-emoji-0", "ownerReferences": list(owners)}}
+
+
+OURS = owner_reference(RESOURCE)
+FOREIGN = {"apiVersion": "v1", "kind": "Backup", "name": "b", "uid": "b"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "before", "after"),
+    [
+        ("Delete", [], [OURS]),
+        ("Delete", [FOREIGN], [FOREIGN, OURS]),
+        ("Delete", [OURS], None),
+        ("Delete", [OURS | {"uid": "an-earlier-one"}], [OURS]),
+        ("Retain", [OURS], []),
+        ("Retain", [FOREIGN, OURS], [FOREIGN]),
+        ("Retain", [], None),
+    ],
+)
+def test_volumes_go_with_the_resource_or_stay(policy: str, before: list[JSON], after: list[JSON] | None) -> None:
+    resource = cache(reclaimPolicy=policy)
+    desired = desired_children(resource, "serving:1", "milvus:1")
+    there = observed([as_stored(child) for child in desired], claims=(claim(*before),))
+    owners = [action.owners for action in plan(resource, desired, there) if isinstance(action, SetOwners)]
+    assert owners == ([] if after is None else [after])
+
+
+def test_the_digest_is_of_what_is_applied() -> None:
+    digests = {with_digest(body)["metadata"]["annotations"][APPLIED_ANNOTATION] for body in DESIRED}
+    assert len(digests) == len(DESIRED)
+    assert with_digest(DESIRED[0]) == with_digest(copy.deepcopy(DESIRED[0]))
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted", "yes"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({}, {"a": {}}, True),
+        ({"a": None}, {"a": 1}, False),
+        ([{"name": "x", "v": 1}, {"name": "y"}], [{"name": "y"}], True),
+        ([{"name": "x", "v": 1}], [{"name": "x", "v": 2}], False),
+        ([1, 2], [1], False),
+        ([1, 2], [1, 2], True),
+        ("500m", 0.5, False),
+        (None, {"a": 1}, False),
+        ({"a": True}, {"a": True}, True),
+    ],
+)
+def test_includes(live: Any, wanted: Any, yes: bool) -> None:
+    assert includes(live, wanted) is yes
+
+
+def test_the_uid_is_the_resources() -> None:
+    assert OURS["uid"] == UID

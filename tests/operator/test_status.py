@@ -1,0 +1,201 @@
+"""From what was read to what a person is told: every condition, and when it turns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from diffcache_core.spec import DiffusionCache
+from diffcache_core.status import DiffusionCacheStatus
+from diffcache_operator.clients.figures import Figures
+from diffcache_operator.diagnosis import Problem
+from diffcache_operator.events import transition_event
+from diffcache_operator.observe import JSON, Observed
+from diffcache_operator.status import Facts, Halt, invalid_status, make_status
+from tests.operator.resources import cache
+
+EMPTY = DiffusionCacheStatus()
+NOW, LATER = "2026-11-24T10:00:00Z", "2026-11-24T11:00:00Z"
+
+
+def workload(replicas: int = 1, *, behind: bool = False) -> JSON:
+    return {
+        "kind": "StatefulSet",
+        "metadata": {"name": "emoji", "uid": "s", "generation": 2},
+        "spec": {"replicas": replicas},
+        "status": {"observedGeneration": 1 if behind else 2, "updateRevision": "emoji-new", "replicas": replicas},
+    }
+
+
+def pod(*, ready: bool = True, revision: str = "emoji-new", **status: Any) -> JSON:
+    return {
+        "metadata": {"name": "emoji-0", "uid": "p", "labels": {"controller-revision-hash": revision}},
+        "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": str(ready)}]} | status,
+    }
+
+
+CRASHED = pod(
+    ready=False,
+    containerStatuses=[
+        {
+            "name": "serving",
+            "ready": False,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 2, "message": "ModelLoadFailed: no such model"}},
+        }
+    ],
+)
+UP, DOWN = Figures(index_up=True), Figures(index_up=False)
+
+
+def facts(
+    *pods: JSON, resource: DiffusionCache | None = None, figures: Figures | None = None, sts: JSON | None = None
+) -> Facts:
+    children: dict[tuple[str, str], JSON | None] = {("StatefulSet", "emoji"): workload() if sts is None else sts}
+    return Facts(resource or cache(), Observed(children=children, pods=pods, figures=figures), "serving:1")
+
+
+def status_of(given: Facts, old: DiffusionCacheStatus = EMPTY, now: str = NOW) -> DiffusionCacheStatus:
+    return make_status(given, old, now)
+
+
+def told(status: DiffusionCacheStatus, kind: str) -> tuple[str, str] | None:
+    condition = status.condition(kind)
+    return None if condition is None else (condition.status, condition.reason)
+
+
+@pytest.mark.parametrize(
+    ("given", "ready", "reconciling"),
+    [
+        (facts(), ("False", "Starting"), True),
+        (facts(pod(ready=False)), ("False", "Starting"), True),
+        (facts(pod(), figures=UP), ("True", "Serving"), False),
+        (facts(pod(), figures=DOWN), ("True", "ServingWithoutIndex"), False),
+        (facts(pod(), figures=None), ("True", "Serving"), False),
+        (facts(pod(revision="emoji-old"), figures=UP), ("False", "RollingOut"), True),
+        (facts(pod(), sts=workload(behind=True)), ("False", "RollingOut"), True),
+        (facts(CRASHED), ("False", "ModelLoadFailed"), True),
+        (
+            facts(pod(ready=False, initContainerStatuses=[{"name": "fetch-model", "state": {"running": {}}}])),
+            ("False", "DownloadingModel"),
+            True,
+        ),
+        (facts(resource=cache(serving={"replicas": 0}), sts=workload(0)), ("True", "ScaledToZero"), False),
+        (facts(pod(), resource=cache(serving={"replicas": 0}), sts=workload(0)), ("True", "ScaledToZero"), True),
+    ],
+)
+def test_ready(given: Facts, ready: tuple[str, str], reconciling: bool) -> None:
+    status = status_of(given)
+    assert told(status, "Ready") == ready
+    assert (told(status, "Reconciling") is not None) is reconciling
+    assert told(status, "Stalled") is None
+    assert status.observed_generation == 3
+    assert all(condition.message for condition in status.conditions)
+
+
+def test_a_pod_on_its_way_out_is_not_ready() -> None:
+    leaving = pod()
+    leaving["metadata"]["deletionTimestamp"] = NOW
+    assert told(status_of(facts(leaving)), "Ready") == ("False", "Starting")
+
+
+@pytest.mark.parametrize(
+    ("given", "index"),
+    [
+        (facts(), ("Unknown", "NoPod")),
+        (facts(pod(), figures=UP), ("True", "Up")),
+        (facts(pod(), figures=DOWN), ("False", "Down")),
+    ],
+)
+def test_index(given: Facts, index: tuple[str, str]) -> None:
+    assert told(status_of(given), "IndexReady") == index
+
+
+def test_the_milvus_of_a_cache_says_why_it_is_down() -> None:
+    resource = cache(index={"type": "Standalone", "standalone": {}})
+    milvus = pod(
+        ready=False,
+        containerStatuses=[
+            {"name": "milvus", "image": "milvus:1", "ready": False, "state": {"waiting": {"reason": "ErrImagePull"}}}
+        ],
+    )
+    given = facts(pod(), resource=resource, figures=DOWN)
+    given = replace(given, observed=replace(given.observed, index_pods=(milvus,)))
+    assert told(status_of(given), "IndexReady") == ("False", "ImagePullFailed")
+
+
+def test_model() -> None:
+    assert told(status_of(facts(pod())), "ModelReady") == ("True", "Loaded")
+    assert told(status_of(facts(CRASHED)), "ModelReady") == ("False", "ModelLoadFailed")
+    assert told(status_of(facts()), "ModelReady") == ("Unknown", "NoPod")
+
+
+@pytest.mark.parametrize("stalled", [True, False])
+def test_what_cannot_be_applied(stalled: bool) -> None:
+    given = replace(facts(pod(), figures=UP), halt=Halt(Problem("NameTaken", "rename it"), stalled))
+    status = status_of(given)
+    assert told(status, "Ready") == ("False", "NameTaken")
+    assert told(status, "Stalled" if stalled else "Reconciling") == ("True", "NameTaken")
+    assert told(status, "Reconciling" if stalled else "Stalled") is None
+
+
+def test_updates_and_an_old_crd_are_told_and_change_nothing_else() -> None:
+    given = replace(facts(pod(), figures=UP), available_image="serving:2", missing_fields=["spec.cache.levels"])
+    status = status_of(given)
+    assert told(status, "Ready") == ("True", "Serving")
+    update, outdated = status.condition("UpdateAvailable"), status.condition("CRDOutdated")
+    assert update is not None
+    assert outdated is not None
+    assert "serving:2" in update.message
+    assert "spec.cache.levels" in outdated.message
+    assert status.serving.available == "serving:2"
+
+
+def test_the_time_of_a_condition_is_that_of_its_last_turn() -> None:
+    first = status_of(facts(pod(), figures=UP))
+    same = status_of(facts(pod(), figures=DOWN), first, LATER)  # another reason, the same status
+    turned = status_of(facts(), first, LATER)
+    times = [s.condition("Ready").last_transition_time for s in (first, same, turned)]  # type: ignore[union-attr]
+    assert times == [NOW, NOW, LATER]
+
+
+def test_nothing_new_is_the_same_status() -> None:
+    first = status_of(facts(pod(), figures=UP))
+    assert status_of(facts(pod(), figures=UP), first, LATER) == first
+
+
+def test_figures_stay_while_no_pod_tells_any() -> None:
+    figures = Figures(steps=100, steps_skipped=25, hits=3, look_ups=4, entries=7, bytes=900, index_up=True)
+    warm = status_of(facts(pod(), figures=figures))
+    assert warm.cache is not None
+    assert (warm.cache.steps_saved_ratio, warm.cache.hit_ratio, warm.cache.entries) == ("0.250", "0.750", 7)
+    assert status_of(facts(), warm, LATER).cache == warm.cache
+    assert status_of(facts(pod(), figures=UP)).cache.steps_saved_ratio == ""  # type: ignore[union-attr]
+
+
+def test_what_clients_and_autoscalers_read() -> None:
+    status = status_of(facts(pod()))
+    assert status.endpoint == "emoji.demo.svc:50051"
+    assert (status.replicas, status.ready_replicas) == (1, 1)
+    assert "app.kubernetes.io/instance=emoji" in status.selector
+
+
+def test_a_resource_of_another_version_is_stalled() -> None:
+    status = invalid_status(5, "unknown key", status_of(facts(pod())), LATER)
+    assert told(status, "Stalled") == ("True", "InvalidSpec")
+    assert told(status, "Ready") == ("False", "InvalidSpec")
+    assert status.serving.image == "serving:1"
+
+
+def test_events_tell_turns_only() -> None:
+    resource = cache()
+    starting, serving = status_of(facts()), status_of(facts(pod(), figures=UP))
+    assert transition_event(resource, serving, serving, NOW) is None
+    first = transition_event(resource, EMPTY, starting, NOW)
+    failed = transition_event(resource, starting, status_of(facts(CRASHED)), NOW)
+    assert first is not None
+    assert failed is not None
+    assert (first["type"], first["reason"]) == ("Normal", "Starting")
+    assert (failed["type"], failed["reason"], failed["message"]) == ("Warning", "ModelLoadFailed", "no such model")
