@@ -34,6 +34,18 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "the test node makes network namespaces, mounts and containers: run it as root"
 }
 
+install_packages() { # DEBIAN PACKAGE...
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  echo "installing ${missing[*]}" >&2
+  apt-get update -q >&2
+  # RUNLEVEL: their services stay off, the node starts its own.
+  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
+}
+
 in_network() { # not `ip netns exec`: its fresh /sys has no cgroups, without which no container starts
   nsenter --net="/run/netns/$NAME" -- "$@"
 }
