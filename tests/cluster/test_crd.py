@@ -1,0 +1,86 @@
+"""The CRD on a real API server: the same rows as the manifest's parser, and the changes that only a server sees."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from diffcache_core.spec import DiffusionCacheSpec
+from tests.cluster.kube import Kube, cache
+from tests.core.manifests import BAD, BASE, GOOD, GOOD_CHANGES, REFUSED_CHANGES, Row, manifest
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crd(kube: Kube) -> None:
+    kube("apply", "--server-side", "--force-conflicts", "-f", "crds/")
+    kube("wait", "--for=condition=Established", "crd/diffusioncaches.diffcache.io")
+
+
+@pytest.fixture(scope="module")
+def room(kube: Kube) -> Any:
+    kube("create", "namespace", "test-crd")
+    yield kube.within("test-crd")
+    kube("delete", "namespace", "test-crd")
+
+
+@pytest.mark.parametrize("row", GOOD, ids=lambda row: row.id)
+def test_good(room: Kube, row: Row) -> None:
+    room("apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump(manifest(row)))
+
+
+@pytest.mark.parametrize("row", BAD, ids=lambda row: row.id)
+def test_bad(room: Kube, row: Row) -> None:
+    told = room.refused("apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump(manifest(row)))
+    for word in row.words:
+        assert word in told
+
+
+@pytest.mark.parametrize("row", REFUSED_CHANGES, ids=lambda row: row.id)
+def test_what_cannot_be_changed(room: Kube, row: Row) -> None:
+    told = changed(room, row, refused=True)
+    for word in row.words:
+        assert word in told
+
+
+@pytest.mark.parametrize("row", GOOD_CHANGES, ids=lambda row: row.id)
+def test_what_can_be_changed(room: Kube, row: Row) -> None:
+    changed(room, row, refused=False)
+
+
+def changed(room: Kube, row: Row, *, refused: bool) -> str:
+    first = cache("changing", serving={"replicas": 0})
+    room("delete", "diffusioncache", "changing", "--ignore-not-found")
+    room.apply(first)
+    spec = {"serving": {"replicas": 0}} | copy.deepcopy(row.spec)
+    patch = ["patch", "diffusioncache", "changing", "--type=merge", "-p", json.dumps({"spec": spec})]
+    return room.refused(*patch) if refused else room(*patch)
+
+
+def test_an_unseen_resource_is_not_taken_for_a_current_one(room: Kube, no_operator: Kube) -> None:
+    room.apply(cache("unseen", serving={"replicas": 0}))
+    status = room.get("diffusioncache", "unseen")["status"]
+    assert status["observedGeneration"] == -1
+
+
+def test_columns_names_and_scale(room: Kube, operator: Kube) -> None:
+    room.apply(cache("column", serving={"replicas": 0}))
+    room.wait_reason("column", "ScaledToZero")
+    head, row = room("get", "dcache", "column").splitlines()
+    assert head.split() == ["NAME", "READY", "REASON", "SSR", "REPLICAS", "AGE"]
+    assert row.split()[:3] == ["column", "True", "ScaledToZero"]
+    assert "column" in room("get", "all")
+    told = room.refused("scale", "diffusioncache", "column", "--replicas=3")
+    assert "must be 0 or 1" in told
+    assert room.get("diffusioncache", "column")["spec"]["serving"]["replicas"] == 0
+
+
+def test_defaults_are_the_models_own(room: Kube) -> None:
+    room.apply(manifest(Row("defaults", {}, name="defaults")))
+    stored = room.get("diffusioncache", "defaults")["spec"]
+    assert stored == DiffusionCacheSpec.model_validate(BASE).model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,40 @@
+"""Each rule lets something through and holds something back; tests/cluster asks a real API server the same."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from diffcache_core.crd import custom_resource_definition
+from diffcache_core.manifest import ManifestError, parse_manifest
+from diffcache_core.rules import CEL_RULES
+from tests.core.manifests import BAD, GOOD, REFUSED_CHANGES, Row, manifest
+
+
+@pytest.mark.parametrize("row", GOOD, ids=lambda row: row.id)
+def test_good(row: Row) -> None:
+    parse_manifest(yaml.safe_dump(manifest(row)))
+
+
+@pytest.mark.parametrize("row", BAD, ids=lambda row: row.id)
+def test_bad(row: Row) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(yaml.safe_dump(manifest(row)))
+    for word in row.words:
+        assert word in str(caught.value)
+
+
+def test_every_rule_of_the_crd_has_a_row_that_it_refuses() -> None:
+    """By a part of its message, so that a new rule without a row fails here."""
+    words = [word for row in [*BAD, *REFUSED_CHANGES] for word in row.words]
+    for message in _messages(custom_resource_definition()):
+        assert any(word in message for word in words), message
+
+
+def _messages(schema: object) -> set[str]:
+    if isinstance(schema, dict):
+        own = {rule["message"] for rule in schema.get(CEL_RULES, [])}
+        return own.union(*(_messages(value) for value in schema.values()))
+    if isinstance(schema, list):
+        return set().union(*(_messages(value) for value in schema))
+    return set()
