@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from diffcache_core.manifest import ManifestError, parse_manifest
 from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
-from diffcache_core.spec import IndexType
+from diffcache_core.spec import DiffusionCacheSpec, IndexType, SourceKind
 
 DATA_ENVIRONMENT = "XDG_DATA_HOME"  # freedesktop.org: where programs keep a user's data
 
@@ -17,6 +19,18 @@ DATA_ENVIRONMENT = "XDG_DATA_HOME"  # freedesktop.org: where programs keep a use
 def default_data_dir(name: str) -> Path:
     root = os.environ.get(DATA_ENVIRONMENT) or Path.home() / ".local" / "share"
     return Path(root) / "diffcache" / name
+
+
+def _cluster_only(spec: DiffusionCacheSpec) -> Iterator[tuple[str, str]]:
+    """What only a cluster has: the field, and what to write instead."""
+    if SourceKind.of(spec.model.source) is SourceKind.PVC:
+        yield "spec.model.source pvc://", "give file:// and a folder, or a Hugging Face id"
+    if spec.index.type is IndexType.STANDALONE:
+        yield "spec.index.type Standalone", "set Lite, or External and the address of a Milvus"
+    if spec.index.external is not None and spec.index.external.token_secret_ref is not None:
+        yield "spec.index.external.tokenSecretRef", "write the uri as http://USER:PASSWORD@HOST:PORT"
+    if spec.index.external is not None and spec.index.external.ca_secret_ref is not None:
+        yield "spec.index.external.caSecretRef", "name the PEM file in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 
 
 def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) -> None:
@@ -32,6 +46,8 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) 
         raise ManifestError(f"{manifest} is not a text file in UTF-8") from None
     resource = parse_manifest(text, str(manifest))
     needed = ["torch", "diffusers", "grpc_health"] + ["milvus_lite"] * (resource.spec.index.type is IndexType.LITE)
+    for field, remedy in _cluster_only(resource.spec):
+        raise ManifestError(f"{manifest}: {field} needs a cluster: {remedy}")
     missing = [module for module in needed if importlib.util.find_spec(module) is None]
     if missing:
         raise ManifestError(f"serving needs {', '.join(missing)}: install diffcache[local]")
@@ -43,5 +59,9 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) 
         path.write_text(config.model_dump_json(indent=2), encoding="utf-8")
     except OSError as error:
         raise ManifestError(f"{error.filename}: {error.strerror}: choose another folder with --data-dir") from None
+    if SourceKind.of(config.model.source) is SourceKind.HUB:  # a cluster's pods have an init container for it
+        fetched = subprocess.run([sys.executable, "-m", "diffcache_serving.fetch", "--config", str(path)], check=False)
+        if fetched.returncode:
+            sys.exit(fetched.returncode)  # it has said why
     command = [sys.executable, "-m", "diffcache_serving", "--config", str(path)]
     os.execv(command[0], command)  # noqa: S606  # our own program, and the arguments are a list

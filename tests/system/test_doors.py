@@ -68,7 +68,15 @@ MANIFESTS = {
     "no model": (manifest_with(spec={}), "spec.model: is required: add it"),
     "an unknown kind of source": (
         manifest_with(spec__model__source="https://example.org/x"),
-        "spec.model.source: must be bundled://emoji, or file:// and the path of a diffusers folder",
+        "spec.model.source: must be bundled://emoji, a Hugging Face id such as ",
+    ),
+    "a claim": (
+        manifest_with(spec__model__source="pvc://models/sd15"),
+        "spec.model.source pvc:// needs a cluster: give file:// and a folder, or a Hugging Face id",
+    ),
+    "a Milvus beside the pods": (
+        manifest_with(spec__index={"type": "Standalone", "standalone": {}}),
+        "spec.index.type Standalone needs a cluster: set Lite, or External and the address of a Milvus",
     ),
     "another kind": (manifest_with(kind="Deployment"), "kind: should be 'DiffusionCache', is 'Deployment'"),
 }
