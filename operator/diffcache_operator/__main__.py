@@ -32,15 +32,20 @@ class CannotStart(Exception):
 def main() -> None:
     try:
         chosen = Settings.from_environment(os.environ)
-        kopf.configure(
-            debug=chosen.log_level == "debug",
-            quiet=chosen.log_level in ("warning", "error"),
-            log_format=kopf.LogFormat.JSON,
-        )
+        _configure_logs(chosen.log_level)
         asyncio.run(operate(chosen))
     except (SettingsError, CannotStart, MissingPermission, ApiError) as error:
         print(f"diffcache-operator: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _configure_logs(level: str) -> None:
+    """JSON lines. Of kopf, and of the probes' requests, only what is wrong."""
+    kopf.configure(log_format=kopf.LogFormat.JSON)
+    logging.getLogger().setLevel(level.upper())
+    if level != "debug":
+        for name in ("kopf", "aiohttp.access"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 async def operate(chosen: Settings) -> None:

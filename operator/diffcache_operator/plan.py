@@ -30,6 +30,9 @@ class Apply:
     def kind(self) -> str:
         return str(self.body["kind"])
 
+    def __str__(self) -> str:
+        return f"{self.kind} {name_of(self.body)}"
+
 
 @dataclass(frozen=True)
 class SetOwners:
@@ -38,6 +41,9 @@ class SetOwners:
     claim: JSON
     owners: list[JSON]
     kind = "PersistentVolumeClaim"
+
+    def __str__(self) -> str:
+        return f"the owners of {self.kind} {name_of(self.claim)}"
 
 
 Action = Apply | SetOwners

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from diffcache_operator.queue import GONE, Key
 from diffcache_operator.schema import missing_fields
 from diffcache_operator.settings import Settings
 from diffcache_operator.status import Facts, Halt, invalid_status, make_status
+
+log = logging.getLogger("diffcache.reconcile")
 
 FIGURES_SECONDS = 60.0  # between two writes of a status in which only figures have moved
 LOOK_SECONDS = 30.0  # between two looks at serving pods' figures, and at pods that do not come up
@@ -63,6 +66,7 @@ class Reconciler:
         if await self._write_status(key, raw, old, new):
             event = transition_event(resource, old, new, _now())
             if event is not None:
+                log.info("%s/%s: %s: %s", *key, event["reason"], event["message"])
                 await self._api.create(event)
         if facts.halt is not None and not facts.halt.stalled:
             raise ApiError(403, facts.halt.problem.message, facts.halt.problem.reason)  # again, with growing waits
@@ -77,6 +81,7 @@ class Reconciler:
             actions = plan(resource, desired, observed)
             await carry_out(self._api, actions)
             for action in actions:
+                log.info("%s/%s: applied %s", resource.metadata.namespace, resource.metadata.name, action)
                 self._metrics.writes.labels(action.kind).inc()
             if actions:
                 desired, image, observed = await self._look(resource, old)
