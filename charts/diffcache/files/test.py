@@ -42,6 +42,10 @@ CACHE = {
 }
 
 
+class Failed(Exception):
+    """The message says what went wrong."""
+
+
 def ask(method: str, url: str, body: object = None) -> dict[str, Any]:
     request = urllib.request.Request(url, method=method, data=json.dumps(body).encode() if body else None)
     request.add_header("Authorization", f"Bearer {(ACCOUNT / 'token').read_text()}")
@@ -51,9 +55,9 @@ def ask(method: str, url: str, body: object = None) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=10, context=tls) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        sys.exit(f"{method} {url}: {error.code}: {error.read().decode(errors='replace')}")
+        raise Failed(f"{method} {url}: {error.code}: {error.read().decode(errors='replace')}") from None
     except OSError as error:
-        sys.exit(f"{method} {url}: {error}")
+        raise Failed(f"{method} {url}: {error}") from None
 
 
 def readiness(cache: dict[str, Any]) -> tuple[bool, str]:
@@ -78,7 +82,7 @@ def wait_until_ready(name: str) -> None:
         if ready:
             return
         if time.monotonic() > deadline:
-            sys.exit(f"not ready within {TIMEOUT:.0f} s (value test.timeoutSeconds). {message}")
+            raise Failed(f"not ready within {TIMEOUT:.0f} s (value test.timeoutSeconds). {message}")
         time.sleep(1)
 
 
@@ -88,8 +92,15 @@ def draw(name: str) -> None:
         with diffcache.Client(target) as client:
             picture = client.generate("red apple, noto style", timeout=PICTURE_SECONDS)
     except diffcache.GenerationError as error:
-        sys.exit(f"{target}: {error}")
+        raise Failed(f"{target}: {error}") from None
     print(f"{target} drew a picture of {picture.image.width} x {picture.image.height}: {picture.result}", flush=True)
+
+
+def delete(name: str) -> None:
+    try:
+        ask("DELETE", f"{CACHES}/{name}")
+    except Failed as error:  # it goes with the pod; what failed before says more
+        print(f"not deleted: {error}", flush=True)
 
 
 def main() -> None:
@@ -100,9 +111,12 @@ def main() -> None:
         wait_until_ready(name)
         draw(name)
     finally:
-        ask("DELETE", f"{CACHES}/{name}")
+        delete(name)
     print("ok")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as error:
+        sys.exit(f"failed: {error}")

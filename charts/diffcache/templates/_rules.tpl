@@ -1,6 +1,6 @@
 {{/*
-All that the operator may do, for the ClusterRole and the Roles alike. Each verb is used; Secrets are not among them.
-`create` goes with `patch` where server-side apply may find nothing yet.
+All that the operator may do, for the ClusterRole and the Roles alike; tests hold it to what the operator asks for at its
+start. Secrets are not among it, and nothing is deleted: children go by their owner.
 */}}
 {{- define "diffcache.rules" -}}
 - apiGroups: [diffcache.io]
@@ -8,23 +8,23 @@ All that the operator may do, for the ClusterRole and the Roles alike. Each verb
   verbs: [get, list, watch]
 - apiGroups: [diffcache.io]
   resources: [diffusioncaches/status]
-  verbs: [get, update, patch]
+  verbs: [update]
 - apiGroups: [diffcache.io]
-  resources: [diffusioncaches/finalizers] # where the API server checks blockOwnerDeletion, as OpenShift's does
+  resources: [diffusioncaches/finalizers] # for blockOwnerDeletion, where the API server checks it, as OpenShift's does
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch] # the last two are server-side apply
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, patch] # their owner, which follows the reclaimPolicy
+  verbs: [get, list, watch, patch] # patch: their owner, by the reclaimPolicy
 - apiGroups: [""]
   resources: [events]
-  verbs: [get, list, create, patch]
+  verbs: [list, create]
 {{- end }}
