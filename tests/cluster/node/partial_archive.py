@@ -1,6 +1,6 @@
 """Writes an image of an OCI layout as an archive for `ctr images import`, without the blobs the importer has.
 
-    partial_archive.py LAYOUT IMAGE <digests-that-are-there >archive.tar
+partial_archive.py LAYOUT IMAGE <digests-that-are-there >archive.tar
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def main() -> None:
 
 def find_manifest(layout: Path, image: str) -> dict[str, Any]:
     for manifest in json.loads((layout / "index.json").read_text())["manifests"]:
-        if manifest["annotations"]["org.opencontainers.image.ref.name"] == image:
+        # One without a name had this one before.
+        if manifest.get("annotations", {}).get("org.opencontainers.image.ref.name") == image:
             return dict(manifest)
     sys.exit(f"{layout} has no {image}")
 
