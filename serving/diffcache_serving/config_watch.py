@@ -40,6 +40,10 @@ async def watch_config(
                     revision = new.revision
             except (ConfigError, ModelError) as error:
                 log.error("the new config cannot be used, the old one stays", error=str(error))
+            except (
+                Exception
+            ) as error:  # a disk that is full while the cache shrinks, or a bug: the next one still counts
+                log.error("a new config was not taken over whole", exc_info=error)
         await asyncio.sleep(poll_seconds)
 
 
