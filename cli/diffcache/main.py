@@ -1,19 +1,25 @@
-"""The `diffcache` command. Imports nothing heavy: each command imports what it needs when it runs."""
+"""The `diffcache` command, and `kubectl diffcache`.
+
+Imports nothing heavy: each command imports what it needs when it runs.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
-from typing import Annotated
+from pathlib import Path
 
 import typer
 
 from diffcache.commands import cache
 from diffcache.commands.calibrate import calibrate
 from diffcache.commands.generate import generate
+from diffcache.commands.render import render
 from diffcache.commands.stats import stats
 from diffcache.commands.up import up
+from diffcache.commands.version import options
+
+PLUGIN = "kubectl-diffcache"
 
 app = typer.Typer(
     help="Approximate caching for text-to-image serving: similar prompts resume from cached latents.",
@@ -25,28 +31,23 @@ app.command()(generate)
 app.command()(stats)
 app.add_typer(cache.app, name="cache")
 app.command()(calibrate)
+app.command()(render)
+app.callback()(options)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(version("diffcache"))
-        raise typer.Exit
+def main(arguments: list[str] | None = None, program: str | None = None) -> None:
+    """Exit status 0; 1 when the server or the cluster failed; 2 when what was asked for has to change.
 
-
-@app.callback()
-def _options(
-    _show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    return None
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Exit status 0; 1 when the server failed; 2 when what was asked for has to change."""
+    `program` is what it was called as: kubectl calls `kubectl-diffcache`, and gets the cluster's commands.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines; what failed is said in ours
+    chosen, name = app, None
+    if Path(program or sys.argv[0]).stem == PLUGIN:
+        from diffcache.plugin import app as chosen
+
+        name = "kubectl diffcache"  # as it is typed, for the help
     try:
-        app(arguments)
+        chosen(arguments, prog_name=name)
     except Exception as error:  # the last door: no traceback reaches a user
         status = explain(error)
         if os.environ.get("DIFFCACHE_DEBUG"):
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def explain(error: Exception) -> int:
     """Prints what went wrong and what to do; returns the exit status."""
+    from diffcache.cluster.errors import ClusterError
     from diffcache.wire import GenerationError
     from diffcache_core.manifest import ManifestError
 
@@ -68,6 +70,9 @@ def explain(error: Exception) -> int:
     if isinstance(error, UnicodeError):
         print("diffcache: an argument is not valid Unicode text: retype it", file=sys.stderr)
         return 2
+    if isinstance(error, ClusterError):
+        print(f"diffcache: {error}", file=sys.stderr)
+        return error.status
     if isinstance(error, ManifestError):
         print(f"diffcache: {error}", file=sys.stderr)
         return 2

@@ -18,7 +18,8 @@ class Output(StrEnum):
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", help="How to print: a table or JSON.")]
+OUTPUT_HELP = "How to print: a table or JSON."
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help=OUTPUT_HELP)]
 
 
 def print_json(value: Any) -> None:
@@ -30,11 +31,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_in_one_line(str(cell))) for cell in row))  # Text: a prompt is no markup
-    Console(width=None if Console().is_terminal else 200).print(table)
+        table.add_row(*(Text(in_one_line(str(cell))) for cell in row))  # Text: a prompt is no markup
+    console().print(table)
 
 
-def _in_one_line(text: str) -> str:
+def console() -> Console:
+    """Of standard output; what goes into a file or a pipe is not folded to a terminal's width."""
+    return Console(width=None if Console().is_terminal else 200)
+
+
+def in_one_line(text: str) -> str:
     """Line breaks and other control characters as escapes, so that a prompt cannot forge a row."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -47,3 +53,11 @@ def size(count: int) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1024
     return f"{number:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Time that has passed, as a person reads it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"

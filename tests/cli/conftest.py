@@ -59,6 +59,16 @@ def up(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], lis
 @pytest.fixture
 def diffcache(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Diffcache:
     """The `diffcache` command as a user types it, in this process: its imports are paid once."""
+    return _program("diffcache", capsys, monkeypatch)
+
+
+@pytest.fixture
+def kubectl_diffcache(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Diffcache:
+    """`kubectl diffcache`, likewise."""
+    return _program("kubectl-diffcache", capsys, monkeypatch)
+
+
+def _program(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Diffcache:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
 
@@ -66,7 +76,7 @@ def diffcache(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         capsys.readouterr()
         status: object = 0
         try:
-            main(list(words))
+            main(list(words), program=name)
         except SystemExit as ended:
             status = ended.code or 0
         out, err = capsys.readouterr()

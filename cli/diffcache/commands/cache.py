@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from diffcache.commands.hints import how_to
 from diffcache.commands.stats import ADMIN, AdminOption
-from diffcache.output import Output, OutputOption, print_json, print_table, size
+from diffcache.output import Output, OutputOption, duration, print_json, print_table, size
 
 app = typer.Typer(help="Look into the cache, and purge it.", no_args_is_help=True)
 
@@ -36,16 +37,16 @@ def ls(
 
 @app.command()
 def show(
-    entry_id: Annotated[str, typer.Argument(help="As `ls` or `generate --explain` prints it.")],
+    entry_id: Annotated[str, typer.Argument(help="Its id, as the list of entries or `generate --explain` prints it.")],
     admin: AdminOption = ADMIN,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show one entry and its states."""
     if not entry_id:
-        raise typer.BadParameter("must not be empty: give an entry of `diffcache cache ls`", param_hint="ENTRY_ID")
+        raise typer.BadParameter(f"must not be empty: give an entry of `{how_to('cache ls')}`", param_hint="ENTRY_ID")
     answer = _list(admin, entry_id=entry_id, limit=1)
     if not answer.entries:
-        typer.echo(f"diffcache: there is no entry {entry_id} (any more): see `diffcache cache ls`", err=True)
+        typer.echo(f"diffcache: there is no entry {entry_id} (any more): see `{how_to('cache ls')}`", err=True)
         raise typer.Exit(1)
     facts = _facts(answer.entries[0])
     if output is Output.JSON:
@@ -102,8 +103,4 @@ def _facts(entry: Any) -> dict[str, Any]:
 def _age(entry: Any) -> str:
     import time
 
-    seconds = max(0, int(time.time() - entry.created.ToSeconds()))
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"
+    return duration(time.time() - entry.created.ToSeconds())

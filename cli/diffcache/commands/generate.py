@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from diffcache.output import Output, OutputOption, print_json, print_table
+from diffcache.commands.hints import how_to
+from diffcache.output import OUTPUT_HELP, Output, print_json, print_table
 
 MAX_TIMEOUT = 1e6  # seconds; grpc takes a larger one for one that has passed
 FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP, ".jpg": ImageFormat.JPEG, ".jpeg": ImageFormat.JPEG}
@@ -46,7 +47,7 @@ def generate(
     explain: Annotated[bool, typer.Option("--explain", help="Show where the time went, and the parent.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.")] = False,
     ca: Annotated[Path | None, typer.Option(help="PEM file of the authority to trust; implies --tls.")] = None,
-    output: OutputOption = Output.TABLE,
+    output: Annotated[Output, typer.Option("--output", help=OUTPUT_HELP)] = Output.TABLE,  # -o is the picture
 ) -> None:
     """Generate a picture and say whether the cache helped."""
     from diffcache.client import Client
@@ -130,4 +131,4 @@ def _explain(generation: Generation) -> None:
     rows.append(("model", generation.model))
     print_table(("what", "value"), rows)
     if generation.parent_entry_id:
-        typer.echo(f"more about the parent: diffcache cache show {generation.parent_entry_id}")
+        typer.echo(f"more about the parent: {how_to('cache show')} {generation.parent_entry_id}")

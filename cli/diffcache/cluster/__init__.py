@@ -1,0 +1,1 @@
+"""What `kubectl diffcache` knows of a cluster; kubectl does the talking."""

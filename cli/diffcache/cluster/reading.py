@@ -1,0 +1,65 @@
+"""Reads a resource and what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from diffcache.cluster.errors import ClusterError
+from diffcache.cluster.kubectl import RESOURCE, Kubectl, checked_name
+from diffcache.cluster.objects import Claim, Event, Kind, Pod, Resource, parse_list, parse_object
+from diffcache_core.names import CACHE_LABEL, KIND
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Found(Generic[Item]):
+    """`missing` says why the items could not be read: who may see a resource may not see all that belongs to it."""
+
+    items: Sequence[Item] = ()
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A resource with what belongs to it."""
+
+    resource: Resource
+    pods: Found[Pod]
+    claims: Found[Claim]
+    events: Found[Event]
+
+
+def read_resource(kubectl: Kubectl, name: str) -> Resource:
+    """Raises ClusterError."""
+    return parse_object(Resource, kubectl.read(RESOURCE, "--", checked_name(name)))
+
+
+def read_pods(kubectl: Kubectl, name: str) -> Sequence[Pod]:
+    """Raises ClusterError."""
+    return _read_labelled(kubectl, Pod, "pods", name)
+
+
+def read_surroundings(kubectl: Kubectl, name: str) -> Surroundings:
+    """Raises ClusterError if there is no such resource."""
+    resource = read_resource(kubectl, name)
+    about = f"--field-selector=involvedObject.kind={KIND},involvedObject.name={name}"
+    with ThreadPoolExecutor() as threads:  # each kubectl takes about as long as the way to the cluster and back
+        pods = threads.submit(_found, lambda: read_pods(kubectl, name))
+        claims = threads.submit(_found, lambda: _read_labelled(kubectl, Claim, "persistentvolumeclaims", name))
+        events = threads.submit(_found, lambda: parse_list(Event, kubectl.read("events", about)))
+        return Surroundings(resource, pods.result(), claims.result(), events.result())
+
+
+def _read_labelled(kubectl: Kubectl, kind: type[Kind], plural: str, name: str) -> Sequence[Kind]:
+    return parse_list(kind, kubectl.read(plural, f"--selector={CACHE_LABEL}={checked_name(name)}"))
+
+
+def _found(read: Callable[[], Sequence[Item]]) -> Found[Item]:
+    try:
+        return Found(read())
+    except ClusterError as error:
+        return Found(missing=str(error))

@@ -1,0 +1,1 @@
+"""The commands of `kubectl diffcache`, one file each."""

@@ -1,0 +1,74 @@
+"""The commands that ask a server, sent to a pod of a DiffusionCache."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from diffcache.commands import hints
+from diffcache.commands.cluster.options import ContextOption, KubeconfigOption, NameArgument, NamespaceOption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from diffcache.cluster.kubectl import Kubectl
+
+
+def at_pod(command: Callable[..., None], port: int, address: str, without: Sequence[str] = ()) -> Callable[..., None]:
+    """The same command, with the name of a DiffusionCache instead of an address.
+
+    Args:
+        command: one of the local commands.
+        port: the pod's port that it talks to.
+        address: its parameter that takes HOST:PORT.
+        without: parameters that make no sense through `kubectl port-forward`.
+    """
+
+    def run(name: str, namespace: str, context: str, kubeconfig: str, **options: Any) -> None:
+        from diffcache.cluster.kubectl import Kubectl
+
+        kubectl = Kubectl(namespace, context, kubeconfig)
+        with _pod_port(kubectl, name, port) as where, hints.for_cluster(lambda words: kubectl.advice(words), name):
+            command(**{address: where}, **options)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    own = inspect.signature(command, eval_str=True).parameters
+    kept = [parameter for parameter in own.values() if parameter.name not in (address, *without)]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads
+        [
+            _keyword("name", NameArgument),
+            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept),
+            _keyword("namespace", NamespaceOption, ""),
+            _keyword("context", ContextOption, ""),
+            _keyword("kubeconfig", KubeconfigOption, ""),
+        ]
+    )
+    return run
+
+
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+@contextmanager
+def _pod_port(kubectl: Kubectl, name: str, port: int) -> Iterator[str]:
+    """HOST:PORT that leads to a ready pod. Raises ClusterError, also for a pod that goes away meanwhile."""
+    from diffcache.cluster.errors import ClusterError
+    from diffcache.cluster.pods import choose_pod
+    from diffcache.cluster.port_forward import port_forward
+    from diffcache.cluster.reading import read_pods, read_resource
+    from diffcache.wire import GenerationError
+
+    status = kubectl.advice(f"kubectl diffcache status {name}")
+    pod = choose_pod(read_resource(kubectl, name), read_pods(kubectl, name), status)
+    try:
+        with port_forward(kubectl, pod, port) as address:
+            yield address
+    except GenerationError as error:
+        if error.code != "UNAVAILABLE":
+            raise
+        # What the server says of itself helps, gRPC's words about this end of the port-forward do not.
+        told = "" if "127.0.0.1" in error.message else f" ({error.message})"
+        raise ClusterError(f"pod {pod} does not answer on port {port}{told}: try again, or see `{status}`") from None

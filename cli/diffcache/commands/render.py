@@ -1,0 +1,105 @@
+"""diffcache render"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffcache_core.names import MILVUS_IMAGE, SERVING_IMAGE
+
+if TYPE_CHECKING:
+    from yaml import SafeDumper
+
+    from diffcache_core.spec import DiffusionCache
+
+
+class Format(StrEnum):
+    YAML = "yaml"
+    JSON = "json"
+
+
+def render(
+    manifest: Annotated[Path, typer.Option("--file", "-f", help="A DiffusionCache manifest (YAML); - reads it here.")],
+    serving_image: Annotated[
+        str, typer.Option(help=f"The operator's default.  [default: {SERVING_IMAGE}:VERSION]", show_default=False)
+    ] = "",
+    milvus_image: Annotated[str, typer.Option(help="The operator's default.")] = MILVUS_IMAGE,
+    pull_secret: Annotated[
+        list[str] | None, typer.Option(help="As the operator's IMAGE_PULL_SECRETS; may be repeated.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="For a manifest that names none.", show_default=False)
+    ] = "",
+    output: Annotated[Format, typer.Option("--output", "-o", help="YAML documents, or a JSON List.")] = Format.YAML,
+) -> None:
+    """Print what the operator would apply for a manifest on an empty cluster. Asks no cluster."""
+    from importlib.metadata import version
+
+    from diffcache_core.status import DiffusionCacheStatus
+    from diffcache_operator.desired.children import desired_children
+    from diffcache_operator.images import milvus_image as choose_milvus_image
+    from diffcache_operator.images import serving_image as choose_serving_image
+
+    resource = _read_manifest(manifest, namespace)
+    default = serving_image or f"{SERVING_IMAGE}:{version('diffcache')}"
+    objects = desired_children(
+        resource,
+        choose_serving_image(resource, DiffusionCacheStatus(), None, default),
+        choose_milvus_image(resource, None, milvus_image),
+        tuple(pull_secret or ()),
+    )
+    typer.echo(_as_json(objects) if output is Format.JSON else _as_yaml(objects, resource.metadata.name), nl=False)
+
+
+def _read_manifest(path: Path, namespace: str) -> DiffusionCache:
+    """Raises ManifestError."""
+    from diffcache_core.manifest import ManifestError, parse_manifest
+
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path} is not a text file in UTF-8") from None
+    resource = parse_manifest(text, "standard input" if str(path) == "-" else str(path))
+    metadata = resource.metadata
+    if namespace not in ("", metadata.namespace) and "namespace" in metadata.model_fields_set:
+        raise ManifestError(f"{path} is for the namespace {metadata.namespace}, not {namespace}: leave out -n")
+    # Without a uid, which a manifest that came out of a cluster has: there are no owners on an empty one.
+    changes = {"namespace": namespace or metadata.namespace, "uid": ""}
+    return resource.model_copy(update={"metadata": metadata.model_copy(update=changes)})
+
+
+def _as_yaml(objects: list[dict[str, Any]], name: str) -> str:
+    import yaml
+
+    head = (
+        f"# What the operator applies for the DiffusionCache {name} on an empty cluster. The ownerReferences are left\n"
+        "# out: they hold the uid that a cluster gives the resource.\n"
+    )
+    return head + yaml.dump_all(objects, Dumper=_dumper(), explicit_start=True, sort_keys=False, width=120)
+
+
+def _dumper() -> type[SafeDumper]:
+    """Texts of several lines, such as a config file, as such."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            return True  # labels that are the same object are written out, as people and diffs want them
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    Dumper.add_representer(str, represent)
+    return Dumper
+
+
+def _as_json(objects: list[dict[str, Any]]) -> str:
+    import json
+
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2) + "\n"
