@@ -30,7 +30,7 @@ def test_its_resource_is_valid_and_small(program: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("status", "ready", "said"),
     [
-        ({"observedGeneration": -1}, False, "does it watch namespace team-a"),
+        ({"observedGeneration": -1}, False, "no operator has looked"),
         ({"observedGeneration": 1}, False, "no condition Ready"),
         ({"observedGeneration": 1, "conditions": ["False"]}, False, "Ready is False: ModelLoading: wait"),
         ({"observedGeneration": 1, "conditions": ["True"]}, True, "Ready is True"),

@@ -22,7 +22,8 @@ TIMEOUT = float(os.environ["TIMEOUT_SECONDS"])
 PICTURE_SECONDS = 60.0  # of four steps at 64 x 64, about one second on a CPU
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CACHES = f"https://kubernetes.default.svc/apis/diffcache.io/v1alpha1/namespaces/{NAMESPACE}/diffusioncaches"
-UNSEEN = f"no operator has looked at it yet: does its pod run, and does it watch namespace {NAMESPACE}?"
+UNSEEN = "no operator has looked at it"
+ADVICE = f"does the operator's pod run, and does it watch namespace {NAMESPACE}?"
 
 CACHE = {
     "apiVersion": "diffcache.io/v1alpha1",
@@ -82,7 +83,8 @@ def wait_until_ready(name: str) -> None:
         if ready:
             return
         if time.monotonic() > deadline:
-            raise Failed(f"not ready within {TIMEOUT:.0f} s (value test.timeoutSeconds). {message}")
+            hint = ADVICE if message == UNSEEN else "look at its pod, or raise the value test.timeoutSeconds"
+            raise Failed(f"not ready within {TIMEOUT:.0f} s: {message}; {hint}")
         time.sleep(1)
 
 
