@@ -25,6 +25,7 @@ from diffcache_serving.metrics import Metrics
 CLEAN, TRAJECTORY = StateKind.CLEAN, StateKind.TRAJECTORY
 LEVELS = Levels((Level(25, 0.65), Level(50, 0.8)), reseed_skip_percent=25)
 STATE_BYTES = 8192  # of one latent below, on disk
+PATIENCE_SECONDS = 10.0  # the real deadline of a look-up would make misses where four test runs share two cores
 ROOMY = Budget(2**20, 100)
 
 
@@ -61,13 +62,18 @@ class Box:
         budget: Budget = ROOMY,
         shared: bool = False,
         levels: Levels = LEVELS,
+        look_up_seconds: float = PATIENCE_SECONDS,
+        **identity: Any,
     ) -> Box:
+        """`identity`: fields of CacheIdentity that differ from the usual ones."""
         self.metrics = Metrics("emoji")
         self.ledger = await Ledger.open(self.folder / "ledger.db", LCBFU())
         self.index = index or MemoryIndex()
-        self.identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
+        usual = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
+        self.identity = replace(usual, **identity)
         store = StateStore(self.folder / "states")
-        self.cache = Cache(self.ledger, store, self.index, self.metrics, self.identity, levels, kind, budget)
+        parts = (self.ledger, store, self.index, self.metrics, self.identity)
+        self.cache = Cache(*parts, levels, kind, budget, look_up_seconds=look_up_seconds)
         self.repaired = await self.cache.repair()
         self.is_closed = False
         return self

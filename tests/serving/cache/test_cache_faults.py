@@ -13,7 +13,7 @@ import pytest
 
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.policies import LCBFU
-from diffcache_serving.cache.cache import Cache
+from diffcache_serving.cache.cache import LOOK_UP_SECONDS, Cache
 from diffcache_serving.cache.found import Exact, Miss, Resume
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import IndexRow, LayeredIndex, MemoryIndex
@@ -145,7 +145,8 @@ def closed_port() -> int:
 async def test_a_dead_index_makes_misses_and_metrics_and_is_left_alone_for_a_while(
     boxes: Any, request_: GenerationRequest, closed_port: int
 ) -> None:
-    box = await boxes(index=MilvusIndex(lambda: f"http://127.0.0.1:{closed_port}", "c", 2))
+    index = MilvusIndex(lambda: f"http://127.0.0.1:{closed_port}", "c", 2)
+    box = await boxes(index=index, look_up_seconds=LOOK_UP_SECONDS)
     assert box.count("index_errors_total", op="repair") == 1
     for i in range(5):
         assert isinstance(await box.cache.look_up(seeded(request_, i), text(0)), Miss)
@@ -157,7 +158,7 @@ async def test_before_a_dead_index_fresh_entries_still_serve(
     boxes: Any, request_: GenerationRequest, closed_port: int
 ) -> None:
     index = LayeredIndex(MilvusIndex(lambda: f"http://127.0.0.1:{closed_port}", "c", 2), lambda op, error: None)
-    box = await boxes(index=index)
+    box = await boxes(index=index, look_up_seconds=LOOK_UP_SECONDS)
     await box.keep(request_, text(0), 1.0)
     assert isinstance(await box.cache.look_up(seeded(request_, 2), text(5)), Resume)
 

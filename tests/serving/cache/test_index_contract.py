@@ -295,7 +295,8 @@ class TestDown:
     async def down(self) -> AsyncIterator[MilvusIndex]:
         with socket.socket() as taken:  # bound, and nobody listens: connections are refused
             taken.bind(("127.0.0.1", 0))
-            index = MilvusIndex(lambda: f"http://127.0.0.1:{taken.getsockname()[1]}", "contract", DIM)
+            uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            index = MilvusIndex(lambda: uri, "contract_f00d_32", DIM, siblings="contract_")
             yield index
             await index.close()
 
@@ -306,14 +307,17 @@ class TestDown:
             lambda index: index.insert(unit_rows(1)),
             lambda index: index.delete(["x"]),
             lambda index: index.entry_ids(),
+            lambda index: index.ping(),
+            lambda index: index.forget_models(set()),
         ],
-        ids=["search", "insert", "delete", "entry_ids"],
+        ids=["search", "insert", "delete", "entry_ids", "ping", "forget_models"],
     )
     async def test_every_method_says_unavailable(
         self, down: MilvusIndex, call: Callable[[MilvusIndex], Awaitable[object]]
     ) -> None:
         with pytest.raises(IndexUnavailable):
             await call(down)
+        assert down.outages == 1
 
     async def test_the_layered_one_serves_from_memory_and_reports(self, down: MilvusIndex) -> None:
         errors: list[tuple[str, Exception]] = []
