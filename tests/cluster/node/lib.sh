@@ -46,14 +46,17 @@ install_packages() { # DEBIAN PACKAGE...
   RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
 }
 
+need_up() {
+  [ -e "$STATE/init.pid" ] && kill -0 "$(cat "$STATE/init.pid")" 2>/dev/null ||
+    die "the cluster is not up: run $NODE_DIR/up"
+}
+
 in_network() { # not `ip netns exec`: its fresh /sys has no cgroups, without which no container starts
   nsenter --net="/run/netns/$NAME" -- "$@"
 }
 
 inside() {
-  local pid
-  pid=$(cat "$STATE/init.pid" 2>/dev/null) || die "the cluster is not up: run $NODE_DIR/up"
-  nsenter --target "$pid" --mount --pid --net -- "$@"
+  nsenter --target "$(cat "$STATE/init.pid")" --mount --pid --net -- "$@"
 }
 
 kube() {

@@ -80,15 +80,38 @@ start_recycle() {
   begin recycle "$NODE_DIR/recycle"
 }
 
-stop_program() { # NAME: at once, as a crash does
-  local name=$1
+PROGRAMS=(containerd etcd apiserver controller-manager scheduler kubelet proxy)
+
+find_program() { # pgrep|pkill NAME [OPTION...]
+  local tool=$1 name=$2
+  shift 2
   case $name in
     apiserver | controller-manager | scheduler | proxy) name=kube-$name ;;
     etcd | containerd | kubelet) ;;
-    *) die "no such program: $name" ;;
+    *) die "no such program: $name; there are ${PROGRAMS[*]}" ;;
   esac
   # Only in the node's process namespace; the kernel keeps 15 characters of a name.
-  local which=(--ns "$(cat "$STATE/init.pid")" --nslist pid -x "${name:0:15}")
-  pkill -KILL "${which[@]}" || true
-  wait_for 10 "the end of $name" bash -c '! pgrep "$@"' - "${which[@]}"
+  "$tool" "$@" --ns "$(cat "$STATE/init.pid")" --nslist pid --exact "${name:0:15}"
+}
+
+is_up() {
+  local program
+  for program in "${PROGRAMS[@]}"; do
+    find_program pgrep "$program" || return 1
+  done
+  kube get --raw /readyz
+}
+
+is_stopped() { # NAME
+  ! find_program pgrep "$1"
+}
+
+stop_program() { # NAME: at once, as a crash does
+  find_program pkill "$1" -KILL || true
+  wait_for 10 "the end of $1" is_stopped "$1"
+}
+
+start_program() { # NAME
+  is_stopped "$1" >/dev/null || die "$1 runs already"
+  "start_$1"
 }
