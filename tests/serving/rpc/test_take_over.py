@@ -1,0 +1,162 @@
+"""A new config under a running server: what may change changes at once, and no request notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+
+from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
+from diffcache_core.serving_config import (
+    CacheConfig,
+    IndexConfig,
+    LevelConfig,
+    ListenConfig,
+    ModelConfig,
+    ServingConfig,
+)
+from diffcache_core.spec import DType, Scope
+from diffcache_core.states import StateKind
+from diffcache_serving.config_file import ConfigFile
+from diffcache_serving.defaults import choose_defaults
+from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.errors import ModelError
+from diffcache_serving.server import Server, wired
+
+NOTHING: tuple[LevelConfig, ...] = ()
+LEVELS = (LevelConfig(skip_percent=50, similarity=0.5),)
+
+
+@dataclass
+class Running:
+    server: Server
+    images: Any
+    admin: Any
+
+    async def draw(self, prompt: str = "red apple, noto style", **fields: Any) -> pb.GenerateResponse:
+        return await self.images.Generate(pb.GenerateRequest(prompt=prompt, **fields))
+
+    async def take_over(self, revision: str = "r", **changes: Any) -> None:
+        """`changes` of fields, or of those of `model` and `cache` by their own names."""
+        config = self.server.config
+        model = {k: v for k, v in changes.items() if k in ModelConfig.model_fields}
+        cache = {k: v for k, v in changes.items() if k in CacheConfig.model_fields}
+        fields = {k: v for k, v in changes.items() if k in ServingConfig.model_fields}
+        assert len(model) + len(cache) + len(fields) == len(changes)
+        new = config.model_copy(
+            update={
+                "model": config.model.model_copy(update=model),
+                "cache": config.cache.model_copy(update=cache),
+                **fields,
+            }
+        )
+        await self.server.take_over(ConfigFile(Path("config.json"), revision, new))
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.server.generator.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+async def running(model: LoadedModel, tmp_path: Path, free_ports: Callable[[int], list[int]]) -> AsyncIterator[Running]:
+    port, admin, metrics = free_ports(3)
+    config = ServingConfig(
+        name="test",
+        data_dir=tmp_path,
+        model=ModelConfig(
+            source="bundled://emoji", scheduler="DDIM", dtype=DType.AUTO, steps=4, guidance=3.0, width=32, height=32
+        ),
+        batch_max_size=8,
+        queue_max_steps=1000,
+        cache=CacheConfig(
+            capacity_bytes=2**20, max_entries=1000, state=StateKind.CLEAN, scope=Scope.TENANT, levels=NOTHING
+        ),
+        index=IndexConfig(type="Memory"),
+        listen=ListenConfig(port=port, admin_port=admin, metrics_port=metrics),
+    )
+    model = replace(
+        model, defaults=choose_defaults(config.model, model.own_size, model.diffusion.size_multiple)
+    )  # it was loaded for other tests
+    async with (
+        wired(config, model, None) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{admin}") as admin_channel,
+    ):
+        await server.start()
+        yield Running(server, pb_grpc.ImageGenerationStub(channel), pb_grpc.CacheAdminStub(admin_channel))
+        await server.drain(5.0)
+
+
+async def test_defaults_change(running: Running) -> None:
+    assert (await running.draw()).steps == 4
+    await running.take_over(steps=2, width=64, height=None)
+    answer = await running.draw(cache_mode=pb.CACHE_MODE_BYPASS)
+    assert answer.steps == 2
+    assert running.server.images.defaults.height == 64  # the model's own
+    assert running.server.images.defaults.width == 64
+
+
+async def test_levels_change(running: Running) -> None:
+    await running.draw(seed=1)
+    assert (await running.draw("red apple, flat style", seed=2)).result == pb.RESULT_MISS
+    await running.take_over(levels=LEVELS)
+    assert (await running.draw("red apple, flat style", seed=3)).result == pb.RESULT_APPROXIMATE
+    stats = await running.admin.GetStats(pb.GetStatsRequest())
+    assert [(level.skip_percent, level.similarity) for level in stats.levels] == [(50, 0.5)]
+    await running.take_over(levels=None)
+    assert (await running.admin.GetStats(pb.GetStatsRequest())).levels_source == "model"
+
+
+async def test_a_smaller_capacity_evicts_and_a_smaller_queue_refuses(running: Running) -> None:
+    for seed in range(3):
+        await running.draw(seed=seed)
+    await running.server.generator.cache.settle()
+    state = (await running.server.generator.cache.totals()).bytes // 3
+    await running.take_over(capacity_bytes=state, queue_max_steps=5)
+    assert (await running.server.generator.cache.totals()).entries == 1
+    assert running.metric("diffcache_evictions_total", reason="capacity") == 2
+    assert running.metric("diffcache_capacity_bytes") == state
+    call = asyncio.ensure_future(running.draw(seed=9, steps=500))
+    while not running.server.generator.queue.requests:
+        await asyncio.sleep(0)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.draw(seed=8)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    call.cancel()
+
+
+async def test_a_size_that_the_model_cannot_make_changes_nothing(running: Running) -> None:
+    before = running.server.config
+    with pytest.raises(ModelError, match=r"spec\.model\.width: must be a multiple of 8"):
+        await running.take_over(width=20, steps=1, batch_max_size=1)
+    assert running.server.config == before
+    assert (await running.draw()).steps == 4
+
+
+async def test_the_log_and_the_metrics_say_which_config_counts(running: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await running.take_over("one", steps=3, scheduler="Euler")
+        await running.take_over("two")
+    first, second = [line for line in lines if line["event"] == "config reloaded"]
+    assert (first["changed"], first["at_next_start"]) == ({"model.steps": 3}, ["model.scheduler"])
+    assert (second["changed"], second["at_next_start"]) == ({}, [])
+    assert running.metric("diffcache_config_info", revision="one") is None
+    assert running.metric("diffcache_config_info", revision="two") == 1
+    assert running.metric("diffcache_index_up") == 1
+    model = running.server.model
+    assert running.metric("diffcache_model_info", model="emoji", fingerprint=model.fingerprint) == 1
+
+
+async def test_runs_in_flight_go_on_under_another_batch_size(running: Running) -> None:
+    calls = [asyncio.ensure_future(running.draw(seed=seed, steps=60)) for seed in range(4)]
+    while running.server.generator.queue.requests < 4:
+        await asyncio.sleep(0)
+    await running.take_over(batch_max_size=1)
+    await running.take_over(batch_max_size=3)
+    assert [answer.steps for answer in await asyncio.gather(*calls)] == [60] * 4
