@@ -139,9 +139,10 @@ def test_the_port_forward_ends_with_the_command(number: signal.Signals, pod: Pat
     with AdminClient(up.admin) as admin:
         while process.poll() is None and not admin.call("GetStats", pb.GetStatsRequest()).pending_steps:
             pass  # the picture has not begun
+    forward = psutil.Process(forwarder(pod))
     process.send_signal(number)
     assert process.wait(30) != 0
-    assert not psutil.pid_exists(forwarder(pod))
+    forward.wait(30)
 
 
 def test_why_there_is_no_picture(replay: Path, kubectl_diffcache: Diffcache, free_ports: Any, tmp_path: Path) -> None:

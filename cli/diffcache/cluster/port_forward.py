@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -29,10 +30,11 @@ def parse_forwarding(line: str) -> str | None:
 def port_forward(kubectl: Kubectl, pod: str, port: int) -> Iterator[str]:
     """HOST:PORT on this machine that leads to the pod's port. Raises ClusterError."""
     command = kubectl.command("port-forward", "--address=127.0.0.1", "--", f"pod/{pod}", f":{port}")
-    with tempfile.TemporaryFile("w+") as errors, _ended_when_terminated():
-        process = start(
-            subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+    processes: list[subprocess.Popen[str]] = []
+    with tempfile.TemporaryFile("w+") as errors, _terminated_with_us(processes):
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
+        process = start(subprocess.Popen, command, **options)
+        processes.append(process)
         try:
             address = next(filter(None, map(parse_forwarding, process.stdout)), None)
             if address is None:
@@ -57,11 +59,17 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def _ended_when_terminated() -> Iterator[None]:
-    """SIGTERM becomes an exception, so that the `finally` above runs; Ctrl-C is one anyway."""
+def _terminated_with_us(processes: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
+    """SIGTERM ends them, too, and then this process as ever.
+
+    It raises nothing: an exception in the midst of closing a gRPC channel leaves a lock of it taken for ever.
+    """
 
     def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        for process in processes:
+            process.terminate()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     before = signal.signal(signal.SIGTERM, leave)
     try:
