@@ -112,6 +112,16 @@ def test_a_ready_serving_pod_is_asked_and_no_other() -> None:
         choose_pod(resource(), parse_list(Pod, pods), "STATUS")
 
 
+def test_what_the_pod_says_is_told_unless_the_operator_has_said_it() -> None:
+    pods = recorded("trouble")
+    pods["items"] = [pod for pod in pods["items"] if pod["metadata"]["name"] == "secret"]
+    pods["items"][0]["metadata"]["labels"]["app.kubernetes.io/component"] = "serving"
+    for message, says_it in (("the pod starts", True), ('secret "none" not found', False)):
+        with pytest.raises(ClusterError) as caught:
+            choose_pod(resource(ready("False", "Starting", message)), parse_list(Pod, pods), "STATUS")
+        assert ("secret: CreateContainerConfigError" in str(caught.value)) is says_it
+
+
 def test_a_pod_that_goes_is_not_asked() -> None:
     pods = recorded("pods")
     pods["items"][0]["metadata"]["deletionTimestamp"] = "2026-11-24T11:18:00Z"

@@ -21,6 +21,7 @@ class View(BaseModel):
 class Metadata(View):
     name: str
     namespace: str = ""
+    uid: str = ""
     creation_timestamp: datetime
     deletion_timestamp: datetime | None = None
     generation: int = 0

@@ -13,17 +13,14 @@ _USUAL = ("ContainerCreating", "PodInitializing")
 
 def choose_pod(resource: Resource, pods: Sequence[Pod], status_command: str) -> str:
     """A ready serving pod's name. Raises ClusterError, saying why there is none and what to do."""
-    ready = sorted(pod.metadata.name for pod in pods if _is_serving(pod) and pod.is_ready)
+    serving = [pod for pod in pods if pod.metadata.labels.get(COMPONENT_LABEL) == SERVING]
+    ready = sorted(pod.metadata.name for pod in serving if pod.is_ready)
     if ready:
         return ready[0]
-    raise ClusterError(_why_none(resource, status_command))
+    raise ClusterError(_why_none(resource, serving, status_command))
 
 
-def _is_serving(pod: Pod) -> bool:
-    return pod.metadata.labels.get(COMPONENT_LABEL) == SERVING
-
-
-def _why_none(resource: Resource, status_command: str) -> str:
+def _why_none(resource: Resource, serving: Sequence[Pod], status_command: str) -> str:
     name, ready = resource.metadata.name, resource.ready
     if ready is None:
         return f"no operator has looked at {name} yet: is diffcache's operator running in this cluster?"
@@ -33,7 +30,10 @@ def _why_none(resource: Resource, status_command: str) -> str:
         )
     if ready.status == "True":
         return f"no pod of {name} is ready at the moment: try again, or see `{status_command}`"
-    return f"{name} is not ready: {ready.reason}: {ready.message.rstrip('.')}. More: `{status_command}`"
+    told = f"{name} is not ready: {ready.reason}: {ready.message.rstrip('.')}"
+    # A pod may know more than the operator has seen.
+    news = [f"{pod.metadata.name}: {what}" for pod in serving if ready.message not in (what := trouble(pod)) and what]
+    return f"{'; '.join([told, *news])}. More: `{status_command}`"
 
 
 def ready_containers(pod: Pod) -> str:

@@ -46,7 +46,8 @@ def read_pods(kubectl: Kubectl, name: str) -> Sequence[Pod]:
 def read_surroundings(kubectl: Kubectl, name: str) -> Surroundings:
     """Raises ClusterError if there is no such resource."""
     resource = read_resource(kubectl, name)
-    about = f"--field-selector=involvedObject.kind={KIND},involvedObject.name={name}"
+    # By uid: the events of an earlier resource of this name stay for an hour.
+    about = f"--field-selector=involvedObject.kind={KIND},involvedObject.uid={resource.metadata.uid}"
     with ThreadPoolExecutor() as threads:  # each kubectl takes about as long as the way to the cluster and back
         pods = threads.submit(_found, lambda: read_pods(kubectl, name))
         claims = threads.submit(_found, lambda: _read_labelled(kubectl, Claim, "persistentvolumeclaims", name))

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from diffcache.cluster.kubectl import Kubectl
 
 
+_OF_THE_WAY = ("127.0.0.1", "Socket closed", "Stream removed")
+"""gRPC's words about this end of the port-forward help nobody; what the server says of itself does."""
+
+
 def at_pod(command: Callable[..., None], port: int, address: str, without: Sequence[str] = ()) -> Callable[..., None]:
     """The same command, with the name of a DiffusionCache instead of an address.
 
@@ -69,6 +73,5 @@ def _pod_port(kubectl: Kubectl, name: str, port: int) -> Iterator[str]:
     except GenerationError as error:
         if error.code != "UNAVAILABLE":
             raise
-        # What the server says of itself helps, gRPC's words about this end of the port-forward do not.
-        told = "" if "127.0.0.1" in error.message else f" ({error.message})"
+        told = "" if any(words in error.message for words in _OF_THE_WAY) else f" ({error.message})"
         raise ClusterError(f"pod {pod} does not answer on port {port}{told}: try again, or see `{status}`") from None
