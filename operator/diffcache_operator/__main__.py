@@ -30,12 +30,21 @@ class CannotStart(Exception):
 
 
 def main() -> None:
+    debug = os.environ.get("DIFFCACHE_LOG_LEVEL") == "debug"
     try:
         chosen = Settings.from_environment(os.environ)
         _configure_logs(chosen.log_level)
         asyncio.run(operate(chosen))
     except (SettingsError, CannotStart, MissingPermission, ApiError) as error:
         print(f"diffcache-operator: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"diffcache-operator: unexpected {type(error).__name__}: {error} (DIFFCACHE_LOG_LEVEL=debug shows where)",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
