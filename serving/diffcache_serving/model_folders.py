@@ -36,11 +36,15 @@ def unretire(folder: Path) -> None:
 
 
 def retire_others(data_dir: Path, current: Path) -> None:
-    """From now on only `current` is served; the others are retired since now, unless they already were."""
-    unretire(current)
+    """From now on only `current` is served; the others are retired since now, unless they already were.
+
+    `current` may lie elsewhere, where nothing can be written.
+    """
     for folder in _folders(data_dir):
         marker = folder / RETIRED_MARKER
-        if folder != current and not marker.exists():
+        if folder == current:
+            unretire(folder)
+        elif not marker.exists():
             marker.touch()
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 
 def keep_caches_in(data_dir: Path) -> None:
     """Libraries keep their caches where we may write: a pod's root is read-only and its user has no home.
 
-    To be called before they are imported; what the environment says already counts.
+    To be called before they are imported; what the environment says already counts. Raises OSError.
     """
     os.environ.setdefault("HF_HOME", str(data_dir / "huggingface"))
     os.environ.setdefault("XDG_CACHE_HOME", str(data_dir / "cache"))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # torch does not even import without one
+        folder = data_dir / "tmp"
+        folder.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = str(folder)
 
 
 def stay_offline() -> None:

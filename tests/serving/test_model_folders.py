@@ -50,6 +50,17 @@ def test_a_download_is_not_disturbed(tmp_path: Path) -> None:
     assert two.exists()
 
 
+def test_a_model_that_lies_elsewhere_is_not_touched(tmp_path: Path) -> None:
+    """A pod's root is read-only."""
+    one, bundled = fetched(tmp_path, "a/one"), tmp_path / "bundled"
+    bundled.mkdir()
+    (bundled / RETIRED_MARKER).touch()
+    retire_others(tmp_path, bundled)
+    remove_retired(tmp_path, before=1e12)
+    assert not one.exists()
+    assert (bundled / RETIRED_MARKER).exists()
+
+
 def test_without_fetched_models_there_is_nothing_to_do(tmp_path: Path) -> None:
     retire_others(tmp_path, tmp_path / "bundled")
     remove_retired(tmp_path, before=1e12)
