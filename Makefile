@@ -20,7 +20,7 @@ demo: $(RUNTIME) ## start a server, draw twenty prompts with and without the cac
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev ## fast tests, a few minutes
-	$(BIN)/pytest -q -m "not slow and not milvus and not clients"
+	$(BIN)/pytest -q -m "not slow and not milvus and not clients and not cluster"
 
 test-slow: $(VENV)/dev ## tests that take minutes: kill -9 at 50 random points
 	$(BIN)/pytest -q -m slow
@@ -32,6 +32,19 @@ test-clients: $(VENV)/dev ## clients nobody here wrote: grpcurl, grpc-health-pro
 	tools/install-clients.sh
 	PATH="$(CURDIR)/build/clients:$$PATH" $(BIN)/pytest -q -m clients
 
+images: ## build the images of operator and serving process with docker, podman or buildah
+	images/build
+
+cluster-up: $(VENV)/dev ## start a real single-node Kubernetes here; the first time builds it (10 minutes on two cores)
+	tests/cluster/node/up
+
+cluster-down: ## remove that node without a trace
+	tests/cluster/node/down
+
+# On another throw-away cluster: pytest -m cluster --kubeconfig FILE, with the images loaded there.
+test-cluster: $(VENV)/dev ## everything on that node: images, chart, operator, pods; removes it afterwards
+	tests/cluster/test-on-node
+
 check: $(VENV)/dev ## ruff, mypy, import contracts, proto lint, generated files up to date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -40,7 +53,7 @@ check: $(VENV)/dev ## ruff, mypy, import contracts, proto lint, generated files 
 	$(BIN)/buf lint
 	$(BIN)/python tools/gen.py --check
 
-gen: $(VENV)/dev ## write the generated files: protobuf stubs
+gen: $(VENV)/dev ## write the generated files: protobuf stubs, CRD, references of resource and chart
 	$(BIN)/python tools/gen.py
 
 format: $(VENV)/dev ## format the code
@@ -71,4 +84,4 @@ $(VENV)/milvus: $(VENV)/dev
 	$(BIN)/uv pip install --python $(BIN)/python $(UV_FLAGS) -c constraints.txt -e '.[dev,milvus]'
 	@touch $@
 
-.PHONY: help demo test test-slow test-milvus test-clients check gen format bench constraints clean
+.PHONY: help demo test test-slow test-milvus test-clients test-cluster images cluster-up cluster-down check gen format bench constraints clean
