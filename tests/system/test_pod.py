@@ -77,6 +77,14 @@ def test_a_volume_in_use(tmp_path: Path) -> None:
     )
 
 
+def test_sigterm_ends_a_process_that_does_not_serve_yet(zygote: Zygote, tmp_path: Path) -> None:
+    config = serving_config(tmp_path / "data")
+    with lock_folder(config.data_dir), ServerProcess.forked(zygote, config, tmp_path) as server:
+        wait_for("it to wait for the folder", lambda: "waiting for it" in server.stderr())
+        server.terminate()
+        assert server.wait() == 128 + 15
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -30,6 +30,10 @@ LOOK_UP_SECONDS = 0.2
 """Deadline of a look-up over index, ledger and store. Longer waits for a slow index at the price of every request's
 latency while it is slow; a denoising step on a GPU takes 20 to 50 ms, so more than this is not worth saving four."""
 
+START_SECONDS = 20.0
+"""How long a start waits for the index: an embedded one is up in 3 s, one that is out of reach is given up after 10.
+More delays a pod whose Milvus hangs; less lets more pods serve before they know all they have."""
+
 log = structlog.get_logger("diffcache.cache")
 
 
@@ -155,7 +159,11 @@ class Cache:
         await self._ledger.drop_states(known - present)
         self._metrics.dropped.labels("missing").inc(len(known - present))
         await self.resize(self.budget)  # the capacity may have been larger before
-        await self.check_index()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self.check_index()
+        except TimeoutError:
+            log.warning("the index is not in step yet; until it is, requests may miss")
         return Repair((await self._ledger.totals()).entries, len(known - present), swept)
 
     async def check_index(self) -> None:
