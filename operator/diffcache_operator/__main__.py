@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -20,7 +21,11 @@ from diffcache_operator.settings import Settings, SettingsError
 
 HEALTH_PORT, METRICS_PORT = 8080, 8081
 PATIENCE_SECONDS = 60.0  # for the API server and the CRD at the start
-CHECK_SECONDS = 300.0  # between two looks at our permissions
+CHECK_SECONDS = 60.0
+"""Between two looks at our permissions, if no call was refused. Only these notice that a watch could not be renewed: it
+goes on until the server ends it, which takes up to an hour. Lower costs the API server some thirty questions each, for
+every watched namespace; it answers them from memory."""
+CHECK_PAUSE_SECONDS = 5.0  # after a look: quotas and admission policies refuse calls, too, and many at once
 
 log = logging.getLogger("diffcache.operator")
 
@@ -75,9 +80,13 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconci
         metrics.reconciles.labels("ok").inc()
         return again
 
+    refused = asyncio.Event()
+
     def on_failure(key: Key, error: Exception, wait: float) -> None:
         metrics.reconciles.labels("error").inc()
         known = isinstance(error, ApiError)
+        if isinstance(error, ApiError) and error.status == 403:
+            refused.set()  # now that the condition says it
         log.log(
             logging.WARNING if known else logging.ERROR,
             "%s/%s: %s (again in %.0f s)",
@@ -91,7 +100,7 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconci
     queue = Queue(reconcile, on_failure)
     metrics.resources.set_function(lambda: len(queue.schedule))
     # Before kopf's own, or it would cancel them as leftovers of its own when it ends.
-    others = {asyncio.create_task(queue.run(), name="queue"), asyncio.create_task(_keep_checking(api, chosen))}
+    others = {asyncio.create_task(queue.run(), name="queue"), asyncio.create_task(_keep_checking(api, chosen, refused))}
     watching = asyncio.create_task(
         kopf.operator(
             registry=registry_for(queue),
@@ -111,14 +120,20 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconci
         task.result()  # a signal ends kopf, and that without an error
 
 
-async def _keep_checking(api: Api, chosen: Settings) -> None:
-    """Raises MissingPermission when a right was taken away while we run."""
+async def _keep_checking(api: Api, chosen: Settings, refused: asyncio.Event) -> None:
+    """Raises MissingPermission when a right was taken away while we run: soon after a call was `refused`, or in time.
+
+    The pod that restarts says it louder than a log would, and does nothing by halves meanwhile.
+    """
     while True:
-        await asyncio.sleep(CHECK_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(refused.wait(), CHECK_SECONDS)
+        refused.clear()
         try:
             await check_permissions(api, chosen.namespaces)
         except ApiError as error:
             log.warning("could not check permissions: %s", error)
+        await asyncio.sleep(CHECK_PAUSE_SECONDS)
 
 
 async def _wait_for_cluster(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Whether the operator's account may do what the operator does; asked at the start, and again now and then.
+"""Whether the operator may do what it does; asked at the start, after a refused call, and now and then.
 
 Without this a missing right is a line in a log, for ever repeated, while everything looks alive.
 """
