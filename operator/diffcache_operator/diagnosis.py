@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from diffcache_core.reasons import parse_termination_message
+
 JSON = dict[str, Any]
 
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
-_TOLD = re.compile(r"^([A-Z][A-Za-z]+): (.+)$", re.DOTALL)  # what a serving process leaves: REASON: message
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ def _ended(ended: JSON, container: str) -> Problem:
         return Problem(
             "OutOfMemory", f"{container} was killed for its memory: raise spec.serving.resources.limits.memory"
         )
-    told = _TOLD.match(ended.get("message", "").strip())
-    if told:
-        return Problem(told[1], told[2])
+    told = parse_termination_message(ended.get("message", ""))
+    if told is not None:
+        return Problem(*told)
     code = ended.get("exitCode")
     return Problem("Crashed", f"{container} ended with status {code}: see `kubectl logs --previous` of its pod")
 

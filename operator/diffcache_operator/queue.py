@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -126,10 +127,10 @@ class Queue:
     async def _wait(self) -> None:
         due = self.schedule.next_due()
         timeout = None if due is None or self.schedule.running >= self._workers else max(0.0, due - self._clock())
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout)
-        except TimeoutError:
-            return
+        # Not `wait_for`, which makes a task of its own in Python 3.11: kopf cancels at its end what began after it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
 
     async def _run(self, key: Key) -> None:
         try:

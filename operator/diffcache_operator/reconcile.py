@@ -70,7 +70,7 @@ class Reconciler:
                 await self._api.create(event)
         if facts.halt is not None and not facts.halt.stalled:
             raise ApiError(403, facts.halt.problem.message, facts.halt.problem.reason)  # again, with growing waits
-        at_rest = resource.spec.serving.replicas == 0 and not facts.observed.pods
+        at_rest = resource.spec.serving.replicas == 0 and not facts.observed.pods and facts.halt is None
         return self._settings.resync_seconds if at_rest else LOOK_SECONDS
 
     async def _converge(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> Facts:

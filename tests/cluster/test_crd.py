@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -16,14 +16,8 @@ from tests.core.manifests import BAD, BASE, GOOD, GOOD_CHANGES, REFUSED_CHANGES,
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module", autouse=True)
-def crd(kube: Kube) -> None:
-    kube("apply", "--server-side", "--force-conflicts", "-f", "crds/")
-    kube("wait", "--for=condition=Established", "crd/diffusioncaches.diffcache.io")
-
-
 @pytest.fixture(scope="module")
-def room(kube: Kube) -> Any:
+def room(kube: Kube, operator: Kube) -> Iterator[Kube]:
     kube("create", "namespace", "test-crd")
     yield kube.within("test-crd")
     kube("delete", "namespace", "test-crd")

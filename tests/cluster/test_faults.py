@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 CHILDREN = ("serviceaccount", "configmap", "service", "statefulset", "persistentvolumeclaim")
 SELECTOR = "diffcache.io/cache=emoji"
 RESOURCE = cache(serving={"image": "docker.io/diffcache/NOTHING:1"})
-"""Its pod is made and its image can have no such name: every kind of child, and an end to wait for without loading a model."""
+"""Its pod is made, its image cannot be called so: every kind of child, and an end that needs no model."""
 
 _OF_THIS_RUN = {
     "uid",
