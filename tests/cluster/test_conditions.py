@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.kube import JSON, Kube, cache, eventually
+from tests.cluster.kube import Kube, cache, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -118,13 +118,16 @@ def test_a_pod_that_a_quota_forbids(operator: Kube, namespace: Kube) -> None:
 @pytest.fixture
 def old_crd(kube: Kube) -> Iterator[None]:
     """A CRD from before `cache.levels`; the present one comes back afterwards."""
-    name = "diffusioncaches.diffcache.io"
     path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/cache/properties/levels"
-    kept: JSON = kube.get("crd", name)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    levels = kept["properties"]["spec"]["properties"]["cache"]["properties"]["levels"]
-    kube("patch", "crd", name, "--type=json", "-p", json.dumps([{"op": "remove", "path": path}]))
+    patch = json.dumps([{"op": "remove", "path": path}])
+    live = kube.get("crd", "diffusioncaches.diffcache.io")
+    metadata = {key: live["metadata"][key] for key in ("name", "labels", "annotations")}
+    present = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, "spec": live["spec"]}
+    kube("patch", "crd", "diffusioncaches.diffcache.io", "--type=json", "-p", patch)
     yield
-    kube("patch", "crd", name, "--type=json", "-p", json.dumps([{"op": "add", "path": path, "value": levels}]))
+    # In Helm's name, or its next upgrade would meet a conflict with kubectl.
+    flags = ("--server-side", "--force-conflicts", "--field-manager=helm")
+    kube("apply", *flags, "-f", "-", text=json.dumps(present))
 
 
 def test_crd_outdated(operator: Kube, namespace: Kube, old_crd: None) -> None:
