@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def kube(pytestconfig: pytest.Config) -> Kube:
+def kube(pytestconfig: pytest.Config) -> Iterator[Kube]:
     kubeconfig = pytestconfig.getoption("--kubeconfig")
     if not kubeconfig:
         pytest.fail("these tests need a cluster: run `make test-cluster`, or give --kubeconfig of a throw-away one")
@@ -38,7 +38,9 @@ def kube(pytestconfig: pytest.Config) -> Kube:
     context = run([str(BIN / "kubectl"), "config", "current-context"]).strip()
     if not THROW_AWAY.match(context):
         pytest.fail(f"context {context!r} does not look like a throw-away cluster (kind-*, k3d-*, minikube)")
-    return Kube()
+    yield Kube()
+    # Every namespace of a test is gone now, or on its way: nothing in it was stuck.
+    eventually(lambda: not mine(Kube()), 180, every=2, what="the tests' namespaces gone")
 
 
 @pytest.fixture(scope="session")
@@ -66,11 +68,19 @@ def deployment(system: Kube) -> str:
 def namespace(kube: Kube) -> Iterator[Kube]:
     """kubectl in a namespace of its own, which goes afterwards."""
     name = f"test-{uuid.uuid4().hex[:8]}"
+    _NAMESPACES.add(name)
     kube("create", "namespace", name)
     inside = kube.within(name)
     eventually(lambda: inside.exists("serviceaccount", "default"))
     yield inside
-    kube("delete", "namespace", name, "--wait=true", "--timeout=120s", timeout=180)
+    kube("delete", "namespace", name, "--wait=false")
+
+
+def mine(kube: Kube) -> list[str]:
+    return [n["metadata"]["name"] for n in kube.list("namespace") if n["metadata"]["name"] in _NAMESPACES]
+
+
+_NAMESPACES: set[str] = set()
 
 
 @pytest.fixture
