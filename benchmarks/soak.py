@@ -33,8 +33,8 @@ from rich.console import Console
 import diffcache_serving
 from benchmarks.stream import CONCEPTS, MAX_SEED, build_prompts, read_concepts
 from diffcache.client import Client
-from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
 from diffcache_core.manifest import parse_manifest
+from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
 
 STEPS = 4
 IN_FLIGHT = 4

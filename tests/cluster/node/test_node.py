@@ -10,20 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.kube import BIN, JSON, ROOT, Kube, eventually, run
+from tests.cluster.kube import BIN, JSON, ROOT, Kube, cache, eventually, run
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
 NODE = Path(__file__).parent
 STATE = Path(os.environ.get("DIFFCACHE_CLUSTER", ROOT / "build" / "cluster")).absolute()
 IMAGE = "docker.io/diffcache/operator:" + run(["sed", "-n", 's/^version = "\\(.*\\)"/\\1/p', "pyproject.toml"]).strip()
 SERVER = "python -m http.server --directory /data 8080"
-
-
-@pytest.fixture(autouse=True)
-def own_node(kube: Kube) -> None:
-    if not (STATE / "init.pid").exists():
-        pytest.skip("the cluster is not one of `up`")
 
 
 def pod(name: str, command: str) -> JSON:
@@ -110,3 +104,17 @@ def test_a_killed_api_server_comes_back_and_has_told_who_wrote_what(namespace: K
         return any(event["verb"] == "create" and event["user"]["username"] == "admin" for event in events)
 
     eventually(noted, 10)
+
+
+def test_the_operator_outlives_an_api_server(operator: Kube, namespace: Kube) -> None:
+    """It neither ends nor falls silent when the server is killed and comes back."""
+    namespace.apply(cache("before", serving={"replicas": 0}))
+    namespace.wait_reason("before", "ScaledToZero")
+    run([str(NODE / "restart"), "apiserver"])
+    text = json.dumps(cache("after", serving={"replicas": 0}))
+    eventually(lambda: namespace("apply", "-f", "-", text=text), 60)
+    namespace.wait_reason("after", "ScaledToZero", within=120)
+    namespace("delete", "service", "before")
+    eventually(lambda: namespace.exists("service", "before"), 60, what="its watches are back, too")
+    (pod,) = operator.list("pod", "app.kubernetes.io/name=diffcache")
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
