@@ -42,6 +42,8 @@ def _unscheduled(pod: JSON, claims: list[JSON], gpu: str) -> Problem | None:
             "InsufficientGPU",
             f"no node has enough free {gpu}: add nodes or free some, or lower spec.serving.gpu.count ({told})",
         )
+    if missing := re.search(r'persistentvolumeclaim "[^"]+" not found', told):
+        return Problem("ReferenceNotFound", f"{missing[0]}: create it in this namespace, or mend the reference")
     if "PersistentVolumeClaim" in told or "persistent volume" in told or "persistentvolumeclaim" in told:
         return Problem("VolumePending", f"{_volume_remedy(claims)} ({told})")
     return Problem("Unschedulable", f"no node takes the pod: see spec.serving.pod and spec.serving.resources ({told})")
@@ -74,7 +76,8 @@ def _container_problem(pod: JSON) -> Problem | None:
         if reason == "CreateContainerConfigError":
             return Problem("ReferenceNotFound", f"{message}: create it in this namespace, or mend the reference")
         ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
-        if ended and ended.get("exitCode") != 0 and not container.get("ready"):
+        again = container in status.get("initContainerStatuses", []) and "running" in container.get("state", {})
+        if ended and ended.get("exitCode") != 0 and not container.get("ready") and not again:
             return _ended(ended, container["name"])
     return None
 

@@ -30,7 +30,8 @@ from diffcache_operator.status import Facts, Halt, invalid_status, make_status
 log = logging.getLogger("diffcache.reconcile")
 
 FIGURES_SECONDS = 60.0  # between two writes of a status in which only figures have moved
-LOOK_SECONDS = 30.0  # between two looks at serving pods' figures, and at pods that do not come up
+LOOK_SECONDS = 30.0  # between two looks at serving pods' figures
+URGENT_SECONDS = 10.0  # the same while something is the matter that no watch tells of: an event, an index that is down
 SCHEMA_SECONDS = 60.0  # for which an answer about the CRD holds
 
 
@@ -70,8 +71,7 @@ class Reconciler:
                 await self._api.create(event)
         if facts.halt is not None and not facts.halt.stalled:
             raise ApiError(403, facts.halt.problem.message, facts.halt.problem.reason)  # again, with growing waits
-        at_rest = resource.spec.serving.replicas == 0 and not facts.observed.pods and facts.halt is None
-        return self._settings.resync_seconds if at_rest else LOOK_SECONDS
+        return _next_look(facts, new, self._settings.resync_seconds)
 
     async def _converge(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> Facts:
         """Makes the children what they should be, and tells what is there afterwards."""
@@ -126,6 +126,15 @@ class Reconciler:
             missing = missing_fields(served) if served is not None else []
             self._memory.schema = (time.monotonic(), missing)
         return missing
+
+
+def _next_look(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float) -> float:
+    """In seconds. Changes of children come by watches; figures, events, and what others own do not."""
+    conditions = {condition.type: condition.status for condition in status.conditions}
+    if conditions["Ready"] != "True" or conditions["IndexReady"] == "False":
+        return URGENT_SECONDS
+    at_rest = facts.resource.spec.serving.replicas == 0 and not facts.observed.pods
+    return resync_seconds if at_rest else LOOK_SECONDS
 
 
 def _halt(error: ApiError) -> Halt | None:

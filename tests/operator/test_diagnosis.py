@@ -59,6 +59,13 @@ PENDING_IN_CLASS = PENDING | {"spec": {"storageClassName": "fast"}}
             "VolumePending",
             ["StorageClass fast", "provisioner"],
         ),
+        (
+            unschedulable('0/1 nodes are available: persistentvolumeclaim "models" not found. preemption: 0/1'),
+            [],
+            "",
+            "ReferenceNotFound",
+            ['persistentvolumeclaim "models" not found', "create it"],
+        ),
         (unschedulable("0/1 nodes are available: 1 Insufficient cpu."), [], "", "Unschedulable", ["Insufficient cpu"]),
         (
             container({"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "serving:1"'}}),
@@ -110,6 +117,16 @@ def test_a_pod_that_does_not_come_up(one: JSON, claims: list[JSON], gpu: str, re
 )
 def test_a_pod_without_a_problem(one: JSON) -> None:
     assert diagnose([one], [], []) is None
+
+
+def test_a_download_that_is_tried_again_is_no_failure() -> None:
+    failed = {"name": "fetch-model", "image": "serving:1", "ready": False, "lastState": ended("DownloadFailed: 503")}
+    waiting = pod(initContainerStatuses=[failed | {"state": CRASH_LOOP}])
+    running = pod(initContainerStatuses=[failed | {"state": {"running": {}}}])
+    problem = diagnose([waiting], [], [])
+    assert problem is not None
+    assert problem.reason == "DownloadFailed"
+    assert diagnose([running], [], []) is None
 
 
 def event(reason: str, message: str, uid: str = "p") -> JSON:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from diffcache_core.names import MODEL_MOUNT
@@ -42,7 +43,13 @@ def model_folder(source: str, revision: str = "", data_dir: Path | None = None) 
                     f"model {source} is not, or not completely, in {folder}: "
                     "run `python -m diffcache_serving.fetch` with the same --config first"
                 )
-    if not (folder / MODEL_INDEX).is_file():
+    try:
+        found = (folder / MODEL_INDEX).is_file()
+    except PermissionError:
+        raise ModelError(
+            f"model {source}: user {os.getuid()} may not read {folder}: make it readable, chmod -R a+rX does"
+        ) from None
+    if not found:
         known = sorted(f"bundled://{p.parent.name}" for p in BUNDLED.glob(f"*/{MODEL_INDEX}"))
         raise ModelError(
             f"model {source}: {folder} holds no {MODEL_INDEX}; give a folder as diffusers saves it, "
