@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from diffcache_operator.clients.api import Api
-from diffcache_operator.observe import name_of
+from diffcache_operator.observed import name_of
 from diffcache_operator.plan import Action, Apply
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes Events about a resource: only when its Ready condition turns. Pure."""
+"""Kubernetes Events about a resource: only when its Ready condition turns."""
 
 from __future__ import annotations
 

@@ -1,33 +1,14 @@
-"""What there is: the resource, its children and their pods, read afresh."""
+"""Reads what there is: the resource, its children and their pods, afresh each time."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any
 
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_operator.clients.api import Api
-from diffcache_operator.clients.figures import Figures, scrape
+from diffcache_operator.clients.scrape import scrape
 from diffcache_operator.desired.metadata import INDEX, SERVING
-
-JSON = dict[str, Any]
-Id = tuple[str, str]  # kind and name
-
-
-@dataclass(frozen=True)
-class Observed:
-    """`children` by kind and name: None where there is none."""
-
-    children: dict[Id, JSON | None]
-    pods: tuple[JSON, ...] = ()  # serving pods
-    index_pods: tuple[JSON, ...] = ()
-    claims: tuple[JSON, ...] = ()
-    events: tuple[JSON, ...] = ()  # warnings about what does not come up, newest last
-    figures: Figures | None = None
-
-    def child(self, kind: str, name: str) -> JSON | None:
-        return self.children.get((kind, name))
+from diffcache_operator.observed import JSON, Observed, component_of, is_ready, is_stuck, name_of
 
 
 async def read_resource(api: Api, namespace: str, name: str) -> JSON | None:
@@ -69,27 +50,3 @@ async def _warnings(api: Api, namespace: str, pods: list[JSON], children: list[J
     )
     events = [event for events in found for event in events]
     return tuple(sorted(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or ""))
-
-
-def name_of(thing: JSON) -> str:
-    return str(thing["metadata"]["name"])
-
-
-def component_of(thing: JSON) -> str:
-    return str(thing["metadata"].get("labels", {}).get("app.kubernetes.io/component", ""))
-
-
-def is_ready(pod: JSON) -> bool:
-    """Ready, has an address, and is not on its way out."""
-    conditions = pod.get("status", {}).get("conditions", [])
-    ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-    return ready and bool(pod["status"].get("podIP")) and "deletionTimestamp" not in pod["metadata"]
-
-
-def is_stuck(pod: JSON) -> bool:
-    """Placed on a node, and its containers are being made: for a moment, or until somebody makes a Secret."""
-    waiting = [
-        status.get("state", {}).get("waiting", {}).get("reason")
-        for status in pod.get("status", {}).get("containerStatuses", [])
-    ]
-    return pod.get("status", {}).get("phase") == "Pending" and "ContainerCreating" in waiting

@@ -10,7 +10,7 @@ from typing import Any
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_core.spec import DiffusionCache, ReclaimPolicy
 from diffcache_operator.desired.metadata import owner_reference
-from diffcache_operator.observe import Observed, name_of
+from diffcache_operator.observed import Observed, name_of
 
 JSON = dict[str, Any]
 

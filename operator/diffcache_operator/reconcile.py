@@ -20,7 +20,8 @@ from diffcache_operator.diagnosis import Problem
 from diffcache_operator.events import transition_event
 from diffcache_operator.images import milvus_image, serving_image
 from diffcache_operator.metrics import Metrics
-from diffcache_operator.observe import Observed, observe, read_resource
+from diffcache_operator.observe import observe, read_resource
+from diffcache_operator.observed import Observed
 from diffcache_operator.plan import NameTaken, plan
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.schema import missing_fields

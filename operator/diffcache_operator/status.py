@@ -9,10 +9,10 @@ from typing import Literal
 from diffcache_core.names import GRPC_PORT
 from diffcache_core.spec import DiffusionCache, IndexType
 from diffcache_core.status import CacheStatus, Condition, DiffusionCacheStatus, ServingStatus
-from diffcache_operator.clients.figures import Figures
 from diffcache_operator.desired.metadata import JSON, SERVING, selector_labels
 from diffcache_operator.diagnosis import Problem, diagnose
-from diffcache_operator.observe import Observed, is_ready
+from diffcache_operator.figures import Figures
+from diffcache_operator.observed import Observed, is_ready
 
 Truth = Literal["True", "False", "Unknown"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import generate_latest
 
 from diffcache_core.generation import Result
-from diffcache_operator.clients.figures import add, parse
+from diffcache_operator.figures import add, parse
 from diffcache_serving.metrics import PHASES, Metrics
 
 POD = """\

@@ -9,7 +9,7 @@ import pytest
 
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.metadata import JSON, owner_reference
-from diffcache_operator.observe import Observed
+from diffcache_operator.observed import Observed
 from diffcache_operator.plan import APPLIED_ANNOTATION, Apply, NameTaken, SetOwners, includes, plan, with_digest
 from tests.operator.resources import UID, cache
 

@@ -9,10 +9,10 @@ import pytest
 
 from diffcache_core.spec import DiffusionCache
 from diffcache_core.status import DiffusionCacheStatus
-from diffcache_operator.clients.figures import Figures
 from diffcache_operator.diagnosis import Problem
 from diffcache_operator.events import transition_event
-from diffcache_operator.observe import JSON, Observed
+from diffcache_operator.figures import Figures
+from diffcache_operator.observed import JSON, Observed
 from diffcache_operator.status import Facts, Halt, invalid_status, make_status
 from tests.operator.resources import cache
 

@@ -1,17 +1,10 @@
-"""What a serving pod tells on its metrics port: for status, not for decisions."""
+"""Figures of serving pods, out of what they export: for status, not for decisions. Pure."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
-
-from diffcache_core.names import METRICS_PORT
-
-SCRAPE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,24 +26,6 @@ class Figures:
     @property
     def hit_ratio(self) -> float | None:
         return self.hits / self.look_ups if self.look_ups else None
-
-
-async def scrape(addresses: Iterable[str]) -> Figures | None:
-    """Figures of the pods at these IP addresses; None if none of them answers."""
-    timeout = aiohttp.ClientTimeout(total=SCRAPE_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        texts = await asyncio.gather(*(_fetch(session, address) for address in addresses))
-    told = [parse(text) for text in texts if text is not None]
-    return add(told) if told else None
-
-
-async def _fetch(session: aiohttp.ClientSession, address: str) -> str | None:
-    host = f"[{address}]" if ":" in address else address
-    try:
-        async with session.get(f"http://{host}:{METRICS_PORT}/metrics") as response:
-            return await response.text() if response.status == 200 else None
-    except (TimeoutError, aiohttp.ClientError, UnicodeDecodeError):
-        return None
 
 
 def parse(text: str) -> Figures:

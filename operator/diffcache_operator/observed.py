@@ -1,0 +1,50 @@
+"""What there is, as it was read: and how to see in an object what the operator wants to know of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffcache_operator.figures import Figures
+
+JSON = dict[str, Any]
+Id = tuple[str, str]  # kind and name
+
+
+@dataclass(frozen=True)
+class Observed:
+    """`children` by kind and name: None where there is none."""
+
+    children: dict[Id, JSON | None]
+    pods: tuple[JSON, ...] = ()  # serving pods
+    index_pods: tuple[JSON, ...] = ()
+    claims: tuple[JSON, ...] = ()
+    events: tuple[JSON, ...] = ()  # warnings about what does not come up, newest last
+    figures: Figures | None = None
+
+    def child(self, kind: str, name: str) -> JSON | None:
+        return self.children.get((kind, name))
+
+
+def name_of(thing: JSON) -> str:
+    return str(thing["metadata"]["name"])
+
+
+def component_of(thing: JSON) -> str:
+    return str(thing["metadata"].get("labels", {}).get("app.kubernetes.io/component", ""))
+
+
+def is_ready(pod: JSON) -> bool:
+    """Ready, has an address, and is not on its way out."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return ready and bool(pod["status"].get("podIP")) and "deletionTimestamp" not in pod["metadata"]
+
+
+def is_stuck(pod: JSON) -> bool:
+    """Placed on a node, and its containers are being made: for a moment, or until somebody makes a Secret."""
+    waiting = [
+        status.get("state", {}).get("waiting", {}).get("reason")
+        for status in pod.get("status", {}).get("containerStatuses", [])
+    ]
+    return pod.get("status", {}).get("phase") == "Pending" and "ContainerCreating" in waiting
