@@ -25,3 +25,14 @@ def bytes_of(quantity: str) -> int:
     if size >= 2**63:
         raise ValueError(f"must be below 2^63 bytes, is {quantity!r}")
     return size
+
+
+_AMOUNT = re.compile(r"([0-9]*\.?[0-9]+)(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
+
+
+def amount_of(quantity: str) -> Decimal | str:
+    """The value of any amount of a resource, `500m` CPU too; what is none is returned as it is."""
+    match = _AMOUNT.fullmatch(quantity)
+    if match is None:
+        return quantity
+    return Decimal(match[1]) * (Decimal("0.001") if match[2] == "m" else _UNITS[match[2] or ""])

@@ -33,7 +33,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition in both languages. `cel` may use nothing newer than Kubernetes 1.32."""
+    """A condition in both languages. `cel` may use nothing newer than the chart's `kubeVersion`."""
 
     cel: str
     message: str
@@ -43,7 +43,8 @@ class Rule:
     def matches(cls, pattern: str, message: str) -> Rule:
         """A string matches a pattern. Unlike `pattern` in a schema, a failure says what to write instead."""
         escaped = pattern.replace("\\", "\\\\").replace("'", "\\'")
-        return cls(f"self.matches('{escaped}')", message, lambda value: re.search(pattern, value) is not None)
+        compiled = re.compile(pattern.replace("$", r"\Z"))  # in RE2 `$` is not before a last newline
+        return cls(f"self.matches('{escaped}')", message, lambda value: compiled.search(value) is not None)
 
     def as_cel(self) -> dict[str, str]:
         return {"rule": self.cel, "message": self.message}

@@ -38,8 +38,15 @@ class Condition(_Block):
 class ServingStatus(_Block):
     image: str = ""
     """The serving image in use. Unless spec.serving.image names another, an upgrade of the operator leaves it."""
+    chosen: str = ""
+    """The last image that `kubectl diffcache upgrade` chose and that was followed."""
     available: str = ""
     """The operator's default image, if it is another: `kubectl diffcache upgrade` takes it."""
+
+
+class IndexStatus(_Block):
+    image: str = ""
+    """The image of Milvus in use, where the resource has one of its own."""
 
 
 class CacheStatus(_Block):
@@ -70,6 +77,7 @@ class DiffusionCacheStatus(_Block):
     endpoint: str = ""
     """Where clients inside the cluster connect to."""
     serving: ServingStatus = ServingStatus()
+    index: IndexStatus = IndexStatus()
     cache: CacheStatus | None = None
 
     def condition(self, kind: str) -> Condition | None:

@@ -16,7 +16,7 @@ from diffcache_operator.handlers import registry_for, settings
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.permissions import MissingPermission, check_permissions
 from diffcache_operator.queue import Key, Queue
-from diffcache_operator.reconcile import Reconciler
+from diffcache_operator.reconcile import Reconciler, StillHalted
 from diffcache_operator.settings import Settings, SettingsError
 
 HEALTH_PORT, METRICS_PORT = 8080, 8081
@@ -84,8 +84,8 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconci
 
     def on_failure(key: Key, error: Exception, wait: float) -> None:
         metrics.reconciles.labels("error").inc()
-        known = isinstance(error, ApiError)
-        if isinstance(error, ApiError) and error.status == 403:
+        known = isinstance(error, ApiError | StillHalted)
+        if getattr(error, "forbidden", False) or getattr(error, "status", 0) == 403:
             refused.set()  # now that the condition says it
         log.log(
             logging.WARNING if known else logging.ERROR,

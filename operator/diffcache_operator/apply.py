@@ -1,21 +1,18 @@
-"""Does what the plan says."""
+"""Does what a plan says."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from diffcache_operator.clients.api import Api
 from diffcache_operator.observed import name_of
 from diffcache_operator.plan import Action, Apply
 
 
-async def carry_out(api: Api, actions: Iterable[Action]) -> None:
-    """One after the other. Raises ApiError at the first that fails; those before it stay."""
-    for action in actions:
-        if isinstance(action, Apply):
-            await api.apply(action.body)
-        else:
-            metadata = action.claim["metadata"]
-            # With the version it was read in: a list of owners that somebody else changed meanwhile is not undone.
-            patch = {"metadata": {"ownerReferences": action.owners, "resourceVersion": metadata["resourceVersion"]}}
-            await api.merge("v1", "PersistentVolumeClaim", metadata["namespace"], name_of(action.claim), patch)
+async def carry_out(api: Api, action: Action) -> None:
+    """Raises ApiError."""
+    if isinstance(action, Apply):
+        await api.apply(action.body)
+        return
+    metadata = action.claim["metadata"]
+    # With the version it was read in: a list of owners that somebody else changed meanwhile is not undone.
+    patch = {"metadata": {"ownerReferences": action.owners, "resourceVersion": metadata["resourceVersion"]}}
+    await api.merge("v1", "PersistentVolumeClaim", metadata["namespace"], name_of(action.claim), patch)

@@ -20,36 +20,61 @@ class Problem:
     message: str
 
 
-def diagnose(pods: Iterable[JSON], claims: Iterable[JSON], events: Iterable[JSON], gpu: str = "") -> Problem | None:
-    """The first problem of the first pod that has one. `gpu`: the resource's name, if the pods want any."""
+@dataclass(frozen=True)
+class Workload:
+    """Whose pods are looked at, and where in the resource a person mends them."""
+
+    name: str  # of the StatefulSet
+    block: str  # `spec.serving`
+    volume: str  # `spec.cache.store.volume`
+    gpu: str = ""  # the resource's name, if the pods want any
+
+
+def diagnose(
+    workload: Workload, pods: Iterable[JSON], claims: Iterable[JSON], events: Iterable[JSON], overdue: str = ""
+) -> Problem | None:
+    """The first problem of the first pod that has one. `overdue`: RFC 3339; a pod that should have gone by then."""
     pods, claims, events = list(pods), list(claims), list(events)
     for pod in pods:
-        if "deletionTimestamp" in pod["metadata"]:
-            continue
-        problem = _unscheduled(pod, claims, gpu) or _container_problem(pod) or _mount_problem(pod, events)
+        if (leaving := pod["metadata"].get("deletionTimestamp")) is not None:
+            problem = _lost(pod) if leaving < overdue else None
+        else:
+            problem = (
+                _unscheduled(pod, claims, workload) or _container_problem(pod, workload) or _mount_problem(pod, events)
+            )
         if problem is not None:
             return problem
-    return None if pods else _refused_pod(events)
+    return None if pods else _refused_pod(workload, events)
 
 
-def _unscheduled(pod: JSON, claims: list[JSON], gpu: str) -> Problem | None:
+def _lost(pod: JSON) -> Problem:
+    """Only its node can say that it has ended, and until then a StatefulSet makes no other one."""
+    name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
+    return Problem(
+        "NodeLost",
+        f"the pod {name} should have ended, and node {node} does not say so: bring the node back; or, if it is gone "
+        f"for good, taint it node.kubernetes.io/out-of-service or `kubectl delete pod {name} --force`",
+    )
+
+
+def _unscheduled(pod: JSON, claims: list[JSON], workload: Workload) -> Problem | None:
     condition = next((c for c in pod.get("status", {}).get("conditions", []) if c["type"] == "PodScheduled"), None)
     if condition is None or condition["status"] != "False":
         return None
     told = condition.get("message", "")
-    if gpu and f"Insufficient {gpu}" in told:
+    if workload.gpu and f"Insufficient {workload.gpu}" in told:
         return Problem(
             "InsufficientGPU",
-            f"no node has enough free {gpu}: add nodes or free some, or lower spec.serving.gpu.count ({told})",
+            f"no node has enough free {workload.gpu}: add nodes or free some, or lower spec.serving.gpu.count ({told})",
         )
     if missing := re.search(r'persistentvolumeclaim "[^"]+" not found', told):
         return Problem("ReferenceNotFound", f"{missing[0]}: create it in this namespace, or mend the reference")
     if "PersistentVolumeClaim" in told or "persistent volume" in told or "persistentvolumeclaim" in told:
-        return Problem("VolumePending", f"{_volume_remedy(claims)} ({told})")
-    return Problem("Unschedulable", f"no node takes the pod: see spec.serving.pod and spec.serving.resources ({told})")
+        return Problem("VolumePending", f"{_volume_remedy(claims, workload)} ({told})")
+    return Problem("Unschedulable", f"no node takes the pod: see the resources of {workload.block} ({told})")
 
 
-def _volume_remedy(claims: list[JSON]) -> str:
+def _volume_remedy(claims: list[JSON], workload: Workload) -> str:
     pending = [claim for claim in claims if claim.get("status", {}).get("phase") != "Bound"]
     if not pending:
         return "the pod waits for its volume"
@@ -57,12 +82,12 @@ def _volume_remedy(claims: list[JSON]) -> str:
     if not wanted:
         return (
             f"the claim {name} names no StorageClass and the cluster has no default one: mark a StorageClass as "
-            "default, or create this DiffusionCache anew with spec.cache.store.volume.storageClassName"
+            f"default, or create this DiffusionCache anew with {workload.volume}.storageClassName"
         )
     return f"the claim {name} gets no volume from StorageClass {wanted}: is its provisioner there, and has it room?"
 
 
-def _container_problem(pod: JSON) -> Problem | None:
+def _container_problem(pod: JSON, workload: Workload) -> Problem | None:
     status = pod.get("status", {})
     for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         waiting = container.get("state", {}).get("waiting", {})
@@ -70,22 +95,22 @@ def _container_problem(pod: JSON) -> Problem | None:
         if reason in _IMAGE_REASONS:
             return Problem(
                 "ImagePullFailed",
-                f"the image {container['image']} cannot be had: check spec.serving.image, and imagePullSecrets for a "
-                f"private registry ({message or reason})",
+                f"the image {container['image']} cannot be had: check {workload.block}.image, and "
+                f"spec.serving.pod.imagePullSecrets for a private registry ({message or reason})",
             )
         if reason == "CreateContainerConfigError":
             return Problem("ReferenceNotFound", f"{message}: create it in this namespace, or mend the reference")
         ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
         again = container in status.get("initContainerStatuses", []) and "running" in container.get("state", {})
         if ended and ended.get("exitCode") != 0 and not container.get("ready") and not again:
-            return _ended(ended, container["name"])
+            return _ended(ended, container["name"], workload)
     return None
 
 
-def _ended(ended: JSON, container: str) -> Problem:
+def _ended(ended: JSON, container: str, workload: Workload) -> Problem:
     if ended.get("reason") == "OOMKilled":
         return Problem(
-            "OutOfMemory", f"{container} was killed for its memory: raise spec.serving.resources.limits.memory"
+            "OutOfMemory", f"{container} was killed for its memory: raise {workload.block}.resources.limits.memory"
         )
     told = parse_termination_message(ended.get("message", ""))
     if told is not None:
@@ -105,8 +130,9 @@ def _mount_problem(pod: JSON, events: list[JSON]) -> Problem | None:
     return Problem("VolumeNotMounted", message)
 
 
-def _refused_pod(events: list[JSON]) -> Problem | None:
-    refused = [e for e in events if e.get("reason") == "FailedCreate"]
+def _refused_pod(workload: Workload, events: list[JSON]) -> Problem | None:
+    mine = [e for e in events if e["involvedObject"].get("name") == workload.name]
+    refused = [e for e in mine if e.get("reason") == "FailedCreate"]
     if not refused:
         return None
     return Problem("PodRefused", f"the cluster does not let the pod be made: {refused[-1].get('message', '')}")

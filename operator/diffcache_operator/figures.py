@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +19,7 @@ class Figures:
     entries: float = 0
     bytes: float = 0
     index_up: bool | None = None  # None: no pod told
+    config_revisions: frozenset[str] = frozenset()  # of the configs in use; none: no pod told
 
     @property
     def steps_saved_ratio(self) -> float | None:
@@ -32,8 +34,13 @@ def parse(text: str) -> Figures:
     """Of one pod's exposition. Pure; what is not in it counts as 0."""
     samples: dict[str, float] = {}
     results: dict[str, float] = {}
+    revisions: set[str] = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
+            if sample.name == "diffcache_config_info" and sample.value == 1:
+                revisions.add(sample.labels.get("revision", ""))
+            if not math.isfinite(sample.value):
+                continue
             if sample.name == "diffcache_requests_total":
                 result = sample.labels.get("result", "")
                 results[result] = results.get(result, 0) + sample.value
@@ -49,6 +56,7 @@ def parse(text: str) -> Figures:
         entries=samples.get("diffcache_entries", 0),
         bytes=samples.get("diffcache_cache_bytes", 0),
         index_up=None if up is None else up > 0,
+        config_revisions=frozenset(revisions),
     )
 
 
@@ -63,4 +71,5 @@ def add(pods: list[Figures]) -> Figures:
         entries=sum(figures.entries for figures in pods),
         bytes=sum(figures.bytes for figures in pods),
         index_up=all(told) if told else None,
+        config_revisions=frozenset().union(*(figures.config_revisions for figures in pods)),
     )

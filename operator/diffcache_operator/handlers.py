@@ -32,7 +32,8 @@ def registry_for(queue: Queue) -> kopf.OperatorRegistry:
         queue.add(str(namespace), str(name))
 
     def on_child(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
-        queue.add(str(namespace), labels[CACHE_LABEL])
+        if labels[CACHE_LABEL]:  # anybody may label things
+            queue.add(str(namespace), labels[CACHE_LABEL])
 
     for group, version, plural in CHILDREN:
         kopf.on.event(group, version, plural, labels={CACHE_LABEL: kopf.PRESENT}, registry=registry)(on_child)

@@ -7,23 +7,42 @@ the status, or if the status was lost with a backup.
 from __future__ import annotations
 
 from diffcache_core.names import IMAGE_ANNOTATION
-from diffcache_core.spec import DiffusionCache, IndexType
+from diffcache_core.spec import DiffusionCache
 from diffcache_core.status import DiffusionCacheStatus
 from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.observed import is_ours
 
 
 def serving_image(
     resource: DiffusionCache, status: DiffusionCacheStatus, stateful_set: JSON | None, default: str
 ) -> str:
-    """The spec's, else the one that `kubectl diffcache upgrade` chose, else the recorded or running one."""
-    chosen = resource.metadata.annotations.get(IMAGE_ANNOTATION, "")
-    return resource.spec.serving.image or chosen or status.serving.image or _running(stateful_set) or default
+    """The spec's, else one that `kubectl diffcache upgrade` chose just now, else the recorded or running one.
+
+    A choice that was followed once is history: it does not come back when a later image leaves the spec.
+    """
+    chosen = chosen_image(resource)
+    new_choice = chosen if chosen != status.serving.chosen else ""
+    running = _running(resource, stateful_set)
+    return resource.spec.serving.image or new_choice or status.serving.image or running or default
 
 
-def milvus_image(resource: DiffusionCache, stateful_set: JSON | None, default: str) -> str:
-    standalone = resource.spec.index.standalone if resource.spec.index.type is IndexType.STANDALONE else None
-    return (standalone.image if standalone else None) or _running(stateful_set) or default
+def chosen_image(resource: DiffusionCache) -> str:
+    """By `kubectl diffcache upgrade`, whether it was followed yet or not."""
+    return resource.metadata.annotations.get(IMAGE_ANNOTATION, "")
 
 
-def _running(stateful_set: JSON | None) -> str:
-    return str(stateful_set["spec"]["template"]["spec"]["containers"][0]["image"]) if stateful_set else ""
+def milvus_image(
+    resource: DiffusionCache, status: DiffusionCacheStatus, stateful_set: JSON | None, default: str
+) -> str:
+    """Empty if the resource has no Milvus of its own."""
+    standalone = resource.spec.index.standalone
+    if standalone is None:
+        return ""
+    return standalone.image or status.index.image or _running(resource, stateful_set) or default
+
+
+def _running(resource: DiffusionCache, stateful_set: JSON | None) -> str:
+    """Of a StatefulSet that is ours: another one of that name says nothing."""
+    if stateful_set is None or not is_ours(stateful_set, resource.metadata.name, resource.metadata.uid):
+        return ""
+    return str(stateful_set["spec"]["template"]["spec"]["containers"][0]["image"])

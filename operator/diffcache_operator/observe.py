@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_operator.clients.api import Api
 from diffcache_operator.clients.scrape import scrape
-from diffcache_operator.desired.metadata import INDEX, SERVING
+from diffcache_operator.desired.metadata import INDEX, SERVING, milvus_name
 from diffcache_operator.observed import JSON, Observed, component_of, is_ready, is_stuck, name_of
 
 
@@ -28,10 +29,17 @@ async def observe(api: Api, namespace: str, name: str, desired: list[JSON]) -> O
         children={(child["kind"], name_of(child)): found for child, found in zip(desired, children, strict=True)},
         pods=serving,
         index_pods=tuple(pod for pod in pods if component_of(pod) == INDEX),
-        claims=tuple(claims),
+        claims=_made_for(claims, name),
+        index_claims=_made_for(claims, milvus_name(name)),
         events=await _warnings(api, namespace, pods, children),
         figures=await scrape(pod["status"]["podIP"] for pod in serving if is_ready(pod)),
     )
+
+
+def _made_for(claims: list[JSON], workload: str) -> tuple[JSON, ...]:
+    """A claim that only carries our label, such as one with a model in it, is not ours to own and to delete."""
+    made = re.compile(rf"data-{re.escape(workload)}-\d+")
+    return tuple(claim for claim in claims if made.fullmatch(name_of(claim)))
 
 
 async def _warnings(api: Api, namespace: str, pods: list[JSON], children: list[JSON | None]) -> tuple[JSON, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from diffcache_core.names import CACHE_LABEL
 from diffcache_operator.figures import Figures
 
 JSON = dict[str, Any]
@@ -18,7 +19,8 @@ class Observed:
     children: dict[Id, JSON | None]
     pods: tuple[JSON, ...] = ()  # serving pods
     index_pods: tuple[JSON, ...] = ()
-    claims: tuple[JSON, ...] = ()
+    claims: tuple[JSON, ...] = ()  # of the serving pods
+    index_claims: tuple[JSON, ...] = ()
     events: tuple[JSON, ...] = ()  # warnings about what does not come up, newest last
     figures: Figures | None = None
 
@@ -43,8 +45,19 @@ def is_ready(pod: JSON) -> bool:
 
 def is_stuck(pod: JSON) -> bool:
     """Placed on a node, and its containers are being made: for a moment, or until somebody makes a Secret."""
-    waiting = [
-        status.get("state", {}).get("waiting", {}).get("reason")
-        for status in pod.get("status", {}).get("containerStatuses", [])
-    ]
-    return pod.get("status", {}).get("phase") == "Pending" and "ContainerCreating" in waiting
+    status = pod.get("status", {})
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    waiting = [container.get("state", {}).get("waiting", {}).get("reason") for container in containers]
+    return status.get("phase") == "Pending" and set(waiting) in ({"ContainerCreating"}, {"PodInitializing"})
+
+
+def is_ours(child: JSON, cache: str, uid: str) -> bool:
+    """Controlled by the resource with this uid; or by nobody, and labelled as its child."""
+    owner = controller_of(child)
+    if owner is not None:
+        return bool(owner["uid"] == uid)
+    return bool(child["metadata"].get("labels", {}).get(CACHE_LABEL) == cache)
+
+
+def controller_of(child: JSON) -> JSON | None:
+    return next((owner for owner in child["metadata"].get("ownerReferences", []) if owner.get("controller")), None)

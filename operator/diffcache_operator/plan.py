@@ -7,10 +7,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
+from diffcache_core.names import API_VERSION, KIND
+from diffcache_core.quantities import amount_of
 from diffcache_core.spec import DiffusionCache, ReclaimPolicy
 from diffcache_operator.desired.metadata import owner_reference
-from diffcache_operator.observed import Observed, name_of
+from diffcache_operator.observed import Observed, controller_of, is_ours, name_of
 
 JSON = dict[str, Any]
 
@@ -19,7 +20,14 @@ APPLIED_ANNOTATION = "diffcache.io/applied"
 
 
 class NameTaken(Exception):
-    """An object that is not ours has the name of a child. The message says which, and what to do."""
+    """An object that is not ours has the name of a child. The message says which, and what to do.
+
+    `passing`: it belongs to an earlier resource of our name and is on its way out.
+    """
+
+    def __init__(self, message: str, *, passing: bool) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,23 @@ class SetOwners:
 Action = Apply | SetOwners
 
 
+def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:
+    """Before anything else: whoever deletes the resource next relies on its `reclaimPolicy`. Raises NameTaken."""
+    actions: list[Action] = []
+    wanted = resource.spec.reclaim_policy is ReclaimPolicy.DELETE
+    for claim in (*observed.claims, *observed.index_claims):
+        owners = claim["metadata"].get("ownerReferences", [])
+        mine = [owner for owner in owners if _is_cache(owner) and owner["uid"] == resource.metadata.uid]
+        if "deletionTimestamp" in claim["metadata"] or any(_is_cache(owner) and owner not in mine for owner in owners):
+            what = f"the volume {name_of(claim)} of an earlier {KIND} of this name is still being deleted"
+            raise NameTaken(what, passing=True)
+        others = [owner for owner in owners if owner not in mine]
+        new = [*others, owner_reference(resource)] if wanted else others
+        if new != owners:
+            actions.append(SetOwners(claim, new))
+    return actions
+
+
 def plan(resource: DiffusionCache, desired: list[JSON], observed: Observed) -> list[Action]:
     """In order. Nothing for what is as it should be, so that at rest nothing is written. Raises NameTaken."""
     actions: list[Action] = []
@@ -58,13 +83,6 @@ def plan(resource: DiffusionCache, desired: list[JSON], observed: Observed) -> l
             _check_ownership(resource, live)
         if live is None or not includes(live, body):
             actions.append(Apply(body))
-    wanted = resource.spec.reclaim_policy is ReclaimPolicy.DELETE
-    for claim in observed.claims:
-        owners = claim["metadata"].get("ownerReferences", [])
-        others = [owner for owner in owners if not _is_cache(owner)]
-        new = [*others, owner_reference(resource)] if wanted else others
-        if new != owners:
-            actions.append(SetOwners(claim, new))
     return actions
 
 
@@ -79,12 +97,14 @@ def with_digest(body: JSON) -> JSON:
 def includes(live: Any, wanted: Any) -> bool:
     """Whether everything wanted is there; what others added does not count.
 
-    Lists of named things are compared by name, all others item by item. Where the server writes a value differently
-    (0.5 CPU becomes 500m) this says False, and an apply that changes nothing follows.
+    Lists of named things are compared by name, all others item by item; amounts of resources by their value, for the
+    server writes 0.5 CPU as 500m.
     """
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            includes(live.get(key), value) or (key not in live and value in ({}, [])) for key, value in wanted.items()
+            (_same_amounts if key in ("requests", "limits") else includes)(live.get(key), value)
+            or (key not in live and value in ({}, []))
+            for key, value in wanted.items()
         )
     if isinstance(wanted, list):
         if not isinstance(live, list):
@@ -96,20 +116,24 @@ def includes(live: Any, wanted: Any) -> bool:
     return bool(live == wanted)
 
 
+def _same_amounts(live: Any, wanted: Any) -> bool:
+    return isinstance(live, dict) and all(
+        key in live and amount_of(str(live[key])) == amount_of(str(value)) for key, value in wanted.items()
+    )
+
+
 def _check_ownership(resource: DiffusionCache, live: JSON) -> None:
-    """Ours, or left over from a time without owner: else it is somebody else's."""
-    kind, name = live["kind"], name_of(live)
-    owner = next((o for o in live["metadata"].get("ownerReferences", []) if o.get("controller")), None)
-    ours = live["metadata"].get("labels", {}).get(CACHE_LABEL) == resource.metadata.name
-    if owner is None and not ours:
-        raise NameTaken(
-            f"a {kind} {name} that is not this cache's exists: delete it, or name the DiffusionCache otherwise"
-        )
-    if owner is not None and owner["uid"] != resource.metadata.uid:
-        raise NameTaken(
-            f"the {kind} {name} belongs to {owner['kind']} {owner['name']}: wait until that is gone, or name the "
-            "DiffusionCache otherwise"
-        )
+    kind, name, owner = live["kind"], name_of(live), controller_of(live)
+    if is_ours(live, resource.metadata.name, resource.metadata.uid):
+        return
+    if owner is None:
+        advice = "delete it, or name the DiffusionCache otherwise"
+        raise NameTaken(f"a {kind} {name} that is not this cache's exists: {advice}", passing=False)
+    if _is_cache(owner) and owner["name"] == resource.metadata.name:
+        what = f"the {kind} {name} of an earlier {KIND} of this name is still being deleted"
+        raise NameTaken(what, passing=True)
+    whose = f"{owner['kind']} {owner['name']}"
+    raise NameTaken(f"the {kind} {name} belongs to {whose}: name the DiffusionCache otherwise", passing=False)
 
 
 def _is_cache(owner: JSON) -> bool:

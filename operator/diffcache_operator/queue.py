@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 FIRST_RETRY, LAST_RETRY = 1.0, 300.0  # seconds
+EAGER_RETRY = 5.0  # seconds: sooner, its pods' own restarts would keep a failing object busy
 JITTER = 0.2  # of every wait, so that objects that failed together do not come back together
 
 
@@ -25,6 +26,7 @@ class Key(NamedTuple):
 @dataclass
 class _Item:
     due: float | None = None  # None: nothing to do
+    not_before: float = float("-inf")  # after a failure
     running: bool = False
     failures: int = 0
 
@@ -39,7 +41,7 @@ class Schedule:
     def add(self, key: Key, now: float, after: float = 0.0) -> None:
         """Not later than `after` seconds from now. A key that runs is run once more afterwards."""
         item = self._items.setdefault(key, _Item())
-        due = now + after
+        due = max(now + after, item.not_before)
         item.due = due if item.due is None else min(item.due, due)
 
     def take(self, now: float) -> Key | None:
@@ -53,15 +55,17 @@ class Schedule:
 
     def succeeded(self, key: Key, now: float, again_after: float) -> None:
         """Next time after `again_after` seconds, give or take the jitter."""
-        self._items[key].running, self._items[key].failures = False, 0
+        item = self._items[key]
+        item.running, item.failures, item.not_before = False, 0, float("-inf")
         self.add(key, now, self._spread(again_after))
 
     def failed(self, key: Key, now: float) -> float:
-        """Next time after 1, 2, 4 ... at most 300 seconds, whatever happens meanwhile. Returns the wait."""
+        """Next time after 1, 2, 4 ... at most 300 seconds; after a change sooner, but not at once. Returns the wait."""
         item = self._items[key]
         wait = self._spread(min(LAST_RETRY, FIRST_RETRY * 2**item.failures))
         item.running, item.failures = False, min(item.failures + 1, 20)
-        item.due = now + wait if item.due is None else max(item.due, now + min(wait, FIRST_RETRY))
+        item.not_before = now + min(wait, EAGER_RETRY)
+        item.due = now + wait if item.due is None else max(item.due, item.not_before)
         return wait
 
     def forget(self, key: Key) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from diffcache_core.status import DiffusionCacheStatus
 from diffcache_operator.apply import carry_out
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.desired.children import desired_children
+from diffcache_operator.desired.config import config_revision
 from diffcache_operator.desired.metadata import JSON, milvus_name
 from diffcache_operator.diagnosis import Problem
 from diffcache_operator.events import transition_event
@@ -22,13 +24,15 @@ from diffcache_operator.images import milvus_image, serving_image
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
 from diffcache_operator.observed import Observed
-from diffcache_operator.plan import NameTaken, plan
+from diffcache_operator.plan import Action, NameTaken, includes, plan, plan_owners, with_digest
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.schema import missing_fields
 from diffcache_operator.settings import Settings
 from diffcache_operator.status import Facts, Halt, invalid_status, make_status
 
 log = logging.getLogger("diffcache.reconcile")
+
+FORBIDDEN = "Forbidden"
 
 FIGURES_SECONDS = 60.0  # between two writes of a status in which only figures have moved
 LOOK_SECONDS = 30.0  # between two looks at serving pods' figures
@@ -44,13 +48,39 @@ class _Memory:
     schema: tuple[float, list[str]] = (float("-inf"), [])
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What should be, and what is."""
+
+    desired: list[JSON]  # the StatefulSet of serving pods is the last
+    observed: Observed
+    serving_image: str
+    milvus_image: str
+
+
+@dataclass(frozen=True)
+class _Acted:
+    """How many actions were carried out, and what stopped the others."""
+
+    done: int
+    halt: Halt | None = None
+
+
+class StillHalted(Exception):
+    """The status says why; a repetition may help. `forbidden`: a right is missing, or a quota or a policy says no."""
+
+    def __init__(self, halt: Halt) -> None:
+        super().__init__(halt.problem.message)
+        self.forbidden = halt.problem.reason == FORBIDDEN
+
+
 class Reconciler:
     def __init__(self, api: Api, settings: Settings, metrics: Metrics) -> None:
         self._api, self._settings, self._metrics = api, settings, metrics
         self._memory = _Memory({})
 
     async def reconcile(self, key: Key) -> object:
-        """Seconds until the next look, or GONE. Raises ApiError for what a repetition may cure."""
+        """Seconds until the next look, or GONE. Raises ApiError or StillHalted for what a repetition may cure."""
         raw = await read_resource(self._api, *key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._memory.figures_written.pop(key, None)
@@ -71,40 +101,57 @@ class Reconciler:
                 log.info("%s/%s: %s: %s", *key, event["reason"], event["message"])
                 await self._api.create(event)
         if facts.halt is not None and not facts.halt.stalled:
-            raise ApiError(403, facts.halt.problem.message, facts.halt.problem.reason)  # again, with growing waits
+            raise StillHalted(facts.halt)  # again, with growing waits
         return _next_look(facts, new, self._settings.resync_seconds)
 
     async def _converge(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> Facts:
         """Makes the children what they should be, and tells what is there afterwards."""
-        desired, image, observed = await self._look(resource, old)
-        halt = None
+        look = await self._look(resource, old)
+        owners = await self._act(resource, lambda: plan_owners(resource, look.observed))
+        halt = await self._act(resource, lambda: plan(resource, look.desired, look.observed))
+        if owners.done or halt.done:
+            look = await self._look(resource, old)
+        default = self._settings.serving_image
+        other = look.serving_image != default and resource.spec.serving.image is None
+        workload, wanted = look.observed.child("StatefulSet", resource.metadata.name), look.desired[-1]
+        return Facts(
+            resource,
+            look.observed,
+            image=look.serving_image,
+            milvus_image=look.milvus_image,
+            available_image=default if other else "",
+            config_revision=config_revision(next(child for child in look.desired if child["kind"] == "ConfigMap")),
+            halt=halt.halt or owners.halt,
+            applied=includes(workload, with_digest(wanted)),
+        )
+
+    async def _act(self, resource: DiffusionCache, decide: Callable[[], list[Action]]) -> _Acted:
+        """Carries out what is decided. Raises ApiError for what may pass by itself; what forbids it is returned."""
+        done = 0
         try:
-            actions = plan(resource, desired, observed)
-            await carry_out(self._api, actions)
-            for action in actions:
+            for action in decide():
+                await carry_out(self._api, action)
+                done += 1
                 log.info("%s/%s: applied %s", resource.metadata.namespace, resource.metadata.name, action)
                 self._metrics.writes.labels(action.kind).inc()
-            if actions:
-                desired, image, observed = await self._look(resource, old)
         except NameTaken as error:
-            halt = Halt(Problem("NameTaken", str(error)), stalled=True)
+            return _Acted(done, Halt(Problem("NameTaken", str(error)), stalled=not error.passing))
         except ApiError as error:
             halt = _halt(error)
             if halt is None:
                 raise
-        default = self._settings.serving_image
-        available = default if image != default and resource.spec.serving.image is None else ""
-        return Facts(resource, observed, image, available, halt=halt)
+            return _Acted(done, halt)
+        return _Acted(done)
 
-    async def _look(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> tuple[list[JSON], str, Observed]:
+    async def _look(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> _Look:
         """The images depend on what runs, and what should be depends on the images."""
         namespace, name = resource.metadata.namespace, resource.metadata.name
         settings = self._settings
         draft = desired_children(resource, settings.serving_image, settings.milvus_image, settings.pull_secrets)
         observed = await observe(self._api, namespace, name, draft)
         serving = serving_image(resource, old, observed.child("StatefulSet", name), settings.serving_image)
-        index = milvus_image(resource, observed.child("StatefulSet", milvus_name(name)), settings.milvus_image)
-        return desired_children(resource, serving, index, settings.pull_secrets), serving, observed
+        index = milvus_image(resource, old, observed.child("StatefulSet", milvus_name(name)), settings.milvus_image)
+        return _Look(desired_children(resource, serving, index, settings.pull_secrets), observed, serving, index)
 
     async def _write_status(self, key: Key, raw: JSON, old: DiffusionCacheStatus, new: DiffusionCacheStatus) -> bool:
         """Whether it was written: not if nothing moved, nor too often if only figures did."""
@@ -132,7 +179,7 @@ class Reconciler:
 def _next_look(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float) -> float:
     """In seconds. Changes of children come by watches; figures, events, and what others own do not."""
     conditions = {condition.type: condition.status for condition in status.conditions}
-    if conditions["Ready"] != "True" or conditions["IndexReady"] == "False":
+    if conditions["Ready"] != "True" or conditions["IndexReady"] == "False" or "Reconciling" in conditions:
         return URGENT_SECONDS
     at_rest = facts.resource.spec.serving.replicas == 0 and not facts.observed.pods
     return resync_seconds if at_rest else LOOK_SECONDS
@@ -140,12 +187,14 @@ def _next_look(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float
 
 def _halt(error: ApiError) -> Halt | None:
     """What a condition has to say; None for what is simply tried again: a conflict, a busy server, no network."""
+    if error.status in (0, 409, 429):
+        return None
     if error.status == 403:
         remedy = "mend the operator's Role (`helm upgrade` renders it), the quota or the admission policy"
-        return Halt(Problem("Forbidden", f"{error.what}: {error}: {remedy}"), stalled=False)
+        return Halt(Problem(FORBIDDEN, f"{error.what}: {error}: {remedy}"), stalled=False)
     if error.status in (400, 422):
         return Halt(Problem("Rejected", f"the API server refuses it ({error.what}): {error}"), stalled=True)
-    return None
+    return Halt(Problem("ApplyFailed", f"{error.what}: {error}"), stalled=False)
 
 
 def _now() -> str:

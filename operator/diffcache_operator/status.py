@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal
 
 from diffcache_core.names import GRPC_PORT
 from diffcache_core.spec import DiffusionCache, IndexType
-from diffcache_core.status import CacheStatus, Condition, DiffusionCacheStatus, ServingStatus
-from diffcache_operator.desired.metadata import JSON, SERVING, selector_labels
-from diffcache_operator.diagnosis import Problem, diagnose
+from diffcache_core.status import CacheStatus, Condition, DiffusionCacheStatus, IndexStatus, ServingStatus
+from diffcache_operator.desired.metadata import JSON, SERVING, milvus_name, selector_labels
+from diffcache_operator.desired.pod import FETCH_CONTAINER
+from diffcache_operator.diagnosis import Problem, Workload, diagnose
 from diffcache_operator.figures import Figures
+from diffcache_operator.images import chosen_image
 from diffcache_operator.observed import Observed, is_ready
 
 Truth = Literal["True", "False", "Unknown"]
@@ -34,9 +37,12 @@ class Facts:
     resource: DiffusionCache
     observed: Observed
     image: str
+    milvus_image: str = ""  # of a Milvus of its own
     available_image: str = ""  # if it is another
+    config_revision: str = ""  # of the ConfigMap as it should be
     missing_fields: Sequence[str] = ()
     halt: Halt | None = None
+    applied: bool = True  # the StatefulSet of serving pods is what it should be
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,13 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
     generation = facts.resource.metadata.generation
     return DiffusionCacheStatus(
         observed_generation=generation,
-        conditions=[_dated(claim, old, generation, now) for claim in _claims(facts)],
+        conditions=[_dated(claim, old, generation, now) for claim in _claims(facts, now)],
         replicas=workload.get("status", {}).get("replicas", 0),
         ready_replicas=sum(map(is_ready, facts.observed.pods)),
         selector=",".join(f"{key}={value}" for key, value in selector_labels(name, SERVING).items()),
         endpoint=f"{name}.{namespace}.svc:{GRPC_PORT}",
-        serving=ServingStatus(image=facts.image, available=facts.available_image),
+        serving=ServingStatus(image=facts.image, chosen=chosen_image(facts.resource), available=facts.available_image),
+        index=IndexStatus(image=facts.milvus_image),
         cache=_figures(facts.observed.figures) or old.cache,
     )
 
@@ -76,22 +83,33 @@ def invalid_status(generation: int, message: str, old: DiffusionCacheStatus, now
     return old.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 
-def _claims(facts: Facts) -> list[_Claim]:
+def _claims(facts: Facts, now: str) -> list[_Claim]:
     """Ready, ModelReady and IndexReady always; the others only while they are true."""
-    ready = _ready(facts)
-    claims = [ready, _model_ready(facts, ready), _index_ready(facts)]
-    if facts.halt is not None and facts.halt.stalled:
-        claims.append(_Claim("Stalled", "True", facts.halt.problem.reason, facts.halt.problem.message))
-    elif facts.halt is not None or not _settled(facts, ready):
+    ready = _ready(facts, now)
+    claims = [ready, _model_ready(facts, ready), _index_ready(facts, now)]
+    if facts.halt is not None:
+        kind = "Stalled" if facts.halt.stalled else "Reconciling"
+        claims.append(_Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
+    elif not _settled(facts, ready):
         claims.append(_Claim("Reconciling", "True", ready.reason, ready.message))
+    elif not _config_arrived(facts):
+        claims.append(
+            _Claim(
+                "Reconciling",
+                "True",
+                "ConfigOnItsWay",
+                "the pod has not taken over the present configuration: the kubelet passes it on within about a minute; "
+                "if it stays so, `kubectl logs` says what the pod does not like about it",
+            )
+        )
     if facts.available_image:
         claims.append(
             _Claim(
                 "UpdateAvailable",
                 "True",
-                "NewerImage",
-                f"`kubectl diffcache upgrade {facts.resource.metadata.name}` replaces the pods by ones of "
-                f"{facts.available_image}",
+                "OtherImage",
+                f"the operator's default image is another: `kubectl diffcache upgrade {facts.resource.metadata.name}` "
+                f"replaces the pods by ones of {facts.available_image}",
             )
         )
     if facts.missing_fields:
@@ -108,8 +126,8 @@ def _claims(facts: Facts) -> list[_Claim]:
     return claims
 
 
-def _ready(facts: Facts) -> _Claim:
-    if facts.halt is not None:
+def _ready(facts: Facts, now: str) -> _Claim:
+    if facts.halt is not None and not facts.applied:
         return _Claim("Ready", "False", facts.halt.problem.reason, facts.halt.problem.message)
     if facts.resource.spec.serving.replicas == 0:
         return _Claim("Ready", "True", "ScaledToZero", "no pod is wanted; the cache is kept")
@@ -120,7 +138,7 @@ def _ready(facts: Facts) -> _Claim:
         return _Claim(
             "Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve"
         )
-    problem = _pod_problem(facts)
+    problem = _pod_problem(facts, now)
     if problem is not None:
         return _Claim("Ready", "False", problem.reason, problem.message)
     if any(map(is_ready, facts.observed.pods)):
@@ -142,6 +160,12 @@ def _settled(facts: Facts, ready: _Claim) -> bool:
     return len(facts.observed.pods) == wanted == len([pod for pod in _current_pods(facts) if is_ready(pod)])
 
 
+def _config_arrived(facts: Facts) -> bool:
+    """Every pod uses the ConfigMap as it should be; one of another version, which tells none, counts as such."""
+    told = facts.observed.figures.config_revisions if facts.observed.figures else frozenset()
+    return not told or not facts.config_revision or told == {facts.config_revision}
+
+
 def _current_pods(facts: Facts) -> list[JSON]:
     """Those made from the template that was applied last."""
     workload = facts.observed.child("StatefulSet", facts.resource.metadata.name)
@@ -158,17 +182,22 @@ def _current_pods(facts: Facts) -> list[JSON]:
     ]
 
 
-def _pod_problem(facts: Facts) -> Problem | None:
-    gpu = facts.resource.spec.serving.gpu
-    claims = [claim for claim in facts.observed.claims if claim["metadata"]["name"].startswith("data-")]
+def _pod_problem(facts: Facts, now: str) -> Problem | None:
+    gpu, name = facts.resource.spec.serving.gpu, facts.resource.metadata.name
     wanted = gpu.resource_name if gpu.count else ""
-    return diagnose(facts.observed.pods, claims, facts.observed.events, wanted)
+    workload = Workload(name, "spec.serving", "spec.cache.store.volume", wanted)
+    seen = facts.observed
+    return diagnose(workload, seen.pods, seen.claims, seen.events, _overdue(now))
+
+
+def _overdue(now: str) -> str:
+    """What should have ended by then has not: a deletionTimestamp already holds the time to end in."""
+    return (datetime.fromisoformat(now) - timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _is_fetching(pod: JSON) -> bool:
-    return any(
-        "running" in status.get("state", {}) for status in pod.get("status", {}).get("initContainerStatuses", [])
-    )
+    statuses = pod.get("status", {}).get("initContainerStatuses", [])
+    return any(status["name"] == FETCH_CONTAINER and "running" in status.get("state", {}) for status in statuses)
 
 
 def _model_ready(facts: Facts, ready: _Claim) -> _Claim:
@@ -179,7 +208,7 @@ def _model_ready(facts: Facts, ready: _Claim) -> _Claim:
     return _Claim("ModelReady", "Unknown", "NoPod", "no pod has loaded the model yet")
 
 
-def _index_ready(facts: Facts) -> _Claim:
+def _index_ready(facts: Facts, now: str) -> _Claim:
     up = facts.observed.figures.index_up if facts.observed.figures else None
     if up:
         return _Claim("IndexReady", "True", "Up", "the pods reach the index")
@@ -187,7 +216,10 @@ def _index_ready(facts: Facts) -> _Claim:
         return _Claim("IndexReady", "Unknown", "NoPod", "no pod has told whether it reaches the index")
     index = facts.resource.spec.index
     if index.type is IndexType.STANDALONE:
-        problem = diagnose(facts.observed.index_pods, facts.observed.claims, facts.observed.events)
+        name = milvus_name(facts.resource.metadata.name)
+        workload = Workload(name, "spec.index.standalone", "spec.index.standalone.volume")
+        seen = facts.observed
+        problem = diagnose(workload, seen.index_pods, seen.index_claims, seen.events, _overdue(now))
         if problem is not None:
             return _Claim("IndexReady", "False", problem.reason, f"Milvus does not come up: {problem.message}")
     where = f" at {index.external.uri}" if index.external else ""

@@ -90,7 +90,10 @@ class Hub:
         if status:
             return f"{self._host} answers {status}: try again later, or set HF_ENDPOINT to a mirror"
         if isinstance(error, OSError) and error.errno in FULL:
-            return "the volume is full: make spec.cache.store.volume.size larger than the model and the cache together"
+            return (
+                "the volume is full: it holds the model, the cache and, for a while, an earlier model; expand the "
+                "claim, lower spec.cache.spaceGraceSeconds, or create the DiffusionCache anew with a larger volume"
+            )
         if isinstance(error, OSError) and error.filename is not None:
             return f"{error.filename}: {error.strerror}: make it writable"
         first = (str(error).strip().splitlines() or [""])[0]

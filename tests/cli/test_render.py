@@ -25,7 +25,8 @@ def test_what_the_operator_would_apply(diffcache: Diffcache, kubectl_diffcache: 
     assert {"ServiceAccount", "ConfigMap", "Service", "StatefulSet"} == set(kinds)
     pod = next(one for one in objects if one["kind"] == "StatefulSet")["spec"]["template"]["spec"]
     assert pod["containers"][0]["image"] == "mine:1"
-    assert pod["imagePullSecrets"] == [{"name": "login"}]
+    account = next(one for one in objects if one["kind"] == "ServiceAccount")
+    assert account["imagePullSecrets"] == [{"name": "login"}]
     assert "ownerReferences" not in rest
     assert "serving.json: |" in rest  # readable
     as_list = kubectl_diffcache("render", "-f", str(MANIFEST), "-n", "studio", "-o", "json")

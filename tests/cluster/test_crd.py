@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
 from diffcache_core.spec import DiffusionCacheSpec
-from tests.cluster.kube import Kube, cache
+from tests.cluster.kube import ROOT, Kube, cache
 from tests.core.manifests import BAD, BASE, GOOD, GOOD_CHANGES, REFUSED_CHANGES, Row, manifest
 
 pytestmark = pytest.mark.cluster
@@ -26,6 +27,11 @@ def room(kube: Kube, operator: Kube) -> Iterator[Kube]:
 @pytest.mark.parametrize("row", GOOD, ids=lambda row: row.id)
 def test_good(room: Kube, row: Row) -> None:
     room("apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump(manifest(row)))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_examples(room: Kube, path: Path) -> None:
+    room("apply", "--dry-run=server", "-f", str(path))
 
 
 @pytest.mark.parametrize("row", BAD, ids=lambda row: row.id)

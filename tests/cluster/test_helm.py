@@ -123,7 +123,7 @@ def test_install_upgrade_uninstall_and_come_back(
     eventually(lambda: not system.list("diffusioncache,pod", "app.kubernetes.io/component!=operator"), 60)
 
     either("upgrade", newer, "--wait", "--set", f"image.tag={PRESENT}")
-    assert f"{SERVING_IMAGE}:{NEWER}" in namespace.wait_reason("emoji", "NewerImage", "UpdateAvailable")
+    assert f"{SERVING_IMAGE}:{NEWER}" in namespace.wait_reason("emoji", "OtherImage", "UpdateAvailable")
     change_capacity(namespace, "48Mi", 48 * 2**20)
     assert traces(namespace) == before
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.cluster.kube import JSON, Kube, cache, eventually
+from diffcache_operator.plan import includes
+from tests.cluster.kube import BIN, JSON, Kube, cache, eventually, run
 
 pytestmark = pytest.mark.cluster
 
@@ -84,6 +87,21 @@ def test_an_object_of_somebody_else_is_not_taken(operator: Kube, namespace: Kube
     assert namespace.get("service", "web")["spec"]["selector"] == {"app": "web"}
     namespace("delete", "service", "web")  # nothing of ours was changed, so nothing tells us: the next look finds it
     namespace.wait_reason("web", "ScaledToZero", within=60)
+
+
+def test_render_is_what_is_applied(idle: Kube, tmp_path: Path) -> None:
+    """`diffcache render` on a laptop tells what the operator has put into the cluster, field by field."""
+    manifest = tmp_path / "idle.yaml"
+    manifest.write_text(yaml.safe_dump(cache("idle", serving={"replicas": 0})))
+    text = run([str(BIN / "diffcache"), "render", "-f", str(manifest), "-n", idle.namespace])
+    rendered = [document for document in yaml.safe_load_all(text) if document]
+    assert sorted((r["kind"].lower(), r["metadata"]["name"]) for r in rendered) == sorted(CHILDREN)
+    for wanted in rendered:
+        live = idle.get(wanted["kind"], wanted["metadata"]["name"])
+        assert includes(live, wanted), wanted["kind"]
+        assert live["metadata"]["ownerReferences"][0]["name"] == "idle"
+        managers = {field["manager"] for field in live["metadata"]["managedFields"] if field["operation"] == "Apply"}
+        assert managers == {"diffcache-operator"}
 
 
 def test_deletion_leaves_nothing_even_without_an_operator(namespace: Kube, no_operator: Kube) -> None:

@@ -175,6 +175,7 @@ def test_only_the_init_container_sees_the_token_of_the_hub() -> None:
     init = template(FULL)["spec"]["initContainers"][0]
     assert "HF_TOKEN" in {env["name"] for env in init["env"]}
     assert "HF_TOKEN" not in environment(FULL)
+    assert init["resources"] == {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"memory": "8Gi"}}  # no GPU
     assert "initContainers" not in template(LITE)["spec"]
 
 
@@ -183,8 +184,14 @@ def test_a_claim_with_a_model_is_mounted_read_only() -> None:
     assert volumes["model"]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
 
 
-def test_pull_secrets_of_chart_and_resource() -> None:
-    assert template(FULL)["spec"]["imagePullSecrets"] == [{"name": "private"}, {"name": "chart-secret"}]
+def test_pull_secrets_of_chart_and_resource_belong_to_the_account() -> None:
+    """And so another mirror in the chart's values restarts no pod; another one in the resource does."""
+    account = render(FULL)[0]
+    assert account["imagePullSecrets"] == [{"name": "private"}, {"name": "chart-secret"}]
+    assert all("imagePullSecrets" not in one["spec"]["template"]["spec"] for one in stateful_sets(FULL))
+    assert all(one["spec"]["template"]["spec"]["serviceAccountName"] == "alone" for one in stateful_sets(STANDALONE))
+    other = with_value(FULL, ("serving", "pod", "image_pull_secrets"), [{"name": "another"}])
+    assert template(other) != template(FULL)
 
 
 def test_without_a_uid_nothing_has_an_owner() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from diffcache_operator.diagnosis import JSON, diagnose
+from diffcache_operator.diagnosis import JSON, Workload, diagnose
+
+SERVING = Workload("emoji", "spec.serving", "spec.cache.store.volume")
 
 
 def pod(**status: Any) -> JSON:
@@ -95,7 +98,7 @@ PENDING_IN_CLASS = PENDING | {"spec": {"storageClassName": "fast"}}
     ],
 )
 def test_a_pod_that_does_not_come_up(one: JSON, claims: list[JSON], gpu: str, reason: str, words: list[str]) -> None:
-    problem = diagnose([one], claims, [], gpu)
+    problem = diagnose(replace(SERVING, gpu=gpu), [one], claims, [])
     assert problem is not None
     assert problem.reason == reason
     for word in words:
@@ -116,38 +119,60 @@ def test_a_pod_that_does_not_come_up(one: JSON, claims: list[JSON], gpu: str, re
     ],
 )
 def test_a_pod_without_a_problem(one: JSON) -> None:
-    assert diagnose([one], [], []) is None
+    assert diagnose(SERVING, [one], [], []) is None
 
 
 def test_a_download_that_is_tried_again_is_no_failure() -> None:
     failed = {"name": "fetch-model", "image": "serving:1", "ready": False, "lastState": ended("DownloadFailed: 503")}
     waiting = pod(initContainerStatuses=[failed | {"state": CRASH_LOOP}])
     running = pod(initContainerStatuses=[failed | {"state": {"running": {}}}])
-    problem = diagnose([waiting], [], [])
+    problem = diagnose(SERVING, [waiting], [], [])
     assert problem is not None
     assert problem.reason == "DownloadFailed"
-    assert diagnose([running], [], []) is None
+    assert diagnose(SERVING, [running], [], []) is None
 
 
-def event(reason: str, message: str, uid: str = "p") -> JSON:
-    return {"reason": reason, "message": message, "involvedObject": {"uid": uid}}
+def event(reason: str, message: str, uid: str = "p", name: str = "emoji") -> JSON:
+    return {"reason": reason, "message": message, "involvedObject": {"uid": uid, "name": name}}
 
 
 def test_events_say_why_a_mount_fails() -> None:
     waiting = container({"waiting": {"reason": "ContainerCreating"}})
     told = [event("FailedMount", 'MountVolume.SetUp failed for volume "secrets" : secret "milvus" not found')]
-    problem = diagnose([waiting], [], told)
+    problem = diagnose(SERVING, [waiting], [], told)
     assert problem is not None
     assert problem.reason == "ReferenceNotFound"
-    assert diagnose([waiting], [], [event("FailedMount", "x", uid="another")]) is None
-    other = diagnose([waiting], [], [event("FailedMount", "timed out")])
+    assert diagnose(SERVING, [waiting], [], [event("FailedMount", "x", uid="another")]) is None
+    other = diagnose(SERVING, [waiting], [], [event("FailedMount", "timed out")])
     assert other is not None
     assert (other.reason, other.message) == ("VolumeNotMounted", "timed out")
 
 
 def test_events_say_why_there_is_no_pod() -> None:
-    problem = diagnose([], [], [event("FailedCreate", 'violates PodSecurity "restricted"', uid="set")])
+    problem = diagnose(SERVING, [], [], [event("FailedCreate", 'violates PodSecurity "restricted"', uid="set")])
     assert problem is not None
     assert problem.reason == "PodRefused"
     assert "PodSecurity" in problem.message
-    assert diagnose([], [], []) is None
+    assert diagnose(SERVING, [], [], []) is None
+    assert diagnose(SERVING, [], [], [event("FailedCreate", "quota", name="emoji-milvus")]) is None
+
+
+def test_a_pod_that_its_node_does_not_let_go() -> None:
+    leaving = {
+        "metadata": {"name": "emoji-0", "uid": "p", "deletionTimestamp": "2026-11-24T10:00:00Z"},
+        "spec": {"nodeName": "gone"},
+    }
+    assert diagnose(SERVING, [leaving], [], [], overdue="2026-11-24T09:59:59Z") is None
+    problem = diagnose(SERVING, [leaving], [], [], overdue="2026-11-24T10:00:01Z")
+    assert problem is not None
+    assert problem.reason == "NodeLost"
+    for word in ("node gone", "out-of-service", "kubectl delete pod emoji-0 --force"):
+        assert word in problem.message
+
+
+def test_the_remedy_names_the_block_of_the_workload() -> None:
+    killed = container(CRASH_LOOP, ended(code=137, reason="OOMKilled"))
+    milvus = Workload("emoji-milvus", "spec.index.standalone", "spec.index.standalone.volume")
+    problem = diagnose(milvus, [killed], [], [])
+    assert problem is not None
+    assert "spec.index.standalone.resources.limits.memory" in problem.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import generate_latest
 
 from diffcache_core.generation import Result
@@ -20,6 +21,7 @@ diffcache_steps_skipped_total 20.0
 diffcache_entries 7.0
 diffcache_cache_bytes 1.024e+06
 diffcache_index_up 1.0
+diffcache_config_info{revision="0123456789ab"} 1.0
 """
 
 
@@ -28,6 +30,7 @@ def test_figures_of_pods_add_up() -> None:
     assert (one.steps_saved_ratio, one.hit_ratio, one.entries, one.index_up) == (0.25, 0.75, 7, True)
     both = add([one, parse(POD.replace("index_up 1.0", "index_up 0.0"))])
     assert (both.steps, both.entries, both.hit_ratio, both.index_up) == (160, 14, 0.75, False)
+    assert both.config_revisions == {"0123456789ab"}
     empty = parse("")
     assert (empty.steps_saved_ratio, empty.hit_ratio, empty.index_up) == (None, None, None)
 
@@ -40,3 +43,12 @@ def test_the_figures_are_those_that_a_serving_process_exports() -> None:
     figures = parse(generate_latest(metrics.registry).decode())
     assert (figures.steps, figures.steps_skipped, figures.hits, figures.look_ups) == (24, 2, 1, 2)
     assert figures.entries == 3
+
+
+@pytest.mark.parametrize("text", ["<html>", "diffcache_steps_total NaN\n", "diffcache_entries +Inf\n"])
+def test_a_pod_may_answer_anything(text: str) -> None:
+    try:
+        figures = parse(text)
+    except ValueError:
+        return  # and the scrape takes it for no answer
+    assert (figures.steps_saved_ratio, figures.entries) == (None, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffcache_core.status import DiffusionCacheStatus, ServingStatus
+from diffcache_core.status import DiffusionCacheStatus, IndexStatus, ServingStatus
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.images import milvus_image, serving_image
@@ -14,6 +14,8 @@ RUNNING = desired_children(cache(), "running:1", "m")[-1]
 RECORDED = DiffusionCacheStatus(serving=ServingStatus(image="recorded:1"))
 NEW = DiffusionCacheStatus()
 UPGRADE = {"diffcache.io/serving-image": "chosen:1"}
+FOLLOWED = DiffusionCacheStatus(serving=ServingStatus(image="later:1", chosen="chosen:1"))
+FOREIGN = RUNNING | {"metadata": RUNNING["metadata"] | {"labels": {}, "ownerReferences": []}}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,8 @@ UPGRADE = {"diffcache.io/serving-image": "chosen:1"}
         ("", {}, RECORDED, RUNNING, "recorded:1"),
         ("", UPGRADE, RECORDED, RUNNING, "chosen:1"),
         ("spec:1", UPGRADE, RECORDED, RUNNING, "spec:1"),
+        ("", UPGRADE, FOLLOWED, RUNNING, "later:1"),  # a choice of once does not come back
+        ("", {}, NEW, FOREIGN, "default:2"),  # somebody else's StatefulSet of this name
     ],
 )
 def test_the_image_that_runs(
@@ -36,6 +40,9 @@ def test_the_image_that_runs(
 def test_the_image_of_milvus() -> None:
     named = cache(index={"type": "Standalone", "standalone": {"image": "mine:1"}})
     unnamed = cache(index={"type": "Standalone", "standalone": {}})
-    assert milvus_image(named, RUNNING, "default:2") == "mine:1"
-    assert milvus_image(unnamed, RUNNING, "default:2") == "running:1"
-    assert milvus_image(unnamed, None, "default:2") == "default:2"
+    recorded = DiffusionCacheStatus(index=IndexStatus(image="recorded:1"))
+    assert milvus_image(named, recorded, RUNNING, "default:2") == "mine:1"
+    assert milvus_image(unnamed, recorded, None, "default:2") == "recorded:1"
+    assert milvus_image(unnamed, NEW, RUNNING, "default:2") == "running:1"
+    assert milvus_image(unnamed, NEW, None, "default:2") == "default:2"
+    assert milvus_image(cache(), NEW, None, "default:2") == ""

@@ -10,10 +10,21 @@ import pytest
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.metadata import JSON, owner_reference
 from diffcache_operator.observed import Observed
-from diffcache_operator.plan import APPLIED_ANNOTATION, Apply, NameTaken, SetOwners, includes, plan, with_digest
+from diffcache_operator.plan import (
+    APPLIED_ANNOTATION,
+    Apply,
+    NameTaken,
+    SetOwners,
+    includes,
+    plan,
+    plan_owners,
+    with_digest,
+)
 from tests.operator.resources import UID, cache
 
 RESOURCE = cache()
+OURS = owner_reference(RESOURCE)
+EARLIER = OURS | {"uid": "an-earlier-one"}
 DESIRED = desired_children(RESOURCE, "serving:1", "milvus:1")
 
 
@@ -85,8 +96,8 @@ def test_a_field_that_is_wanted_no_longer_is_taken_away() -> None:
             ["belongs to Deployment web"],
         ),
         (
-            {"ownerReferences": [owner_reference(RESOURCE) | {"uid": "an-earlier-one"}]},
-            ["belongs to DiffusionCache emoji", "wait until that is gone"],
+            {"ownerReferences": [owner_reference(RESOURCE) | {"uid": "x", "name": "another"}]},
+            ["belongs to DiffusionCache another", "name the DiffusionCache otherwise"],
         ),
     ],
 )
@@ -97,8 +108,26 @@ def test_somebody_elses_object_is_left_alone(metadata: JSON, words: list[str]) -
     client_service["metadata"] |= metadata
     with pytest.raises(NameTaken) as caught:
         plan(RESOURCE, DESIRED, observed(stored))
+    assert not caught.value.passing
     for word in words:
         assert word in str(caught.value)
+
+
+def test_children_of_an_earlier_resource_of_the_name_are_waited_for() -> None:
+    stored = [as_stored(child) for child in DESIRED]
+    stored[0]["metadata"]["ownerReferences"] = [EARLIER]
+    with pytest.raises(NameTaken, match="still being deleted") as caught:
+        plan(RESOURCE, DESIRED, observed(stored))
+    assert caught.value.passing
+
+
+@pytest.mark.parametrize("change", [{"ownerReferences": "earlier"}, {"deletionTimestamp": "2026-11-24T10:00:00Z"}])
+def test_a_volume_of_an_earlier_resource_is_not_inherited(change: JSON) -> None:
+    volume = claim()
+    volume["metadata"] |= {"ownerReferences": [EARLIER]} if "ownerReferences" in change else change
+    with pytest.raises(NameTaken, match="volume data-emoji-0") as caught:
+        plan_owners(RESOURCE, observed([], claims=(volume,)))
+    assert caught.value.passing
 
 
 def test_a_child_that_was_orphaned_is_adopted() -> None:
@@ -112,7 +141,6 @@ def claim(*owners: JSON) -> JSON:
     return {"kind": "PersistentVolumeClaim", "metadata": {"name": "data-emoji-0", "ownerReferences": list(owners)}}
 
 
-OURS = owner_reference(RESOURCE)
 FOREIGN = {"apiVersion": "v1", "kind": "Backup", "name": "b", "uid": "b"}
 
 
@@ -122,7 +150,6 @@ FOREIGN = {"apiVersion": "v1", "kind": "Backup", "name": "b", "uid": "b"}
         ("Delete", [], [OURS]),
         ("Delete", [FOREIGN], [FOREIGN, OURS]),
         ("Delete", [OURS], None),
-        ("Delete", [OURS | {"uid": "an-earlier-one"}], [OURS]),
         ("Retain", [OURS], []),
         ("Retain", [FOREIGN, OURS], [FOREIGN]),
         ("Retain", [], None),
@@ -130,9 +157,8 @@ FOREIGN = {"apiVersion": "v1", "kind": "Backup", "name": "b", "uid": "b"}
 )
 def test_volumes_go_with_the_resource_or_stay(policy: str, before: list[JSON], after: list[JSON] | None) -> None:
     resource = cache(reclaimPolicy=policy)
-    desired = desired_children(resource, "serving:1", "milvus:1")
-    there = observed([as_stored(child) for child in desired], claims=(claim(*before),))
-    owners = [action.owners for action in plan(resource, desired, there) if isinstance(action, SetOwners)]
+    there = observed([], claims=(claim(*before),))
+    owners = [action.owners for action in plan_owners(resource, there) if isinstance(action, SetOwners)]
     assert owners == ([] if after is None else [after])
 
 
@@ -153,7 +179,11 @@ def test_the_digest_is_of_what_is_applied() -> None:
         ([{"name": "x", "v": 1}], [{"name": "x", "v": 2}], False),
         ([1, 2], [1], False),
         ([1, 2], [1, 2], True),
-        ("500m", 0.5, False),
+        ({"limits": {"cpu": "500m", "memory": "1Gi"}}, {"limits": {"cpu": 0.5, "memory": "1024Mi"}}, True),
+        ({"requests": {"cpu": "2"}}, {"requests": {"cpu": 2}}, True),
+        ({"requests": {"cpu": "2"}}, {"requests": {"cpu": "2m"}}, False),
+        ({"requests": {"storage": "10Gi"}}, {"requests": {"cpu": 2}}, False),
+        ({"env": "500m"}, {"env": "0.5"}, False),
         (None, {"a": 1}, False),
         ({"a": True}, {"a": True}, True),
     ],

@@ -135,10 +135,21 @@ def test_model() -> None:
 @pytest.mark.parametrize("stalled", [True, False])
 def test_what_cannot_be_applied(stalled: bool) -> None:
     given = replace(facts(pod(), figures=UP), halt=Halt(Problem("NameTaken", "rename it"), stalled))
-    status = status_of(given)
+    status = status_of(replace(given, applied=False))
     assert told(status, "Ready") == ("False", "NameTaken")
+    assert told(status_of(given), "Ready") == ("True", "Serving")  # what serves is as it should be
     assert told(status, "Stalled" if stalled else "Reconciling") == ("True", "NameTaken")
     assert told(status, "Reconciling" if stalled else "Stalled") is None
+
+
+def test_a_hot_change_is_under_way_until_the_pod_has_taken_it_over() -> None:
+    old, new = "a" * 12, "b" * 12
+    for revisions, reason in (({old}, "ConfigOnItsWay"), ({new}, None), (set(), None), ({old, new}, "ConfigOnItsWay")):
+        figures = Figures(index_up=True, config_revisions=frozenset(revisions))
+        status = status_of(replace(facts(pod(), figures=figures), config_revision=new))
+        condition = status.condition("Reconciling")
+        assert (condition.reason if condition else None) == reason
+        assert told(status, "Ready") == ("True", "Serving")
 
 
 def test_updates_and_an_old_crd_are_told_and_change_nothing_else() -> None:

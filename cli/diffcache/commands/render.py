@@ -49,7 +49,7 @@ def render(
     objects = desired_children(
         resource,
         choose_serving_image(resource, DiffusionCacheStatus(), None, default),
-        choose_milvus_image(resource, None, milvus_image),
+        choose_milvus_image(resource, DiffusionCacheStatus(), None, milvus_image),
         tuple(pull_secret or ()),
     )
     typer.echo(_as_json(objects) if output is Format.JSON else _as_yaml(objects, resource.metadata.name), nl=False)

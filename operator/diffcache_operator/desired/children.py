@@ -15,12 +15,12 @@ def desired_children(
 ) -> list[JSON]:
     """In the order of application: what others refer to comes first."""
     children = [
-        service_account(resource),
+        service_account(resource, pull_secrets),
         config_map(resource),
         pods_service(resource),
         client_service(resource),
     ]
     if resource.spec.index.type is IndexType.STANDALONE:
-        children += [milvus_service(resource), milvus_stateful_set(resource, milvus_image, pull_secrets)]
-    children.append(stateful_set(resource, serving_image, pull_secrets))
+        children += [milvus_service(resource), milvus_stateful_set(resource, milvus_image)]
+    children.append(stateful_set(resource, serving_image))
     return children

@@ -32,6 +32,11 @@ def config_map(resource: DiffusionCache) -> JSON:
     )
 
 
+def config_revision(config_map: JSON) -> str:
+    """As the pods export it: `diffcache_config_info{revision}`."""
+    return hashlib.sha256(config_map["data"][CONFIG_KEY].encode()).hexdigest()[:12]
+
+
 def restart_digest(resource: DiffusionCache) -> str:
     """Changes exactly when pods have to be replaced because of what is in their config.
 
@@ -48,5 +53,8 @@ def restart_digest(resource: DiffusionCache) -> str:
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
             values[".".join(path)] = value
+    secrets = resource.spec.serving.pod.image_pull_secrets  # the pods get them by their account, when they are made
+    if secrets:
+        values["serving.pod.image_pull_secrets"] = [secret.name for secret in secrets]
     text = json.dumps([API_VERSION, KIND, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

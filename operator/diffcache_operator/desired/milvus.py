@@ -34,7 +34,7 @@ def milvus_service(resource: DiffusionCache) -> JSON:
     )
 
 
-def milvus_stateful_set(resource: DiffusionCache, image: str, pull_secrets: tuple[str, ...]) -> JSON:
+def milvus_stateful_set(resource: DiffusionCache, image: str) -> JSON:
     standalone = resource.spec.index.standalone
     assert standalone is not None
     name = resource.metadata.name
@@ -62,6 +62,7 @@ def milvus_stateful_set(resource: DiffusionCache, image: str, pull_secrets: tupl
         "securityContext": CONTAINER_SECURITY,
     }
     spec: JSON = {
+        "serviceAccountName": name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 60,
@@ -69,9 +70,6 @@ def milvus_stateful_set(resource: DiffusionCache, image: str, pull_secrets: tupl
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
-    secrets = {ref.name for ref in resource.spec.serving.pod.image_pull_secrets or []} | set(pull_secrets)
-    if secrets:
-        spec["imagePullSecrets"] = [{"name": secret} for secret in sorted(secrets)]
     return child(
         "apps/v1",
         "StatefulSet",

@@ -11,10 +11,14 @@ _PORTS = [
 ]
 
 
-def service_account(resource: DiffusionCache) -> JSON:
-    """Of its own and without any right: the pods never speak to the API server."""
+def service_account(resource: DiffusionCache, pull_secrets: tuple[str, ...]) -> JSON:
+    """Of its own and without any right: the pods never speak to the API server. It holds their pull secrets."""
     name = resource.metadata.name
-    return child("v1", "ServiceAccount", resource, name, SERVING, automountServiceAccountToken=False)
+    named = [reference.name for reference in resource.spec.serving.pod.image_pull_secrets or []]
+    body: JSON = {"automountServiceAccountToken": False}
+    if secrets := dict.fromkeys([*named, *pull_secrets]):
+        body["imagePullSecrets"] = [{"name": secret} for secret in secrets]
+    return child("v1", "ServiceAccount", resource, name, SERVING, **body)
 
 
 def client_service(resource: DiffusionCache) -> JSON:

@@ -16,6 +16,7 @@ from diffcache_operator.desired.metadata import JSON, SERVING, config_name, labe
 
 USER = 10001  # of the images; it has an entry in their /etc/passwd
 DRAIN_SECONDS = 45  # the server's own 25 s for requests in flight, then its cache is written out
+FETCH_CONTAINER = "fetch-model"
 RESTART_ANNOTATION = "diffcache.io/restart"
 GKE_DRIVER = "/usr/local/nvidia/lib64"
 """Where GKE mounts the driver's libraries, outside of the loader's path (its documentation on running GPUs)."""
@@ -35,11 +36,11 @@ CONTAINER_SECURITY: JSON = {
 }
 
 
-def pod_template(resource: DiffusionCache, image: str, pull_secrets: tuple[str, ...]) -> JSON:
+def pod_template(resource: DiffusionCache, image: str) -> JSON:
     serving, options = resource.spec.serving, resource.spec.serving.pod
     name = resource.metadata.name
     passed = options.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"env", "labels", "annotations"})
-    secrets = passed.pop("imagePullSecrets", []) + [{"name": secret} for secret in pull_secrets]
+    passed.pop("imagePullSecrets", None)  # the ServiceAccount has them: another mirror restarts no pod
     tolerations = passed.pop("tolerations", []) + _gpu_tolerations(serving.gpu)
     claims = passed.pop("resourceClaims", [])
     spec: JSON = {
@@ -54,7 +55,6 @@ def pod_template(resource: DiffusionCache, image: str, pull_secrets: tuple[str, 
         "volumes": _volumes(resource),
         "tolerations": tolerations,
         "resourceClaims": claims,
-        "imagePullSecrets": list({secret["name"]: secret for secret in secrets}.values()),
     }
     return {
         "metadata": {
@@ -96,11 +96,13 @@ def _init_containers(resource: DiffusionCache, image: str) -> list[JSON]:
     token = [_from_secret("HF_TOKEN", model.token_secret_ref)] if model.token_secret_ref else []
     return [
         {
-            "name": "fetch-model",
+            "name": FETCH_CONTAINER,
             "image": image,
             "command": ["python", "-m", "diffcache_serving.fetch"],
             "args": ["--config", f"{CONFIG_MOUNT}/{CONFIG_KEY}"],
-            "env": _merged(_own_environment(), token, _user_environment(resource.spec.serving)),
+            "env": _merged(_own_environment(), _user_environment(resource.spec.serving), token),
+            # A quota or a limit range asks it of every container; a pod needs the larger of the two, not their sum.
+            "resources": resource.spec.serving.resources.model_dump(mode="json", exclude_none=True),
             "volumeMounts": _mounts(resource),
             "securityContext": CONTAINER_SECURITY,
         }

@@ -10,7 +10,7 @@ from diffcache_operator.desired.metadata import JSON, SERVING, child, labels, po
 from diffcache_operator.desired.pod import pod_template
 
 
-def stateful_set(resource: DiffusionCache, image: str, pull_secrets: tuple[str, ...]) -> JSON:
+def stateful_set(resource: DiffusionCache, image: str) -> JSON:
     name = resource.metadata.name
     return child(
         "apps/v1",
@@ -25,7 +25,7 @@ def stateful_set(resource: DiffusionCache, image: str, pull_secrets: tuple[str, 
             "updateStrategy": {"type": "RollingUpdate"},
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector_labels(name, SERVING)},
-            "template": pod_template(resource, image, pull_secrets),
+            "template": pod_template(resource, image),
             "volumeClaimTemplates": [claim_template(name, SERVING, resource.spec.cache.store.volume)],
             # What becomes of the volumes is decided by who owns them (plan.py): here a hand that deletes only the
             # StatefulSet would delete the cache.
