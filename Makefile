@@ -41,7 +41,7 @@ cluster-up: $(VENV)/dev ## start a real single-node Kubernetes here; the first t
 cluster-down: ## remove that node without a trace
 	tests/cluster/node/down
 
-# On another throw-away cluster: pytest -m "cluster and not node" --kubeconfig FILE, with the images loaded there.
+# On another throw-away cluster: pytest -m "cluster and not node" tests/cluster --kubeconfig FILE, with the images loaded there.
 test-cluster: $(VENV)/dev ## everything on that node: images, chart, operator, pods; removes it afterwards
 	tests/cluster/test-on-node
 

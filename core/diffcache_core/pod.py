@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from diffcache_core.rules import Block, Rule, UniqueBy
 
@@ -25,7 +25,7 @@ class Toleration(Block):
     operator: Literal["Exists", "Equal"] = "Equal"
     value: Text | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
+    toleration_seconds: StrictInt | None = None
 
 
 class NodeSelectorRequirement(Block):
@@ -44,7 +44,7 @@ class NodeSelector(Block):
 
 
 class PreferredSchedulingTerm(Block):
-    weight: Annotated[int, Field(ge=1, le=100)]
+    weight: Annotated[StrictInt, Field(ge=1, le=100)]
     preference: NodeSelectorTerm
 
 
@@ -74,7 +74,7 @@ class PodAffinityTerm(Block):
 
 
 class WeightedPodAffinityTerm(Block):
-    weight: Annotated[int, Field(ge=1, le=100)]
+    weight: Annotated[StrictInt, Field(ge=1, le=100)]
     pod_affinity_term: PodAffinityTerm
 
 
@@ -94,11 +94,11 @@ class Affinity(Block):
 
 
 class TopologySpreadConstraint(Block):
-    max_skew: Annotated[int, Field(ge=1)]
+    max_skew: Annotated[StrictInt, Field(ge=1)]
     topology_key: Text
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"]
     label_selector: LabelSelector | None = None
-    min_domains: Annotated[int, Field(ge=1)] | None = None
+    min_domains: Annotated[StrictInt, Field(ge=1)] | None = None
 
 
 class ResourceClaim(Block):

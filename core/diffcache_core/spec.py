@@ -12,7 +12,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from diffcache_core.generation import MAX_SIDE, MAX_STEPS
 from diffcache_core.pod import PodOptions, SecretKeyRef, Text
@@ -104,20 +104,28 @@ class ModelSpec(Block):
         Change.NEW_SPACE,
     ]
     """bundled://NAME, a Hugging Face id, pvc://CLAIM/FOLDER, or file://FOLDER in the image."""
-    revision: Annotated[Text, Change.NEW_SPACE] | None = None
+    revision: (
+        Annotated[
+            str,
+            Field(max_length=100),
+            Rule.matches(r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", "must be a branch, a tag or a commit"),
+            Change.NEW_SPACE,
+        ]
+        | None
+    ) = None
     """Branch, tag or commit of a Hugging Face id; absent: main."""
     token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
     """Token for a gated Hugging Face id. Only the init container that downloads the model sees it."""
     scheduler: Annotated[Scheduler, Change.NEW_SPACE] = "DDIM"
     dtype: Annotated[DType, Change.NEW_SPACE] = DType.AUTO
     """Auto is Float16 on CUDA and Float32 on a CPU."""
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS), Change.HOT] | None = None
+    steps: Annotated[StrictInt, Field(ge=1, le=MAX_STEPS), Change.HOT] | None = None
     """Denoising steps of a request that names none; absent: 50."""
     guidance: Annotated[Guidance, Change.HOT] | None = None
     """Guidance scale of a request that names none; absent: 7.5."""
-    width: Annotated[int, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
+    width: Annotated[StrictInt, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
     """Pixels of a request that names none; absent: the model's own size."""
-    height: Annotated[int, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
+    height: Annotated[StrictInt, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
     """Pixels of a request that names none; absent: the model's own size."""
     rules = (
         Rule(
@@ -129,7 +137,7 @@ class ModelSpec(Block):
 
 
 class GpuSpec(Block):
-    count: Annotated[int, Field(ge=0, le=16), Change.ROLL] = 0
+    count: Annotated[StrictInt, Field(ge=0, le=16), Change.ROLL] = 0
     """GPUs of a pod. Above 0 CUDA is mandatory: a pod without it ends with the reason instead of using the CPU."""
     resource_name: Annotated[
         str,
@@ -140,7 +148,7 @@ class GpuSpec(Block):
     """The device plug-in's resource; for a MIG slice such as nvidia.com/mig-1g.10gb."""
 
 
-ResourceQuantity = Annotated[int | str, Field(json_schema_extra={"maxLength": 32})]
+ResourceQuantity = Annotated[StrictInt | str, Field(json_schema_extra={"maxLength": 32})]
 ResourceList = Annotated[dict[str, ResourceQuantity], Field(max_length=16)]
 
 
@@ -150,18 +158,18 @@ class Resources(Block):
 
 
 class BatchSpec(Block):
-    max_size: Annotated[int, Field(ge=1, le=64), Change.HOT] = 8
+    max_size: Annotated[StrictInt, Field(ge=1, le=64), Change.HOT] = 8
     """Requests that may share one denoiser call."""
 
 
 class QueueSpec(Block):
-    max_steps: Annotated[int, Field(ge=1, le=10**6), Change.HOT] = 4000
+    max_steps: Annotated[StrictInt, Field(ge=1, le=10**6), Change.HOT] = 4000
     """Denoising steps queued and running; a request beyond it gets RESOURCE_EXHAUSTED."""
 
 
 class ServingSpec(Block):
     replicas: Annotated[
-        int,
+        StrictInt,
         Field(ge=0),
         Rule(
             "self <= 1",
@@ -181,7 +189,7 @@ class ServingSpec(Block):
 
 
 class LevelSpec(Block):
-    skip_percent: Annotated[int, Field(ge=1, le=99)]
+    skip_percent: Annotated[StrictInt, Field(ge=1, le=99)]
     """Share of the steps that may be skipped."""
     similarity: Similarity
     """From this cosine similarity on."""
@@ -232,7 +240,7 @@ class CacheSpec(Block):
     """The threshold table; absent: the model's own. An empty list: nothing is ever resumed."""
     scope: Annotated[Scope, Change.IMMUTABLE] = Scope.TENANT
     """Shared lets tenants resume from each other's states."""
-    space_grace_seconds: Annotated[int, Field(ge=0, le=30 * 24 * 3600), Change.HOT] = 3600
+    space_grace_seconds: Annotated[StrictInt, Field(ge=0, le=30 * 24 * 3600), Change.HOT] = 3600
     """How long the entries of an earlier model, scheduler, dtype or kind of state are kept for a change back."""
     store: StoreSpec = StoreSpec()
     rules = (

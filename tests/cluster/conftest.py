@@ -1,7 +1,7 @@
 """The cluster that the tests run on, and what they need in it.
 
 `make test-cluster` starts a node and runs them inside of its network. On another throw-away cluster:
-`pytest -m "cluster and not node" --kubeconfig FILE`, after `make images` and loading the images there.
+`pytest -m "cluster and not node" tests/cluster --kubeconfig FILE`, after `make images` and loading the images there.
 """
 
 from __future__ import annotations

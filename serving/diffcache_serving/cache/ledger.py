@@ -20,34 +20,11 @@ import numpy as np
 from diffcache_core.policies import HitStatistics, Policy, StateUse, prior_benefit, touch, trajectory_weights
 from diffcache_core.space import FORMAT_VERSION
 from diffcache_core.states import Entry, StateKind, StateRecord
+from diffcache_serving.cache.ledger_schema import add_what_is_missing, create_tables
 from diffcache_serving.errors import LedgerError as LedgerError
 
 T = TypeVar("T")
 
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) STRICT;
-CREATE TABLE entries (
-    id TEXT PRIMARY KEY, space TEXT NOT NULL, exact TEXT NOT NULL UNIQUE, prompt_digest TEXT NOT NULL,
-    prompt TEXT NOT NULL, tenant TEXT NOT NULL, model TEXT NOT NULL, seed INTEGER NOT NULL, steps INTEGER NOT NULL,
-    skipped INTEGER NOT NULL, similarity REAL NOT NULL, depth INTEGER NOT NULL, parent TEXT NOT NULL,
-    created REAL NOT NULL, key BLOB NOT NULL
-) STRICT;
-CREATE TABLE states (
-    id TEXT PRIMARY KEY, entry_id TEXT NOT NULL REFERENCES entries(id), kind TEXT NOT NULL, k INTEGER NOT NULL,
-    bytes INTEGER NOT NULL, checksum TEXT NOT NULL, score REAL NOT NULL, saves INTEGER NOT NULL, benefit REAL NOT NULL,
-    uses INTEGER NOT NULL, created INTEGER NOT NULL, touched INTEGER NOT NULL, age REAL NOT NULL
-) STRICT;
-CREATE INDEX states_by_score ON states (score, created, id);
-CREATE INDEX states_by_entry ON states (entry_id);
-CREATE TABLE grants (k INTEGER PRIMARY KEY, hits INTEGER NOT NULL) STRICT;
-INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
-"""
-# What came after the first release: added in place, because an older diffcache can still read it.
-_FAMILY_COLUMN = "ALTER TABLE entries ADD COLUMN family TEXT NOT NULL DEFAULT ''"
-_ADDITIONS = """
-CREATE INDEX IF NOT EXISTS entries_by_family ON entries (family);
-CREATE TABLE IF NOT EXISTS retired (family TEXT PRIMARY KEY, since REAL NOT NULL) STRICT;
-"""
 _RETIRED_SCORE = -1.0  # below any policy's score: what nobody can use goes first when room is needed
 _ENTRY = (
     "id, space, exact, prompt_digest, prompt, tenant, model, seed, steps, skipped, similarity, depth, parent, created"
@@ -303,8 +280,8 @@ class Ledger:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")  # survives kill -9; a power cut may cost the last entries, never tear
         if not has_tables:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT_VERSION}; COMMIT;")
-        _add_what_is_missing(db)
+            create_tables(db)
+        add_what_is_missing(db)
         self._db = db
         self._id = str(self._meta("id", ""))
         entries = db.execute("SELECT count(*) FROM entries").fetchone()[0]
@@ -447,9 +424,3 @@ class Ledger:
             self._db.execute("DELETE FROM entries WHERE id = ?", [entry_id])
         self._total = self._total.plus(-len(empty), -len(states), -sum(s.bytes for s in states))
         return Dropped(tuple(states), tuple(empty))
-
-
-def _add_what_is_missing(db: sqlite3.Connection) -> None:
-    if "family" not in {row[1] for row in db.execute("PRAGMA table_info(entries)")}:
-        db.execute(_FAMILY_COLUMN)
-    db.executescript(f"BEGIN; {_ADDITIONS} COMMIT;")
