@@ -97,7 +97,8 @@ def test_render_is_what_is_applied(idle: Kube, tmp_path: Path) -> None:
     rendered = [document for document in yaml.safe_load_all(text) if document]
     assert sorted((r["kind"].lower(), r["metadata"]["name"]) for r in rendered) == sorted(CHILDREN)
     for wanted in rendered:
-        live = idle.get(wanted["kind"], wanted["metadata"]["name"])
+        name = wanted["metadata"]["name"]
+        live = json.loads(idle("get", wanted["kind"], name, "-o", "json", "--show-managed-fields"))
         assert includes(live, wanted), wanted["kind"]
         assert live["metadata"]["ownerReferences"][0]["name"] == "idle"
         managers = {field["manager"] for field in live["metadata"]["managedFields"] if field["operation"] == "Apply"}
