@@ -133,7 +133,9 @@ def test_bad_options_are_named_as_by_the_local_commands(pod: Path, kubectl_diffc
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_port_forward_ends_with_the_command(number: signal.Signals, pod: Path, up: Any, tmp_path: Path) -> None:
-    code = "from diffcache.main import main; main(program='kubectl-diffcache')"
+    # As in a terminal: a shell in the background has its children ignore SIGINT.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from diffcache.main import main; main(program='kubectl-diffcache')"
     options = ["-o", str(tmp_path / "x.png"), "--steps", "900", "--mode", "bypass"]
     process = subprocess.Popen([sys.executable, "-c", code, "generate", "emoji", "ant", *options])
     with AdminClient(up.admin) as admin:

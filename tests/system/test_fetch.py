@@ -224,7 +224,7 @@ def test_a_full_volume(tmp_path: Path, hub: Hub) -> None:
         pytest.skip(f"a size-limited folder needs the right to mount one: {mounted.stderr.strip()}")
     try:
         with Fetch(tmp_path, hub) as fetch:
-            fetch.assert_refused("the volume is full", "spec.cache.store.volume.size")
+            fetch.assert_refused("the volume is full", "spec.cache.spaceGraceSeconds")
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
