@@ -5,6 +5,7 @@ from __future__ import annotations
 from diffcache_core.spec import DiffusionCache
 from diffcache_operator.desired.config import MILVUS_PORT
 from diffcache_operator.desired.metadata import INDEX, JSON, child, labels, milvus_name, selector_labels
+from diffcache_operator.desired.network import service
 from diffcache_operator.desired.pod import CONTAINER_SECURITY, POD_SECURITY
 from diffcache_operator.desired.serving import claim_template
 
@@ -19,19 +20,8 @@ Its default of 1800 means that the kubelet kills it after the grace period. What
 
 
 def milvus_service(resource: DiffusionCache) -> JSON:
-    name = resource.metadata.name
-    return child(
-        "v1",
-        "Service",
-        resource,
-        milvus_name(name),
-        INDEX,
-        spec={
-            "type": "ClusterIP",
-            "selector": selector_labels(name, INDEX),
-            "ports": [{"name": "grpc", "port": MILVUS_PORT, "targetPort": "grpc", "protocol": "TCP"}],
-        },
-    )
+    ports = [{"name": "grpc", "port": MILVUS_PORT, "targetPort": "grpc", "protocol": "TCP"}]
+    return service(resource, milvus_name(resource.metadata.name), INDEX, {"type": "ClusterIP"}, ports)
 
 
 def milvus_stateful_set(resource: DiffusionCache, image: str) -> JSON:

@@ -23,25 +23,15 @@ def service_account(resource: DiffusionCache, pull_secrets: tuple[str, ...]) -> 
 
 def client_service(resource: DiffusionCache) -> JSON:
     """What clients in the cluster connect to."""
-    name = resource.metadata.name
-    return child(
-        "v1",
-        "Service",
-        resource,
-        name,
-        SERVING,
-        spec={"type": "ClusterIP", "selector": selector_labels(name, SERVING), "ports": _PORTS},
-    )
+    return service(resource, resource.metadata.name, SERVING, {"type": "ClusterIP"}, _PORTS)
 
 
 def pods_service(resource: DiffusionCache) -> JSON:
     """Headless: names for single pods, and all addresses for clients that balance themselves."""
-    name = resource.metadata.name
-    return child(
-        "v1",
-        "Service",
-        resource,
-        pods_service_name(name),
-        SERVING,
-        spec={"clusterIP": "None", "selector": selector_labels(name, SERVING), "ports": _PORTS},
-    )
+    return service(resource, pods_service_name(resource.metadata.name), SERVING, {"clusterIP": "None"}, _PORTS)
+
+
+def service(resource: DiffusionCache, name: str, component: str, address: JSON, ports: list[JSON]) -> JSON:
+    """In front of a component's pods; `address`: how it is reached."""
+    spec = {**address, "selector": selector_labels(resource.metadata.name, component), "ports": ports}
+    return child("v1", "Service", resource, name, component, spec=spec)
