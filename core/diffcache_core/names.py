@@ -33,6 +33,42 @@ SERVING_IMAGE = "docker.io/diffcache/serving"
 OPERATOR_IMAGE = "docker.io/diffcache/operator"
 MILVUS_IMAGE = "docker.io/milvusdb/milvus:v2.3.5"
 """The release that the tests run."""
+REDIS_IMAGE = "docker.io/library/redis:7.0.15"
+"""The release that the tests run."""
+SCALER = "diffcache-autoscaler"
+"""The field manager of the operator's scaling loop."""
+
+# Series that the tuner, the scaling loop, the recording rules and the dashboards read.
+METRIC = "diffcache_"
+QUALITY_PAIRS = METRIC + "quality_pairs_total"
+"""{skip, similarity}: comparisons of a picture resumed at `skip` percent with the same one drawn without the cache."""
+QUALITY_SUM = METRIC + "quality_sum_total"
+"""{skip, similarity, moment}: over those pairs the sums of q_c, q_u, q_c^2, q_u^2 and q_c q_u."""
+MOMENTS = ("c", "u", "cc", "uu", "cu")
+SHADOW_CACHE_STEPS = METRIC + "shadow_cache_steps_total"
+SHADOW_CACHE_SKIPPED = METRIC + "shadow_cache_steps_skipped_total"
+"""{multiple}: what a cache of so many times the capacity would have been asked for, and would have saved."""
+SHADOW_MULTIPLES = (0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
+TUNING_REVISION = METRIC + "tuning_revision"
+STEPS, STEPS_RUN, STEPS_SKIPPED = METRIC + "steps_total", METRIC + "steps_run_total", METRIC + "steps_skipped_total"
+PENDING_STEPS = METRIC + "pending_steps"
+STEP_SECONDS = METRIC + "step_seconds"  # histogram
+REQUEST_SECONDS = METRIC + "request_duration_seconds"  # histogram {model, result}
+SHADOW_RUNS = METRIC + "shadow_runs_total"
+"""{outcome}: compared, dropped (no idle time came), failed."""
+SHADOW_OUTCOMES = ("compared", "dropped", "failed")
+SHADOW_STEPS = METRIC + "shadow_steps_total"
+"""Denoising steps that comparisons took; they are in no other count."""
+
+SIMILARITY_BIN_WIDTH = 0.05
+"""Of the label `similarity`, which is a bin's lower edge with two decimals. Narrower bins follow the curve of quality
+closer and take as many times more comparisons to prove anything."""
+
+
+def similarity_bin(similarity: float) -> str:
+    """The label of the bin that holds a similarity from 0 to 1; a cosine below 0 counts as 0."""
+    return f"{max(0, min(19, int(similarity / SIMILARITY_BIN_WIDTH + 1e-9))) * SIMILARITY_BIN_WIDTH:.2f}"
+
 
 MODEL_MOUNT = "/models"
 """Where a pod mounts the claim of a `pvc://` model."""

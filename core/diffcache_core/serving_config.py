@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,8 +13,22 @@ from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT
 from diffcache_core.pod import SecretKeyRef
 from diffcache_core.quantities import bytes_of
 from diffcache_core.resume import Level, Levels
-from diffcache_core.spec import DiffusionCache, DType, IndexSpec, IndexType, Scheduler, Scope
+from diffcache_core.spec import (
+    DiffusionCache,
+    DiffusionCacheSpec,
+    DType,
+    IndexSpec,
+    IndexType,
+    LedgerSpec,
+    LedgerType,
+    LevelSpec,
+    Scheduler,
+    Scope,
+    StoreType,
+    TuningMode,
+)
 from diffcache_core.states import StateKind
+from diffcache_core.status import LevelStatus, TuningStatus
 
 LITE_MAX_ENTRIES = 10_000
 """Milvus Lite walks all rows in Python for each search: 15 ms at 10,000 rows, 105 ms at 100,000 (measured)."""
@@ -43,12 +58,45 @@ class LevelConfig(_Config):
     similarity: float
 
 
+class StoreConfig(_Config):
+    type: StoreType = StoreType.VOLUME
+    bucket: str = ""  # the rest is of S3; the credentials are in the environment, as AWS names them
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = ""
+
+
+class LedgerConfig(_Config):
+    address: str = ""  # redis://HOST:PORT/DATABASE; empty: SQLite in the data folder
+    password_file: Path | None = None
+    ca_file: Path | None = None  # PEM
+
+
+class QualityConfig(_Config):
+    """What is measured beside the requests, for the tuner."""
+
+    shadow_percent: int = 0  # of the steps; 0: nothing is compared
+    scorer: str = ""  # source of a CLIPModel's folder; empty: quality is not measured
+
+
+class TuningConfig(_Config):
+    revision: int = 0  # of the tuner's decision that `cache` shows; exported as diffcache_tuning_revision
+    shadow_caches: bool = False  # simulate other capacities beside the requests
+
+
 class CacheConfig(_Config):
     capacity_bytes: int
     max_entries: int
     state: StateKind
     scope: Scope
     levels: tuple[LevelConfig, ...] | None  # None: the model's own table
+    store: StoreConfig = StoreConfig()
+    ledger: LedgerConfig = LedgerConfig()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may write to the same ledger and store."""
+        return bool(self.ledger.address)
 
     def level_table(self, reseed_skip_percent: int) -> Levels | None:
         """The manifest's table, with the model's cap for the same prompt under another seed."""
@@ -84,6 +132,8 @@ class ServingConfig(_Config):
     cache: CacheConfig
     index: IndexConfig
     listen: ListenConfig = ListenConfig()
+    quality: QualityConfig = QualityConfig()
+    tuning: TuningConfig = TuningConfig()
     require_cuda: bool = False  # rather end with the reason than serve on a CPU
     space_grace_seconds: int = 3600  # entries of an earlier model are kept so long
     drain_seconds: float = 25.0  # for requests in flight at SIGTERM; below Kubernetes' default grace of 30 s
@@ -96,16 +146,22 @@ class Surroundings:
     data_dir: Path
     listen: ListenConfig
     standalone_uri: str = ""  # of the Milvus beside the pods
-    secrets_dir: Path | None = None  # holds index-token and index-ca if the resource names them
+    provisioned_ledger: str = ""  # address of the Redis beside the pods
+    secrets_dir: Path | None = None  # holds the files named below that the resource has Secrets for
 
 
 INDEX_TOKEN, INDEX_CA = "index-token", "index-ca"  # file names below `secrets_dir`
+LEDGER_PASSWORD, LEDGER_CA = "ledger-password", "ledger-ca"
+
+BUNDLED_SCORERS = {"bundled://emoji": "bundled://emoji-clip"}
 
 
-def build_serving_config(resource: DiffusionCache, around: Surroundings) -> ServingConfig:
-    """The serving process's view of a resource. Pure."""
+def build_serving_config(
+    resource: DiffusionCache, around: Surroundings, tuning: TuningStatus | None = None
+) -> ServingConfig:
+    """The serving process's view of a resource; `tuning`: the tuner's record, if it is to be followed. Pure."""
     spec = resource.spec
-    levels = spec.cache.levels
+    capacity, levels = effective_cache(spec, tuning)
     return ServingConfig(
         name=resource.metadata.name,
         data_dir=around.data_dir,
@@ -122,21 +178,75 @@ def build_serving_config(resource: DiffusionCache, around: Surroundings) -> Serv
         batch_max_size=spec.serving.batch.max_size,
         queue_max_steps=spec.serving.queue.max_steps,
         cache=CacheConfig(
-            capacity_bytes=bytes_of(spec.cache.capacity),
+            capacity_bytes=capacity,
             max_entries=LITE_MAX_ENTRIES if spec.index.type is IndexType.LITE else MILVUS_MAX_ENTRIES,
             state=spec.cache.state,
             scope=spec.cache.scope,
-            levels=None
-            if levels is None
-            else tuple(
-                LevelConfig(skip_percent=level.skip_percent, similarity=float(level.similarity)) for level in levels
-            ),
+            levels=levels,
+            store=_store_config(resource),
+            ledger=_ledger_config(spec.cache.ledger, around),
         ),
         index=_index_config(spec.index, around),
         listen=around.listen,
+        quality=_quality_config(spec),
+        tuning=TuningConfig(
+            revision=tuning.revision if tuning is not None else 0,
+            shadow_caches=spec.tuning.mode is not TuningMode.DISABLED,
+        ),
         require_cuda=spec.serving.gpu.count > 0,
         space_grace_seconds=spec.cache.space_grace_seconds,
     )
+
+
+def effective_cache(
+    spec: DiffusionCacheSpec, tuning: TuningStatus | None
+) -> tuple[int, tuple[LevelConfig, ...] | None]:
+    """Capacity in bytes and levels: the spec's, unless the tuner's record says otherwise."""
+    capacity, levels = bytes_of(spec.cache.capacity), spec.cache.levels
+    chosen: Sequence[LevelSpec] | Sequence[LevelStatus] | None = levels
+    if tuning is not None and tuning.capacity:
+        capacity = bytes_of(tuning.capacity)
+    if tuning is not None and tuning.levels:
+        chosen = tuning.levels
+    if chosen is None:
+        return capacity, None
+    return capacity, tuple(
+        LevelConfig(skip_percent=level.skip_percent, similarity=float(level.similarity)) for level in chosen
+    )
+
+
+def _store_config(resource: DiffusionCache) -> StoreConfig:
+    s3 = resource.spec.cache.store.s3
+    if s3 is None:
+        return StoreConfig()
+    folder = [s3.prefix, resource.metadata.namespace, resource.metadata.name]
+    return StoreConfig(
+        type=StoreType.S3,
+        bucket=s3.bucket,
+        prefix="/".join(part for part in folder if part),
+        endpoint=s3.endpoint or "",
+        region=s3.region,
+    )
+
+
+def _ledger_config(ledger: LedgerSpec, around: Surroundings) -> LedgerConfig:
+    if ledger.external is None:
+        provisioned = ledger.type is LedgerType.PROVISIONED
+        return LedgerConfig(address=around.provisioned_ledger if provisioned else "")
+    external = ledger.external
+    return LedgerConfig(
+        address=external.address,
+        password_file=_secret(external.password_secret_ref, LEDGER_PASSWORD, around),
+        ca_file=_secret(external.ca_secret_ref, LEDGER_CA, around),
+    )
+
+
+def _quality_config(spec: DiffusionCacheSpec) -> QualityConfig:
+    quality = spec.tuning.quality
+    if spec.tuning.mode is TuningMode.DISABLED:
+        return QualityConfig()
+    scorer = quality.scorer or BUNDLED_SCORERS.get(spec.model.source, "")
+    return QualityConfig(shadow_percent=quality.shadow_percent, scorer=scorer)
 
 
 def _index_config(index: IndexSpec, around: Surroundings) -> IndexConfig:
@@ -144,13 +254,13 @@ def _index_config(index: IndexSpec, around: Surroundings) -> IndexConfig:
     if external is None:
         uri = around.standalone_uri if index.type is IndexType.STANDALONE else ""
         return IndexConfig(type=index.type.value, uri=uri)
-
-    def secret(reference: SecretKeyRef | None, name: str) -> Path | None:
-        return around.secrets_dir / name if around.secrets_dir is not None and reference is not None else None
-
     return IndexConfig(
         type=index.type.value,
         uri=external.uri,
-        token_file=secret(external.token_secret_ref, INDEX_TOKEN),
-        ca_file=secret(external.ca_secret_ref, INDEX_CA),
+        token_file=_secret(external.token_secret_ref, INDEX_TOKEN, around),
+        ca_file=_secret(external.ca_secret_ref, INDEX_CA, around),
     )
+
+
+def _secret(reference: SecretKeyRef | None, name: str, around: Surroundings) -> Path | None:
+    return around.secrets_dir / name if around.secrets_dir is not None and reference is not None else None

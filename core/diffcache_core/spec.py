@@ -15,10 +15,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from diffcache_core.generation import MAX_SIDE, MAX_STEPS
-from diffcache_core.pod import PodOptions, SecretKeyRef, Text
+from diffcache_core.pod import LocalObjectRef, PodOptions, SecretKeyRef, Text
 from diffcache_core.quantities import MEBIBYTE, QUANTITY_PATTERN, bytes_of
 from diffcache_core.rules import Block, Change, Rule, UniqueBy
 from diffcache_core.states import StateKind
+
+MAX_REPLICAS = 64
+"""Pods of one cache: as many as were simulated; a Redis holds out against many more."""
 
 _HUB_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$"
 
@@ -67,6 +70,28 @@ class IndexType(StrEnum):
     LITE = "Lite"  # Milvus Lite, embedded in the pod
     STANDALONE = "Standalone"  # a Milvus of its own beside the pods
     EXTERNAL = "External"  # a Milvus that somebody else runs
+
+
+class StoreType(StrEnum):
+    VOLUME = "Volume"  # on a volume of the pod
+    S3 = "S3"  # in a bucket that several pods share
+
+
+class LedgerType(StrEnum):
+    EMBEDDED = "Embedded"  # SQLite on the pod's volume
+    PROVISIONED = "Provisioned"  # a Redis of its own beside the pods
+    EXTERNAL = "External"  # a Redis or Valkey that somebody else runs
+
+
+class TuningMode(StrEnum):
+    DISABLED = "Disabled"
+    RECOMMEND = "Recommend"  # decisions are told in status, and not carried out
+    AUTO = "Auto"
+
+
+class ScalingMode(StrEnum):
+    DISABLED = "Disabled"  # serving.replicas is whoever's who writes it: you, an HPA, KEDA
+    OPERATOR = "Operator"  # the operator's own loop writes it
 
 
 class ReclaimPolicy(StrEnum):
@@ -170,14 +195,10 @@ class QueueSpec(Block):
 class ServingSpec(Block):
     replicas: Annotated[
         StrictInt,
-        Field(ge=0),
-        Rule(
-            "self <= 1",
-            "must be 0 or 1: replicas cannot share a cache in this version; use more DiffusionCaches",
-            lambda replicas: replicas <= 1,
-        ),
+        Field(ge=0, le=MAX_REPLICAS),
         Change.HOT,
     ] = 1
+    """More than 1 needs what replicas can share: an index, a ledger and a store outside of the pods."""
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
     """Absent: the one recorded in status.serving.image, which is the operator's default of the first reconcile."""
     gpu: GpuSpec = GpuSpec()
@@ -211,15 +232,101 @@ class VolumeSpec(Block):
     """Absent: the cluster's default StorageClass."""
 
 
+class S3Spec(Block):
+    bucket: Annotated[
+        str,
+        Field(max_length=63),
+        Rule.matches(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "must be the name of a bucket, such as my-states"),
+        Change.IMMUTABLE,
+    ]
+    prefix: Annotated[
+        str,
+        Field(max_length=256),
+        Rule.matches(r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$", "must be a path without slashes at its ends"),
+        Change.IMMUTABLE,
+    ] = ""
+    """Below it states lie in a folder of the cache's own."""
+    endpoint: (
+        Annotated[
+            str,
+            Field(max_length=512),
+            Rule.matches(r"^https?://[^\s/]+$", "must be the address of an S3 service, such as http://minio:9000"),
+            Change.ROLL,
+        ]
+        | None
+    ) = None
+    """Absent: Amazon's of the region."""
+    region: Annotated[str, Field(min_length=1, max_length=64), Change.ROLL] = "us-east-1"
+    credentials_secret_ref: Annotated[LocalObjectRef, Change.ROLL] | None = None
+    """A Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; absent: what the pod's surroundings give it."""
+
+
 class StoreSpec(Block):
-    type: Annotated[Literal["Volume"], Change.IMMUTABLE] = "Volume"
-    """Where states are kept: on a volume of the pod."""
+    type: Annotated[StoreType, Change.IMMUTABLE] = StoreType.VOLUME
+    """Where states are kept."""
     volume: VolumeSpec = VolumeSpec()
+    """Of each pod: for states (Volume), the ledger (Embedded), the index (Lite) and downloaded models."""
+    s3: S3Spec | None = None
+    rules = (
+        Rule(
+            "has(self.s3) == (self.type == 'S3')",
+            "set s3: {bucket: NAME} exactly when type is S3",
+            lambda store: (store.s3 is not None) == (store.type is StoreType.S3),
+        ),
+    )
+
+
+class ProvisionedLedgerSpec(Block):
+    image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
+    """Absent: the running one, at first the operator's default."""
+    resources: Annotated[Resources, Change.ROLL] = Resources()
+    volume: VolumeSpec = VolumeSpec(size="1Gi")
+
+
+class ExternalLedgerSpec(Block):
+    address: Annotated[
+        str,
+        Field(max_length=512),
+        Rule.matches(
+            r"^rediss?://[^\s/]+(/[0-9]{1,3})?$", "must be the address of a Redis or Valkey, such as redis://redis:6379"
+        ),
+        Change.ROLL,
+    ]
+    """redis://HOST:PORT/DATABASE, or rediss:// for TLS."""
+    password_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
+    ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
+    """PEM certificates that the server's one is checked against."""
+    rules = (
+        Rule(
+            "!has(self.caSecretRef) || self.address.startsWith('rediss://')",
+            "caSecretRef needs an address that begins with rediss://",
+            lambda external: external.ca_secret_ref is None or external.address.startswith("rediss://"),
+        ),
+    )
+
+
+class LedgerSpec(Block):
+    type: Annotated[LedgerType, Change.IMMUTABLE] = LedgerType.EMBEDDED
+    """Who keeps the record of entries and states."""
+    provisioned: ProvisionedLedgerSpec | None = None
+    external: ExternalLedgerSpec | None = None
+    rules = (
+        Rule(
+            "has(self.provisioned) == (self.type == 'Provisioned')",
+            "set provisioned: {} exactly when type is Provisioned",
+            lambda ledger: (ledger.provisioned is not None) == (ledger.type is LedgerType.PROVISIONED),
+        ),
+        Rule(
+            "has(self.external) == (self.type == 'External')",
+            "set external: {address: redis://HOST:PORT} exactly when type is External",
+            lambda ledger: (ledger.external is not None) == (ledger.type is LedgerType.EXTERNAL),
+        ),
+    )
 
 
 class CacheSpec(Block):
     capacity: Annotated[Quantity, Change.HOT] = "64Mi"
-    """Bytes that states may take."""
+    """Bytes that states may take, over all replicas."""
     state: Annotated[StateKind, Change.NEW_SPACE] = StateKind.CLEAN
     """Clean keeps the final latent, Trajectory those of several steps."""
     levels: (
@@ -243,12 +350,15 @@ class CacheSpec(Block):
     space_grace_seconds: Annotated[StrictInt, Field(ge=0, le=30 * 24 * 3600), Change.HOT] = 3600
     """How long the entries of an earlier model, scheduler, dtype or kind of state are kept for a change back."""
     store: StoreSpec = StoreSpec()
+    ledger: LedgerSpec = LedgerSpec()
     rules = (
         Rule(
-            "!isQuantity(self.capacity) || !isQuantity(self.store.volume.size) || "
+            "self.store.type != 'Volume' || !isQuantity(self.capacity) || !isQuantity(self.store.volume.size) || "
             "quantity(self.capacity).isLessThan(quantity(self.store.volume.size))",
             "capacity must be below store.volume.size: the volume holds the ledger, the index and the model, too",
-            lambda cache: bytes_of(cache.capacity) < bytes_of(cache.store.volume.size),
+            lambda cache: (
+                cache.store.type is not StoreType.VOLUME or bytes_of(cache.capacity) < bytes_of(cache.store.volume.size)
+            ),
         ),
     )
 
@@ -298,13 +408,137 @@ class IndexSpec(Block):
     )
 
 
+class PrometheusSpec(Block):
+    url: (
+        Annotated[
+            str,
+            Field(max_length=512),
+            Rule.matches(r"^https?://[^\s]+$", "must be the address of a Prometheus, such as http://prometheus:9090"),
+            Change.HOT,
+        ]
+        | None
+    ) = None
+    """Of the Prometheus that scrapes the pods; absent: the operator's."""
+
+
+class QualitySpec(Block):
+    target_percent: Annotated[StrictInt, Field(ge=50, le=100), Change.HOT] = 95
+    """What the mean quality of resumed pictures must reach, as a share of that of pictures drawn without the cache."""
+    shadow_percent: Annotated[StrictInt, Field(ge=0, le=20), Change.HOT] = 2
+    """Share of the steps that comparisons may cost: the same request again, with and without the cache."""
+    scorer: (
+        Annotated[
+            str,
+            Field(max_length=512),
+            Rule.matches(
+                r"^(bundled://[a-z0-9-]+|file://.+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.+)?)$",
+                "must be bundled://emoji-clip, file:// and the path of a CLIPModel's folder, or pvc://CLAIM/FOLDER "
+                "of the claim that holds the model",
+            ),
+            Change.ROLL,
+        ]
+        | None
+    ) = None
+    """The CLIPModel that judges pictures; absent: the bundled model's own, and none for any other model."""
+
+
+class LatencySpec(Block):
+    p95_milliseconds: Annotated[StrictInt, Field(ge=1, le=10**7), Change.HOT]
+    """Objective for the 95th percentile of a request's duration."""
+
+
+class CapacityTuningSpec(Block):
+    min: Annotated[Quantity, Change.HOT]
+    max: Annotated[Quantity, Change.HOT]
+    min_gain: Annotated[Similarity, Change.HOT] = "0.02"
+    """Capacity is worth doubling as long as the steps saved ratio rises by at least so much."""
+    rules = (
+        Rule(
+            "!isQuantity(self.min) || !isQuantity(self.max) || quantity(self.min).compareTo(quantity(self.max)) <= 0",
+            "min must not be above max",
+            lambda capacity: bytes_of(capacity.min) <= bytes_of(capacity.max),
+        ),
+    )
+
+
+class TuningSpec(Block):
+    mode: Annotated[TuningMode, Change.HOT] = TuningMode.DISABLED
+    """Recommend tells in status what it would do; Auto does it."""
+    quality: QualitySpec = QualitySpec()
+    latency: LatencySpec | None = None
+    """With it levels are no looser than it needs; without, as loose as the quality's bound allows."""
+    capacity: CapacityTuningSpec | None = None
+    """Absent: the capacity stays."""
+    min_similarity: Annotated[Similarity, Change.HOT] | None = None
+    """No level is ever tuned to ask for less."""
+
+
+class AutoscalingSpec(Block):
+    mode: Annotated[ScalingMode, Change.HOT] = ScalingMode.DISABLED
+    min_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] = 1
+    max_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] = 1
+    target_backlog_seconds: Annotated[StrictInt, Field(ge=1, le=3600), Change.HOT] = 10
+    """Work that may wait for a pod: steps left to run times seconds a step."""
+    scale_down_stabilization_seconds: Annotated[StrictInt, Field(ge=0, le=3600), Change.HOT] = 300
+    """For so long fewer replicas must have sufficed before there are fewer."""
+    rules = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "minReplicas must not be above maxReplicas",
+            lambda scaling: scaling.min_replicas <= scaling.max_replicas,
+        ),
+    )
+
+
+def _is_shared(spec: DiffusionCacheSpec) -> bool:
+    return (
+        spec.index.type is not IndexType.LITE
+        and spec.cache.ledger.type is not LedgerType.EMBEDDED
+        and spec.cache.store.type is StoreType.S3
+    )
+
+
+_SHARED = "self.index.type != 'Lite' && self.cache.ledger.type != 'Embedded' && self.cache.store.type == 'S3'"
+_SHARE = (
+    "needs a cache that replicas can share: set index.type Standalone or External, cache.ledger.type Provisioned or "
+    "External, and cache.store.type S3"
+)
+
+
 class DiffusionCacheSpec(Block):
     model: ModelSpec
     serving: ServingSpec = ServingSpec()
     cache: CacheSpec = CacheSpec()
     index: IndexSpec = IndexSpec()
+    prometheus: PrometheusSpec = PrometheusSpec()
+    tuning: TuningSpec = TuningSpec()
+    autoscaling: AutoscalingSpec = AutoscalingSpec()
     reclaim_policy: Annotated[ReclaimPolicy, Change.HOT] = ReclaimPolicy.DELETE
     """Whether the volumes are deleted with the resource."""
+    rules = (
+        Rule(
+            f"self.serving.replicas <= 1 || {_SHARED}",
+            f"serving.replicas above 1 {_SHARE}",
+            lambda spec: spec.serving.replicas <= 1 or _is_shared(spec),
+        ),
+        Rule(
+            f"self.autoscaling.maxReplicas <= 1 || {_SHARED}",
+            f"autoscaling.maxReplicas above 1 {_SHARE}",
+            lambda spec: spec.autoscaling.max_replicas <= 1 or _is_shared(spec),
+        ),
+        Rule(
+            "!has(self.tuning.capacity) || self.cache.store.type != 'Volume' || "
+            "!isQuantity(self.tuning.capacity.max) || !isQuantity(self.cache.store.volume.size) || "
+            "quantity(self.tuning.capacity.max).isLessThan(quantity(self.cache.store.volume.size))",
+            "tuning.capacity.max must be below cache.store.volume.size: the volume holds the ledger, the index and the "
+            "model, too",
+            lambda spec: (
+                spec.tuning.capacity is None
+                or spec.cache.store.type is not StoreType.VOLUME
+                or bytes_of(spec.tuning.capacity.max) < bytes_of(spec.cache.store.volume.size)
+            ),
+        ),
+    )
 
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"

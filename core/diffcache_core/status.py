@@ -60,6 +60,50 @@ class CacheStatus(_Block):
     bytes: int = 0
 
 
+class LevelStatus(_Block):
+    skip_percent: int
+    similarity: str
+
+
+class TuningDecision(_Block):
+    """What the tuner decided, and from what."""
+
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    revision: int
+    reason: str
+    """One CamelCase word: Loosened, Tightened, Grown, Shrunk, Reset."""
+    message: Annotated[str, Field(max_length=1024)]
+    capacity: str
+    levels: Annotated[list[LevelStatus], Field(max_length=20)] = []
+    inputs: dict[str, str] = {}
+    """The figures that it rests on, by name."""
+
+
+class TuningStatus(_Block):
+    """The tuner's record: what is in force instead of the spec's values while tuning.mode is Auto."""
+
+    revision: int = 0
+    """Rises with each decision; the pods export the one they follow."""
+    based_on: str = ""
+    """Digest of the spec's cache and tuning parts: another one sets the record back to the spec."""
+    capacity: str = ""
+    levels: Annotated[list[LevelStatus], Field(max_length=20)] = []
+    window_start: str = ""
+    """Since when all ready pods have followed this revision: earlier figures do not count. Empty: not yet."""
+    decision: str = ""
+    """What the tuner did last, or why it does nothing: for a column of `kubectl get`."""
+    history: Annotated[list[TuningDecision], Field(max_length=10)] = []
+    """The last ten decisions, newest first."""
+
+
+class AutoscalingStatus(_Block):
+    """What the operator's scaling loop did last."""
+
+    replicas: int = 0
+    message: Annotated[str, Field(max_length=1024)] = ""
+    time: str = ""
+
+
 class DiffusionCacheStatus(_Block):
     observed_generation: int = -1
     conditions: Annotated[
@@ -79,6 +123,8 @@ class DiffusionCacheStatus(_Block):
     serving: ServingStatus = ServingStatus()
     index: IndexStatus = IndexStatus()
     cache: CacheStatus | None = None
+    tuning: TuningStatus | None = None
+    autoscaling: AutoscalingStatus | None = None
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from diffcache_core.generation import Result
+from diffcache_core.names import SHADOW_OUTCOMES
 
 disable_created_metrics()  # a second series for each counter, which nothing here reads
 
@@ -70,6 +71,30 @@ class Metrics:
         )
         self._config_info = gauge("config_info", "Always 1; the revision of the config taken over last.", ("revision",))
         self.build_info = gauge("build_info", "Always 1; the labels say what runs.", ("version", "model", "device"))
+        self.tuning_revision = gauge("tuning_revision", "Of the tuner's decision that is followed; 0: the manifest's.")
+        self.quality_pairs = counter(
+            "quality_pairs",
+            "Comparisons of a picture resumed at `skip` percent with the same one drawn without the cache.",
+            ("skip", "similarity"),
+        )
+        self.quality_sum = counter(
+            "quality_sum",
+            "Over those pairs: sums of q_c (resumed), q_u (without the cache), their squares and their product.",
+            ("skip", "similarity", "moment"),
+        )
+        self.shadow_runs = counter("shadow_runs", "Comparisons that were due, by what became of them.", ("outcome",))
+        self.shadow_steps = counter("shadow_steps", "Denoising steps that comparisons took; in no other count.")
+        self.shadow_cache_steps = counter(
+            "shadow_cache_steps", "Steps asked of a simulated cache of `multiple` times the capacity.", ("multiple",)
+        )
+        self.shadow_cache_skipped = counter("shadow_cache_steps_skipped", "Steps it would have saved.", ("multiple",))
+        self.shadow_saved_ratio = gauge(
+            "shadow_steps_saved_ratio",
+            "Steps saved ratio of a simulated cache of `multiple` times the capacity, over the last requests.",
+            ("multiple",),
+        )
+        for outcome in SHADOW_OUTCOMES:
+            self.shadow_runs.labels(outcome)
         for result in [*Result, "error"]:  # so that a rate exists before the first event
             self._requests.labels(model, result.lower())
         for reason in EVICTION_REASONS:
