@@ -1,8 +1,8 @@
 """How many pods the work that waits needs. Pure; used by the operator's loop and by `diffcache simulate-loops`.
 
 The measure is the backlog in seconds: steps left to run, queued and running, times the measured seconds a step, over
-the pods. A hit leaves less to run, so a warm cache needs fewer pods at the same load. The rule is that of the horizontal
-pod autoscaler (kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale): wanted = ceil(current * measured /
+the pods. A hit leaves less to run, so a warm cache needs fewer pods at the same load. The rule is the horizontal pod
+autoscaler's (kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale): wanted = ceil(current * measured /
 target), a tolerance, a limit on each rise, and the maximum over a window before a fall.
 
 The backlog alone cannot say how far to come down: it is about 0 at *any* sufficient count, so a loop that follows it
