@@ -142,9 +142,10 @@ def acknowledged(spec: DiffusionCacheSpec, record: TuningStatus, revisions: Sequ
     return record.model_copy(update={"window_start": time_text(now)})
 
 
-def changed_at(record: TuningStatus) -> float | None:
+def changed_at(spec: DiffusionCacheSpec, record: TuningStatus) -> float | None:
     """When the tuning in force changed last, in seconds since the epoch; None: it never has."""
-    return seconds_of(record.history[0].time) if record.history else None
+    obeyed = followed(spec, record)
+    return seconds_of(obeyed.history[0].time) if obeyed is not None and obeyed.history else None
 
 
 def level_texts(levels: Sequence[Level]) -> list[LevelStatus]:
