@@ -52,6 +52,12 @@ SHADOW_MULTIPLES = (0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 TUNING_REVISION = METRIC + "tuning_revision"
 STEPS, STEPS_RUN, STEPS_SKIPPED = METRIC + "steps_total", METRIC + "steps_run_total", METRIC + "steps_skipped_total"
 PENDING_STEPS = METRIC + "pending_steps"
+DEVICE_SECONDS = METRIC + "device_seconds_total"
+"""Of denoiser calls: its rate is the busy share of a pod's device."""
+START_TIME = METRIC + "start_time_seconds"
+"""Of the process: another value means that its counters began again at 0."""
+LEVEL = METRIC + "level"
+"""{skip}: the similarity in force."""
 STEP_SECONDS = METRIC + "step_seconds"  # histogram
 REQUEST_SECONDS = METRIC + "request_duration_seconds"  # histogram {model, result}
 SHADOW_RUNS = METRIC + "shadow_runs_total"
@@ -68,6 +74,12 @@ closer and take as many times more comparisons to prove anything."""
 def similarity_bin(similarity: float) -> str:
     """The label of the bin that holds a similarity from 0 to 1; a cosine below 0 counts as 0."""
     return f"{max(0, min(19, int(similarity / SIMILARITY_BIN_WIDTH + 1e-9))) * SIMILARITY_BIN_WIDTH:.2f}"
+
+
+def similarity_bins(start: float, end: float) -> tuple[str, ...]:
+    """The labels of all bins that hold a similarity from `start` on and below `end`."""
+    edges = (edge * SIMILARITY_BIN_WIDTH for edge in range(20))
+    return tuple(similarity_bin(edge) for edge in edges if similarity_bin(start) <= similarity_bin(edge) and edge < end)
 
 
 MODEL_MOUNT = "/models"

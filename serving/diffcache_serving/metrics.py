@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from diffcache_core.generation import Result
-from diffcache_core.names import SHADOW_OUTCOMES
+from diffcache_core.names import SHADOW_OUTCOMES, similarity_bins
+from diffcache_core.resume import Levels
 
 disable_created_metrics()  # a second series for each counter, which nothing here reads
 
@@ -53,10 +56,15 @@ class Metrics:
         self.step_seconds = histogram(
             "step_seconds", "Time of a denoiser call, divided by the requests in it.", _SECONDS
         )
+        self.device_seconds = counter("device_seconds", "Time of denoiser calls: its rate is the device's busy share.")
+        self.start_time = gauge("start_time_seconds", "When this process began, in seconds since the epoch.")
+        self.start_time.set(time.time())
+        self._level = gauge("level", "Similarity from which on `skip` percent may be skipped, as in force.", ("skip",))
         self.entries = gauge("entries", "Cached generations.")
         self.cache_bytes = gauge("cache_bytes", "Bytes allocated by states.")
         self.capacity_bytes = gauge("capacity_bytes", "Bytes that states may allocate.")
         self.pending_steps = gauge("pending_steps", "Denoising steps left to run, queued and running.")
+        self.queue_max_steps = gauge("queue_max_steps", "Pending steps from which on a request is refused.")
         self.queue_depth = gauge("queue_depth", "Requests in the server, queued and running.")
         self.evictions = counter("evictions", "States that left the cache.", ("reason",))
         self.dropped = counter("states_dropped", "States that were not kept, or were lost.", ("reason",))
@@ -71,6 +79,14 @@ class Metrics:
         )
         self._config_info = gauge("config_info", "Always 1; the revision of the config taken over last.", ("revision",))
         self.build_info = gauge("build_info", "Always 1; the labels say what runs.", ("version", "model", "device"))
+        self._level_similarity = gauge(
+            "level_similarity", "Levels in force: from this similarity on `skip` percent may be skipped.", ("skip",)
+        )
+        self._level_served = gauge(
+            "level_served",
+            "Always 1: requests in this bin of similarity may skip `skip` percent and no more.",
+            ("skip", "similarity"),
+        )
         self.tuning_revision = gauge("tuning_revision", "Of the tuner's decision that is followed; 0: the manifest's.")
         self.quality_pairs = counter(
             "quality_pairs",
@@ -107,6 +123,21 @@ class Metrics:
     def config_taken_over(self, revision: str) -> None:
         self._config_info.clear()  # only the current one
         self._config_info.labels(revision).set(1)
+
+    def levels_in_force(self, levels: Levels) -> None:
+        """A bin that a level begins in counts for it and for the one below: it holds requests of both."""
+        self._level_similarity.clear()
+        self._level_served.clear()
+        ends = [level.similarity for level in levels.table[1:]] + [float("inf")]
+        for level, end in zip(levels.table, ends, strict=False):
+            self._level_similarity.labels(level.skip_percent).set(level.similarity)
+            for similarity in similarity_bins(level.similarity, end):
+                self._level_served.labels(level.skip_percent, similarity).set(1)
+
+    def levels_in_force(self, levels: Levels) -> None:
+        self._level.clear()
+        for level in levels.table:
+            self._level.labels(str(level.skip_percent)).set(level.similarity)
 
     def answered(self, result: Result, seconds: dict[str, float], total: float, steps: int, skipped: int) -> None:
         """One request was answered; `seconds` by phase."""

@@ -173,6 +173,9 @@ class Server:
         self.generator.engine.max_batch = config.batch_max_size
         self.generator.queue.max_steps = config.queue_max_steps
         self.generator.cache.set_levels(levels)
+        self.generator.metrics.levels_in_force(levels)
+        self.generator.metrics.levels_in_force(levels)
+        self.generator.metrics.queue_max_steps.set(config.queue_max_steps)
         await self.generator.cache.resize(budget_of(config))
         self.generator.metrics.config_taken_over(file.revision)
         log.info("config reloaded", revision=file.revision, changed=changed, at_next_start=sorted(waits))
@@ -194,6 +197,8 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     metrics.build_info.labels(version("diffcache"), model.name, model.diffusion.device.type).set(1)
     metrics.model_info.labels(model.name, model.fingerprint).set(1)
     levels, source = choose_levels(config, model)
+    metrics.levels_in_force(levels)
+    metrics.queue_max_steps.set(config.queue_max_steps)
     ledger = await Ledger.open(config.data_dir / "ledger.db", LCBFU(), on_set_aside=lambda why: log.warning(why))
     index = _build_index(config, model, ledger.id, lite, metrics)
     identity = CacheIdentity.of(model, shared=config.cache.scope is Scope.SHARED)
@@ -208,6 +213,7 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
 
     def on_call(seconds: float, size: int) -> None:
         metrics.step_seconds.observe(seconds / size)
+        metrics.device_seconds.inc(seconds)
         queue.measured(seconds / size)
 
     engine = Engine(model.diffusion, config.batch_max_size, on_call)
