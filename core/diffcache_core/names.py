@@ -56,7 +56,7 @@ DEVICE_SECONDS = METRIC + "device_seconds_total"
 """Of denoiser calls: its rate is the busy share of a pod's device."""
 START_TIME = METRIC + "start_time_seconds"
 """Of the process: another value means that its counters began again at 0."""
-LEVEL = METRIC + "level"
+LEVEL = METRIC + "level_similarity"
 """{skip}: the similarity in force."""
 STEP_SECONDS = METRIC + "step_seconds"  # histogram
 REQUEST_SECONDS = METRIC + "request_duration_seconds"  # histogram {model, result}

@@ -59,7 +59,6 @@ class Metrics:
         self.device_seconds = counter("device_seconds", "Time of denoiser calls: its rate is the device's busy share.")
         self.start_time = gauge("start_time_seconds", "When this process began, in seconds since the epoch.")
         self.start_time.set(time.time())
-        self._level = gauge("level", "Similarity from which on `skip` percent may be skipped, as in force.", ("skip",))
         self.entries = gauge("entries", "Cached generations.")
         self.cache_bytes = gauge("cache_bytes", "Bytes allocated by states.")
         self.capacity_bytes = gauge("capacity_bytes", "Bytes that states may allocate.")
@@ -133,11 +132,6 @@ class Metrics:
             self._level_similarity.labels(level.skip_percent).set(level.similarity)
             for similarity in similarity_bins(level.similarity, end):
                 self._level_served.labels(level.skip_percent, similarity).set(1)
-
-    def levels_in_force(self, levels: Levels) -> None:
-        self._level.clear()
-        for level in levels.table:
-            self._level.labels(str(level.skip_percent)).set(level.similarity)
 
     def answered(self, result: Result, seconds: dict[str, float], total: float, steps: int, skipped: int) -> None:
         """One request was answered; `seconds` by phase."""

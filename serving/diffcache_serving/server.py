@@ -174,7 +174,6 @@ class Server:
         self.generator.queue.max_steps = config.queue_max_steps
         self.generator.cache.set_levels(levels)
         self.generator.metrics.levels_in_force(levels)
-        self.generator.metrics.levels_in_force(levels)
         self.generator.metrics.queue_max_steps.set(config.queue_max_steps)
         await self.generator.cache.resize(budget_of(config))
         self.generator.metrics.config_taken_over(file.revision)
