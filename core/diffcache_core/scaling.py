@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 TOLERANCE = 0.1
 """Relative distance from the target within which nothing changes, as in the horizontal pod autoscaler."""
@@ -36,7 +37,7 @@ class ScalingBounds:
 
     min_replicas: int
     max_replicas: int
-    target_backlog_seconds: float  # above 0; should be above the seconds of one request, which cannot be shared out
+    target_backlog_seconds: float  # above 0; five requests or more: below, every cluster of arrivals asks for a pod
     stabilization_seconds: float  # at least 0
 
 
@@ -51,17 +52,25 @@ class Load:
     busy: float | None  # device seconds per second, over all pods; None: not known
 
 
+class Look(NamedTuple):
+    """What one look at the load showed, for the window of those that follow."""
+
+    at: float
+    wanted: int  # pods for the backlog, before bounds and limits
+    busy: float | None
+
+
 @dataclass(frozen=True)
 class Scaling:
-    """`wanted`: (time, count) of the looks that the window still needs, oldest first; to be passed in next time."""
+    """`wanted`: the looks that the window still needs, oldest first; to be passed in next time."""
 
     replicas: int
     reason: str  # one CamelCase word: Up | Down | AtRest | Stabilizing | Starting | OutOfBounds | NoData | ...
     message: str
-    wanted: tuple[tuple[float, int], ...]
+    wanted: tuple[Look, ...]
 
 
-def scale(current: int, load: Load | None, wanted: Sequence[tuple[float, int]], bounds: ScalingBounds) -> Scaling:
+def scale(current: int, load: Load | None, wanted: Sequence[Look], bounds: ScalingBounds) -> Scaling:
     """The number of pods from now on.
 
     Args:
@@ -75,46 +84,46 @@ def scale(current: int, load: Load | None, wanted: Sequence[tuple[float, int]], 
     history = tuple(wanted)
     inside = _clamp(current, bounds)
     if inside != current:
-        # Bounds hold at once, and earlier looks count on: they are clamped when they are used.
         text = f"{current} is outside {bounds.min_replicas} to {bounds.max_replicas}"
         return Scaling(inside, "OutOfBounds", text, history)
     refusal = _refuse(load, current)
     if load is None or refusal is not None:
         reason, text = refusal or ("NoData", "")
         return Scaling(current, reason, f"stays at {current}: {text}", history)
-    if history and load.at < history[-1][0]:
+    if history and load.at < history[-1].at:
         # The window starts again, as if `current` had been needed until now.
-        text = f"stays at {current}: the clock went back by {history[-1][0] - load.at:.0f} s"
-        return Scaling(current, "ClockJumped", text, ((load.at, current),))
+        text = f"stays at {current}: the clock went back by {history[-1].at - load.at:.0f} s"
+        return Scaling(current, "ClockJumped", text, (Look(load.at, current, load.busy),))
     return _decide(current, load, history, bounds)
 
 
-def _decide(current: int, load: Load, history: tuple[tuple[float, int], ...], bounds: ScalingBounds) -> Scaling:
+def _decide(current: int, load: Load, history: tuple[Look, ...], bounds: ScalingBounds) -> Scaling:
     backlog = _backlog(load, current)
     for_backlog = _pods_for_backlog(backlog, current, bounds)
-    for_busy = current if load.busy is None else min(current, pods_for_busy(load.busy))
-    needed = max(for_backlog, for_busy)
     start = load.at - bounds.stabilization_seconds
-    history = _since(start, (*history, (load.at, needed)))
+    history = _since(start, (*history, Look(load.at, for_backlog, load.busy)))
     told = f"backlog {backlog:.1f} s a pod (target {bounds.target_backlog_seconds:g} s)"
-    if load.busy is not None:
-        told += f", busy {load.busy:.2f} of {load.ready}"
-    if needed > current:
-        return _rise(current, needed, load, history, bounds, told)
-    highest = _clamp(max(count for _, count in history), bounds)
-    if _clamp(needed, bounds) >= current:
+    if for_backlog > current:
+        return _rise(current, for_backlog, load, history, bounds, told)
+    if load.busy is None:
+        return Scaling(current, "AtRest", f"stays at {current}: {told}; how busy the pods are is not known", history)
+    busy = _busier_half(start, load.at, history)
+    told += f", busy {busy:.2f} of {load.ready}"
+    for_busy = pods_for_busy(busy)
+    if _clamp(max(for_backlog, for_busy), bounds) >= current:
         return Scaling(current, "AtRest", f"stays at {current}: {told}", history)
-    if history[0][0] > start or highest >= current:
+    lowest = _clamp(max(for_busy, *(look.wanted for look in history)), bounds)
+    if history[0].at > start or lowest >= current:
         text = f"stays at {current}: {told}; fewer have not sufficed for {bounds.stabilization_seconds:g} s yet"
         return Scaling(current, "Stabilizing", text, history)
-    return Scaling(highest, "Down", f"from {current} to {highest}: {told}", history)
+    return Scaling(lowest, "Down", f"from {current} to {lowest}: {told}", history)
 
 
 def _rise(
     current: int,
     needed: int,
     load: Load,
-    history: tuple[tuple[float, int], ...],
+    history: tuple[Look, ...],
     bounds: ScalingBounds,
     told: str,
 ) -> Scaling:
@@ -165,10 +174,21 @@ def _refuse(load: Load | None, current: int) -> tuple[str, str] | None:
     return None
 
 
-def _since(start: float, history: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
+def _since(start: float, history: tuple[Look, ...]) -> tuple[Look, ...]:
     """The looks since `start` and the last one before: it holds until the next, whatever lies between."""
-    older = [i for i, (at, _) in enumerate(history) if at <= start]
+    older = [i for i, look in enumerate(history) if look.at <= start]
     return history[older[-1] :] if older else history
+
+
+def _busier_half(start: float, end: float, history: tuple[Look, ...]) -> float:
+    """The larger mean busy share of the two halves of the window: a mean, for one look is mostly chance; of halves, so
+    that a load which has just come is not averaged away."""
+    middle = (start + end) / 2
+    halves: tuple[list[float], list[float]] = ([], [])
+    for look in history:
+        if look.busy is not None and look.at >= start:
+            halves[look.at > middle].append(look.busy)
+    return max(sum(half) / len(half) for half in halves if half)
 
 
 def _clamp(count: int, bounds: ScalingBounds) -> int:
