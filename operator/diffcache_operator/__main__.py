@@ -68,6 +68,7 @@ async def operate(chosen: Settings) -> None:
         await _wait_for_cluster(api)
         await check_permissions(api, chosen.namespaces)
         metrics = Metrics()
+        api.on_call = metrics.called
         start_http_server(METRICS_PORT, registry=metrics.registry)
         reconciler = Reconciler(api, chosen, metrics)
         await _run(api, chosen, metrics, reconciler)
@@ -99,6 +100,8 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconci
 
     queue = Queue(reconcile, on_failure)
     metrics.resources.set_function(lambda: len(queue.schedule))
+    metrics.running.set_function(lambda: queue.schedule.running)
+    metrics.lag.set_function(queue.lag)
     # Before kopf's own, or it would cancel them as leftovers of its own when it ends.
     others = {asyncio.create_task(queue.run(), name="queue"), asyncio.create_task(_keep_checking(api, chosen, refused))}
     watching = asyncio.create_task(

@@ -81,9 +81,14 @@ class Schedule:
             (item.due for item in self._items.values() if item.due is not None and not item.running), default=None
         )
 
+    def lag(self, now: float) -> float:
+        """Seconds that the key most overdue has waited; 0 if none has. May be asked by another thread."""
+        dues = [item.due for item in list(self._items.values()) if item.due is not None and not item.running]
+        return max(0.0, now - min(dues, default=now))
+
     @property
     def running(self) -> int:
-        return sum(item.running for item in self._items.values())
+        return sum(item.running for item in list(self._items.values()))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -117,6 +122,10 @@ class Queue:
     def add(self, namespace: str, name: str) -> None:
         self.schedule.add(Key(namespace, name), self._clock())
         self._changed.set()
+
+    def lag(self) -> float:
+        """Seconds that the reconcile most overdue has waited for a worker."""
+        return self.schedule.lag(self._clock())
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -84,6 +84,7 @@ class Reconciler:
         raw = await read_resource(self._api, *key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._memory.figures_written.pop(key, None)
+            self._metrics.caches.forget(*key)
             return GONE  # children go by ownership, whether we run or not
         old = DiffusionCacheStatus.model_validate(raw.get("status", {}))
         try:
@@ -95,6 +96,7 @@ class Reconciler:
             return self._settings.resync_seconds
         facts = await self._converge(resource, old)
         new = make_status(replace(facts, missing_fields=await self._missing_fields()), old, _now())
+        self._metrics.caches.tell(resource, new)
         if await self._write_status(key, raw, old, new):
             event = transition_event(resource, old, new, _now())
             if event is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -45,6 +46,8 @@ class Api:
 
     def __init__(self, dynamic: DynamicClient) -> None:
         self._dynamic = dynamic
+        self.on_call: Callable[[str, int, float], None] = lambda verb, code, seconds: None
+        """Told of every call when it has ended: verb, HTTP status or 0 where none came, seconds."""
 
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> JSON | None:
         """The object, or None if there is none."""
@@ -105,15 +108,21 @@ class Api:
     async def _call(
         self, verb: str, path: str, body: JSON | None = None, params: Mapping[str, Any] | None = None
     ) -> JSON:
+        began, code = time.monotonic(), 0
         try:
             response = await self._dynamic.request(
                 verb, path, body, serialize=False, _request_timeout=CALL_SECONDS, **(params or {})
             )
-            return json.loads(await response.read())
+            answer = json.loads(await response.read())
+            code = int(response.status)
+            return answer
         except DynamicApiError as error:
-            raise ApiError(int(error.status or 0), _message(error), _what(verb, path)) from None
+            code = int(error.status or 0)
+            raise ApiError(code, _message(error), _what(verb, path)) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiError(0, f"{type(error).__name__}: {error}", _what(verb, path)) from None
+        finally:
+            self.on_call(verb, code, time.monotonic() - began)
 
 
 @asynccontextmanager
