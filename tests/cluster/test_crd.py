@@ -54,7 +54,7 @@ def test_what_can_be_changed(room: Kube, row: Row) -> None:
 
 
 def changed(room: Kube, row: Row, *, refused: bool) -> str:
-    first = cache("changing", serving={"replicas": 0})
+    first = cache("changing", **((row.before or {}) | {"serving": {"replicas": 0}}))
     room("delete", "diffusioncache", "changing", "--ignore-not-found")
     room.apply(first)
     spec = {"serving": {"replicas": 0}} | copy.deepcopy(row.spec)
@@ -76,7 +76,7 @@ def test_columns_names_and_scale(room: Kube, operator: Kube) -> None:
     assert row.split()[:3] == ["column", "True", "ScaledToZero"]
     assert "column" in room("get", "all")
     told = room.refused("scale", "diffusioncache", "column", "--replicas=3")
-    assert "must be 0 or 1" in told
+    assert "serving.replicas above 1 needs a cache that replicas can share" in told
     assert room.get("diffusioncache", "column")["spec"]["serving"]["replicas"] == 0
 
 

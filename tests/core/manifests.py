@@ -16,6 +16,7 @@ class Row(NamedTuple):
     spec: Spec
     words: tuple[str, ...] = ()
     name: str = "a"
+    before: Spec | None = None  # of a change: what there was, laid over BASE
 
 
 def _model(**model: Any) -> Spec:
@@ -30,7 +31,35 @@ def _pod(**pod: Any) -> Spec:
     return {"serving": {"pod": pod}}
 
 
+def _ledger(**ledger: Any) -> Spec:
+    return {"cache": {"ledger": ledger}}
+
+
+def _s3(**s3: Any) -> Spec:
+    return {"cache": {"store": {"type": "S3", "s3": {"bucket": "states"} | s3}}}
+
+
+def shared(**more: Any) -> Spec:
+    """What replicas can share, with everything beside the pods, and further parts of the spec."""
+    return {
+        "index": {"type": "Standalone", "standalone": {}},
+        "cache": {
+            "ledger": {"type": "Provisioned", "provisioned": {}},
+            "store": {"type": "S3", "s3": {"bucket": "states"}},
+        },
+    } | more
+
+
+def _sharing_all_but(part: str) -> Spec:
+    """Two replicas of a cache that lacks one of the three."""
+    spec = shared(serving={"replicas": 2})
+    if part == "index":
+        return {name: value for name, value in spec.items() if name != "index"}
+    return spec | {"cache": {name: value for name, value in spec["cache"].items() if name != part}}
+
+
 HUB = "org/model"
+REDIS = {"address": "rediss://redis.example:6380/3"}
 GOOD = [
     Row("short", {}),
     Row("longest name", {}, name="a" * 40),
@@ -56,6 +85,22 @@ GOOD = [
     Row("external in the clear", _index(type="External", external={"uri": "http://milvus:19530"})),
     Row("standalone", _index(type="Standalone", standalone={})),
     Row("retain", {"reclaimPolicy": "Retain"}),
+    Row("a redis of its own", _ledger(type="Provisioned", provisioned={"image": "redis:7", "resources": {"limits": {"memory": "1Gi"}}, "volume": {"size": "2Gi", "storageClassName": "fast"}})),
+    Row("another's redis", _ledger(type="External", external=REDIS | {"passwordSecretRef": {"name": "r", "key": "p"}, "caSecretRef": {"name": "r", "key": "c"}})),
+    Row("another's redis in the clear", _ledger(type="External", external={"address": "redis://user:pass@[::1]:6379"})),
+    Row("bucket", _s3(prefix="a/b_c.d", endpoint="http://minio:9000", region="eu-central-1", credentialsSecretRef={"name": "s3"})),
+    Row("bucket of three letters", _s3(bucket="a-1", prefix="")),
+    Row("a capacity that needs no volume", {"cache": {"capacity": "1Ti", "store": {"type": "S3", "s3": {"bucket": "states"}}}}),
+    Row("two replicas", shared(serving={"replicas": 2})),
+    Row("as many replicas as there may be", shared(serving={"replicas": 64}, index={"type": "External", "external": EXTERNAL})),
+    Row("prometheus", {"prometheus": {"url": "https://prometheus.example:9090/path"}}),
+    Row("tuning", {"tuning": {"mode": "Auto", "quality": {"targetPercent": 90, "shadowPercent": 0, "scorer": "bundled://emoji-clip"}, "latency": {"p95Milliseconds": 4000}, "capacity": {"min": "32Mi", "max": "1Gi", "minGain": "0.01"}, "minSimilarity": "0.5"}}),
+    Row("scorer in a folder", {"tuning": {"quality": {"scorer": "file:///opt/clip"}}}),
+    Row("scorer in a claim", {"tuning": {"quality": {"scorer": "pvc://models/clip"}}}),
+    Row("a capacity that does not move", {"tuning": {"capacity": {"min": "1Gi", "max": "1024Mi"}}}),
+    Row("tuned above the volume, in a bucket", _s3() | {"tuning": {"capacity": {"min": "1Gi", "max": "1Ti"}}}),
+    Row("scaling", shared(autoscaling={"mode": "Operator", "minReplicas": 2, "maxReplicas": 64, "targetBacklogSeconds": 1, "scaleDownStabilizationSeconds": 0})),
+    Row("scaling within one replica", {"autoscaling": {"mode": "Operator"}}),
 ]  # fmt: skip
 
 BAD = [
@@ -74,7 +119,9 @@ BAD = [
     Row("steps in quotes", _model(steps="8"), ("spec.model.steps", "integer")),
     Row("revision", _model(source=HUB, revision="a b"), ("spec.model.revision", "a branch, a tag")),
     Row("a line break", _model(source="bundled://emoji\n"), ("spec.model.source", "must be")),
-    Row("two replicas", {"serving": {"replicas": 2}}, ("spec.serving.replicas", "0 or 1", "more DiffusionCaches")),
+    Row("replicas with a cache each", {"serving": {"replicas": 2}}, ("spec", "serving.replicas above 1 needs", "index.type", "ledger.type", "store.type S3")),
+    *(Row(f"replicas without a shared {part}", _sharing_all_but(part), ("serving.replicas above 1 needs",)) for part in ("index", "ledger", "store")),
+    Row("too many replicas", shared(serving={"replicas": 65}), ("spec.serving.replicas", "64")),
     Row("negative replicas", {"serving": {"replicas": -1}}, ("spec.serving.replicas", "0")),
     Row("gpu resource", {"serving": {"gpu": {"count": 1, "resourceName": "gpu"}}}, ("gpu.resourceName", "nvidia.com/gpu")),
     Row("env name", _pod(env=[{"name": "A-B", "value": "1"}]), ("spec.serving.pod.env[0].name", "underscores")),
@@ -96,15 +143,50 @@ BAD = [
     Row("standalone without block", _index(type="Standalone"), ("spec.index", "set standalone")),
     Row("uri", _index(type="External", external={"uri": "milvus"}), ("index.external.uri", "http://milvus:19530")),
     Row("ca in the clear", _index(type="External", external={"uri": "http://m:1", "caSecretRef": {"name": "a", "key": "b"}}), ("index.external", "https://")),
-    Row("a field of a later version", {"tuning": {"mode": "Auto"}}, ("spec.tuning", "unknown")),
+    Row("a field of a later version", {"cache": {"ttlSeconds": 5}}, ("spec.cache.ttlSeconds", "unknown")),
     Row("a misspelt field", _model(stepps=8), ("spec.model.stepps", "unknown")),
+    Row("provisioned without block", _ledger(type="Provisioned"), ("spec.cache.ledger", "set provisioned: {}")),
+    Row("provisioned block of another type", _ledger(provisioned={}), ("spec.cache.ledger", "set provisioned: {}")),
+    Row("external ledger without block", _ledger(type="External"), ("spec.cache.ledger", "set external: {address:")),
+    Row("external ledger block of another type", _ledger(external=REDIS), ("spec.cache.ledger", "set external: {address:")),
+    Row("ledger of no type", _ledger(type="Redis"), ("spec.cache.ledger.type", "Provisioned")),
+    Row("address", _ledger(type="External", external={"address": "redis:6379"}), ("ledger.external.address", "redis://redis:6379")),
+    Row("address with a name of a database", _ledger(type="External", external={"address": "redis://redis:6379/x"}), ("ledger.external.address", "must be")),
+    Row("ca of a ledger in the clear", _ledger(type="External", external={"address": "redis://r:1", "caSecretRef": {"name": "a", "key": "b"}}), ("ledger.external", "rediss://")),
+    Row("bucket without block", {"cache": {"store": {"type": "S3"}}}, ("spec.cache.store", "set s3: {bucket: NAME}")),
+    Row("bucket of another type", {"cache": {"store": {"s3": {"bucket": "states"}}}}, ("spec.cache.store", "set s3: {bucket: NAME}")),
+    Row("bucket", _s3(bucket="My_States"), ("store.s3.bucket", "must be the name of a bucket")),
+    Row("prefix", _s3(prefix="/a"), ("store.s3.prefix", "without slashes at its ends")),
+    Row("endpoint", _s3(endpoint="minio:9000"), ("store.s3.endpoint", "http://minio:9000")),
+    Row("endpoint with a path", _s3(endpoint="http://minio:9000/x"), ("store.s3.endpoint", "must be")),
+    Row("prometheus", {"prometheus": {"url": "prometheus:9090"}}, ("spec.prometheus.url", "http://prometheus:9090")),
+    Row("tuning mode", {"tuning": {"mode": "On"}}, ("spec.tuning.mode", "Recommend")),
+    Row("quality target", {"tuning": {"quality": {"targetPercent": 49}}}, ("tuning.quality.targetPercent", "50")),
+    Row("shadows beyond measure", {"tuning": {"quality": {"shadowPercent": 21}}}, ("tuning.quality.shadowPercent", "20")),
+    Row("scorer", {"tuning": {"quality": {"scorer": "openai/clip"}}}, ("tuning.quality.scorer", "bundled://emoji-clip")),
+    Row("latency", {"tuning": {"latency": {"p95Milliseconds": 0}}}, ("tuning.latency.p95Milliseconds", "1")),
+    Row("capacities the wrong way round", {"tuning": {"capacity": {"min": "1Gi", "max": "1023Mi"}}}, ("spec.tuning.capacity", "min must not be above max")),
+    Row("gain", {"tuning": {"capacity": {"min": "1Gi", "max": "2Gi", "minGain": "2"}}}, ("tuning.capacity.minGain", "from 0 to 1")),
+    Row("least similarity", {"tuning": {"minSimilarity": "-1"}}, ("spec.tuning.minSimilarity", "from 0 to 1")),
+    Row("tuned above the volume", {"tuning": {"capacity": {"min": "1Gi", "max": "10Gi"}}}, ("spec", "tuning.capacity.max must be below")),
+    Row("scaling of caches apart", {"autoscaling": {"mode": "Operator", "maxReplicas": 2}}, ("spec", "autoscaling.maxReplicas above 1 needs")),
+    Row("scaling the wrong way round", shared(autoscaling={"minReplicas": 3, "maxReplicas": 2}), ("spec.autoscaling", "minReplicas must not be above")),
+    Row("scaling to nothing", {"autoscaling": {"minReplicas": 0}}, ("autoscaling.minReplicas", "1")),
 ]  # fmt: skip
 
+_LEDGER = {"ledger": {"type": "Provisioned", "provisioned": {}}}
 REFUSED_CHANGES = [
     Row("scope", {"cache": {"scope": "Shared"}}, ("spec.cache", "scope cannot be changed", "create another")),
     Row("size", {"cache": {"store": {"volume": {"size": "20Gi"}}}}, ("spec.cache.store.volume", "size cannot be changed")),
     Row("class", {"cache": {"store": {"volume": {"storageClassName": "fast"}}}}, ("spec.cache.store.volume", "storageClassName cannot")),
     Row("index", {"index": {"type": "Standalone", "standalone": {}}}, ("spec.index", "type cannot be changed")),
+    Row("ledger", {"cache": _LEDGER}, ("spec.cache.ledger", "type cannot be changed")),
+    Row("store", _s3(), ("spec.cache.store", "type cannot be changed")),
+    Row("bucket", _s3(bucket="others"), ("spec.cache.store.s3", "bucket cannot be changed"), before=_s3()),
+    Row("prefix", _s3(prefix="b"), ("spec.cache.store.s3", "prefix cannot be changed"), before=_s3()),
+    Row("size of the ledger", _ledger(provisioned={"volume": {"size": "2Gi"}}), ("spec.cache.ledger.provisioned.volume", "size cannot"), before={"cache": _LEDGER}),
+    Row("class of the ledger", _ledger(provisioned={"volume": {"storageClassName": "fast"}}), ("spec.cache.ledger.provisioned.volume", "storageClassName cannot"), before={"cache": _LEDGER}),
+    Row("replicas with a cache each", {"serving": {"replicas": 2}}, ("serving.replicas above 1 needs",)),
 ]  # fmt: skip
 
 GOOD_CHANGES = [
@@ -112,7 +194,11 @@ GOOD_CHANGES = [
     Row("model", {"model": {"source": "bundled://emoji-clip"}}),
     Row("asleep", {"serving": {"replicas": 0}}),
     Row("policy", {"reclaimPolicy": "Retain"}),
-]
+    Row("tuning", {"tuning": {"mode": "Auto", "capacity": {"min": "1Gi", "max": "2Gi"}}}),
+    Row("another's redis elsewhere", _ledger(external={"address": "redis://b:6379"}), before=_ledger(type="External", external={"address": "redis://a:6379"})),
+    Row("endpoint", _s3(endpoint="http://b:9000", credentialsSecretRef={"name": "s3"}), before=_s3(endpoint="http://a:9000")),
+    Row("scaling", {"autoscaling": {"mode": "Operator", "maxReplicas": 4}}, before=shared()),
+]  # fmt: skip
 
 
 def manifest(row: Row) -> dict[str, Any]:

@@ -8,12 +8,18 @@ import yaml
 from diffcache_core.crd import custom_resource_definition
 from diffcache_core.manifest import ManifestError, parse_manifest
 from diffcache_core.rules import CEL_RULES
-from tests.core.manifests import BAD, GOOD, REFUSED_CHANGES, Row, manifest
+from tests.core.manifests import BAD, GOOD, GOOD_CHANGES, REFUSED_CHANGES, Row, manifest
 
 
 @pytest.mark.parametrize("row", GOOD, ids=lambda row: row.id)
 def test_good(row: Row) -> None:
     parse_manifest(yaml.safe_dump(manifest(row)))
+
+
+@pytest.mark.parametrize("row", [*GOOD_CHANGES, *REFUSED_CHANGES], ids=lambda row: row.id)
+def test_what_is_changed_was_good(row: Row) -> None:
+    """The change itself only a server sees."""
+    parse_manifest(yaml.safe_dump(manifest(Row(row.id, row.before or {}))))
 
 
 @pytest.mark.parametrize("row", BAD, ids=lambda row: row.id)

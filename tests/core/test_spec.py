@@ -103,7 +103,7 @@ def test_a_config_survives_the_file_and_a_newer_writer() -> None:
     [
         (manifest(model={"source": "bundled://emoji", "stepps": 8}), ["spec.model.stepps", "unknown key", "remove it"]),
         (manifest(modle={}), ["spec.modle", "unknown key"]),
-        (manifest(tuning={"mode": "Auto"}), ["spec.tuning", "unknown key"]),
+        (manifest(tuning={"mood": "Auto"}), ["spec.tuning.mood", "unknown key"]),
         (manifest(cache={"ttlSeconds": 5}), ["spec.cache.ttlSeconds", "unknown key"]),
         (manifest(model={}), ["spec.model.source", "is required"]),
         (manifest(model={"source": "emoji"}), ["spec.model.source", "bundled://emoji"]),

@@ -72,6 +72,34 @@ FULL = cache(
 )
 STANDALONE = cache("alone", index={"type": "Standalone", "standalone": {"volume": {"storageClassName": "fast"}}})
 CLAIM = cache("claim", model={"source": "pvc://models/sd/1.5"})
+SHARED = cache(
+    "shared",
+    serving={"replicas": 2},
+    cache={
+        "store": {"type": "S3", "s3": {"bucket": "states", "endpoint": "http://minio:9000"}},
+        "ledger": {"type": "Provisioned", "provisioned": {"volume": {"storageClassName": "fast"}}},
+    },
+    index={"type": "Standalone", "standalone": {}},
+)
+RENTED = cache(
+    "rented",
+    serving={"pod": {"env": [{"name": "AWS_SESSION_TOKEN", "value": "mine"}]}},
+    cache={
+        "store": {"type": "S3", "s3": {"bucket": "states", "prefix": "a/b", "credentialsSecretRef": {"name": "s3"}}},
+        "ledger": {
+            "type": "External",
+            "external": {
+                "address": "rediss://redis:6380/1",
+                "passwordSecretRef": {"name": "redis", "key": "password"},
+                "caSecretRef": {"name": "redis", "key": "ca.crt"},
+            },
+        },
+    },
+    index={"type": "External", "external": {"uri": "http://milvus:19530"}},
+    tuning={"mode": "Auto", "latency": {"p95Milliseconds": 4000}, "capacity": {"min": "32Mi", "max": "1Gi"}},
+    autoscaling={"mode": "Operator", "maxReplicas": 4},
+)
+ALL = [LITE, FULL, STANDALONE, CLAIM, SHARED, RENTED]
 
 
 def render(resource: DiffusionCache) -> list[JSON]:
@@ -94,7 +122,7 @@ def environment(resource: DiffusionCache) -> dict[str, Any]:
     return {env["name"]: env.get("value") for env in container(resource)["env"]}
 
 
-@pytest.mark.parametrize("resource", [LITE, FULL, STANDALONE, CLAIM], ids=lambda r: r.metadata.name)
+@pytest.mark.parametrize("resource", ALL, ids=lambda r: r.metadata.name)
 def test_children_are_what_the_golden_file_says(resource: DiffusionCache) -> None:
     """A difference in a pod template restarts the pods of all caches when the operator is upgraded.
 
@@ -107,7 +135,7 @@ def test_children_are_what_the_golden_file_says(resource: DiffusionCache) -> Non
     assert path.read_text() == text
 
 
-@pytest.mark.parametrize("resource", [LITE, FULL, STANDALONE, CLAIM], ids=lambda r: r.metadata.name)
+@pytest.mark.parametrize("resource", ALL, ids=lambda r: r.metadata.name)
 def test_every_pod_is_restricted(resource: DiffusionCache) -> None:
     """The rules of the Pod Security Standard `restricted`, and a read-only root besides."""
     for one in stateful_sets(resource):
@@ -127,7 +155,7 @@ def test_every_pod_is_restricted(resource: DiffusionCache) -> None:
         assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
 
 
-@pytest.mark.parametrize("resource", [LITE, FULL, STANDALONE, CLAIM], ids=lambda r: r.metadata.name)
+@pytest.mark.parametrize("resource", ALL, ids=lambda r: r.metadata.name)
 def test_everything_is_owned_and_named_within_the_limits(resource: DiffusionCache) -> None:
     long = resource.model_copy(update={"metadata": resource.metadata.model_copy(update={"name": "a" * 40})})
     for child in render(long):
@@ -222,6 +250,29 @@ SAMPLES: dict[str, Any] = {
     "cache.levels": [],
     "cache.scope": "Shared",
     "cache.space_grace_seconds": 5,
+    "cache.store.s3.bucket": "others",
+    "cache.store.s3.prefix": "c",
+    "cache.store.s3.endpoint": "http://other:1",
+    "cache.store.s3.region": "eu-central-1",
+    "cache.store.s3.credentials_secret_ref": {"name": "x"},
+    "cache.ledger.external.address": "rediss://other:1",
+    "cache.ledger.external.password_secret_ref": {"name": "x", "key": "y"},
+    "cache.ledger.external.ca_secret_ref": {"name": "x", "key": "y"},
+    "prometheus.url": "http://other:1",
+    "tuning.mode": "Recommend",
+    "tuning.quality.target_percent": 90,
+    "tuning.quality.shadow_percent": 3,
+    "tuning.quality.scorer": "file:///opt/clip",
+    "tuning.latency.p95_milliseconds": 1,
+    "tuning.capacity.min": "33Mi",
+    "tuning.capacity.max": "2Gi",
+    "tuning.capacity.min_gain": "0.5",
+    "tuning.min_similarity": "0.9",
+    "autoscaling.mode": "Disabled",
+    "autoscaling.min_replicas": 2,
+    "autoscaling.max_replicas": 5,
+    "autoscaling.target_backlog_seconds": 11,
+    "autoscaling.scale_down_stabilization_seconds": 0,
     "index.external.uri": "https://other:1",
     "index.external.token_secret_ref": {"name": "x", "key": "y"},
     "index.external.ca_secret_ref": {"name": "x", "key": "y"},
@@ -244,18 +295,20 @@ def with_value(resource: DiffusionCache, path: tuple[str, ...], value: Any) -> D
 )
 def test_the_class_of_a_change_is_what_happens(path: tuple[str, ...], change: Change) -> None:
     """Hot leaves the pod template as it is, Roll and NewSpace do not."""
-    changed = with_value(FULL, path, SAMPLES[".".join(path)])
-    assert changed != FULL
+    before = RENTED if path[0] in ("prometheus", "tuning", "autoscaling") or {"s3", "ledger"} & {*path} else FULL
+    changed = with_value(before, path, SAMPLES[".".join(path)])
+    assert changed != before
     if change is Change.HOT:
-        assert template(changed) == template(FULL)
+        assert template(changed) == template(before)
     elif change is not Change.IMMUTABLE:
-        assert template(changed) != template(FULL)
+        assert template(changed) != template(before)
 
 
-def test_every_field_has_a_sample_or_belongs_to_another_index() -> None:
+def test_every_field_has_a_sample_or_belongs_to_another_component() -> None:
     known = {".".join(path) for path, _ in fields_by_change(DiffusionCacheSpec)}
-    others = {name for name in known - set(SAMPLES) if not name.startswith(("index.standalone", "cache.store"))}
-    assert others == {"index.type"}
+    beside = ("index.standalone", "cache.ledger.provisioned", "cache.store.volume")
+    others = {name for name in known - set(SAMPLES) if not name.startswith(beside)}
+    assert others == {"index.type", "cache.ledger.type", "cache.store.type"}
 
 
 def test_the_milvus_of_a_cache_does_not_restart_its_pods() -> None:

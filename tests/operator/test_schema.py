@@ -26,5 +26,5 @@ def test_an_old_crd_is_found_out() -> None:
     del old["properties"]["serving"]["properties"]["pod"]
     assert missing_fields(openapi(old)) == ["spec.serving.pod", "spec.cache.levels"]
     newer = copy.deepcopy(current)
-    newer["properties"]["tuning"] = {"type": "object", "properties": {"mode": {"type": "string"}}}
+    newer["properties"]["later"] = {"type": "object", "properties": {"mode": {"type": "string"}}}
     assert missing_fields(openapi(newer)) == []
