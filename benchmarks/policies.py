@@ -26,7 +26,8 @@ from rich.table import Table
 from benchmarks.stream import Stream, StreamOptions, build_pool, build_stream, load_bundled, measure, statistics_table
 from diffcache_core.policies import POLICIES
 from diffcache_core.resume import Levels
-from diffcache_core.simulator.replay import Neighbour, ReplayOptions, ReplayOutcome, ReplayRequest, replay
+from diffcache_core.simulator.cache import Neighbour
+from diffcache_core.simulator.replay import ReplayOptions, ReplayOutcome, ReplayRequest, replay
 
 OURS = "LCBFU"
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from diffcache_core.policies import FIFO, LCBFU, LFU, LRU, POLICIES
 from diffcache_core.resume import Level, Levels
-from diffcache_core.simulator.replay import Neighbour, ReplayOptions, ReplayOutcome, ReplayRequest, replay
+from diffcache_core.simulator.cache import Neighbour
+from diffcache_core.simulator.replay import ReplayOptions, ReplayOutcome, ReplayRequest, replay
 
 LEVELS = Levels((Level(25, 0.65), Level(50, 0.9)), reseed_skip_percent=25)
 N = 8
