@@ -23,6 +23,10 @@ class ModelError(Exception):
     """The model cannot be served. The message says what is wrong and what to do."""
 
 
+class ScorerError(Exception):
+    """A folder holds no model that can score pictures. The message says what is wrong and what to do."""
+
+
 class DeviceOutOfMemory(RuntimeError):
     """The device cannot hold this request beside the others, or the model at all; smaller or later it may succeed."""
 

@@ -11,11 +11,11 @@ import structlog
 
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
 from diffcache_core.policies import admits
-from diffcache_core.resume import Levels, checkpoints
+from diffcache_core.resume import Candidate, Levels, checkpoints
 from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.background import Background
 from diffcache_serving.cache.breaker import Breaker
-from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss
+from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
 from diffcache_serving.cache.identity import CacheIdentity, prompt_digest
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
 from diffcache_serving.cache.keeper import Keeper
@@ -91,6 +91,15 @@ class Cache:
             return Miss()
         self._breaker.succeeded()
         return found
+
+    async def nearest(self, request: GenerationRequest, text: TextEncoding, before: float) -> Candidate | None:
+        """The most similar entry that was made before a time (seconds since the epoch). For comparisons: raises what
+        index and ledger raise."""
+        return await self._finder.nearest(request, text, before)
+
+    async def resume_at(self, candidate: Candidate, k: int) -> Resume | None:
+        """A resume from that entry at step `k`, allowed or not; None if it has no such state. No hit is recorded."""
+        return await self._finder.resume_at(candidate, k)
 
     def checkpoints(self, request: GenerationRequest, found: Found) -> tuple[int, ...]:
         """The steps at which the run should leave `Trajectory` states: only runs from noise do, as published."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -12,7 +12,7 @@ import torch
 
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.policies import credit_of_hit
-from diffcache_core.resume import Candidate, Decision, Levels, Limits, choose_resume
+from diffcache_core.resume import Candidate, Decision, Levels, Limits, choose_resume, usable_k
 from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.background import Background
@@ -50,6 +50,31 @@ class LookUp:
 
     async def find(self, request: GenerationRequest, text: TextEncoding) -> Exact | Resume | Miss:
         return await self._find_exact(request, text) or await self._find_resume(request, text)
+
+    async def nearest(self, request: GenerationRequest, text: TextEncoding, before: float) -> Candidate | None:
+        """The most similar entry that was made before a time (seconds since the epoch): nothing of the request's own
+        picture, nor of what came from it."""
+        candidates, _ = await self._near(request, text, NEIGHBOURS, lambda entry: entry.created < before)
+        return candidates[0] if candidates else None
+
+    async def resume_at(self, candidate: Candidate, k: int) -> Resume | None:
+        """A resume from that entry at step `k`, allowed or not; None if it has no such state. No hit is recorded."""
+        state = next((s for s in candidate.states if s.kind is self.kind and usable_k(s, k) == k), None)
+        tensors = None if state is None else await self._load(state)
+        if state is None or tensors is None:
+            return None
+        own_run = candidate.same_prompt and candidate.same_seed
+        return Resume(
+            k=k,
+            depth=candidate.depth + 1,
+            parent=candidate.entry_id,
+            similarity=candidate.similarity,
+            kind=self.kind,
+            own_run=own_run,
+            tensors=tensors,
+            granted_skip=0,
+            load_seconds=0.0,
+        )
 
     async def _find_exact(self, request: GenerationRequest, text: TextEncoding) -> Exact | None:
         if not request.seed_is_explicit:
@@ -96,38 +121,46 @@ class LookUp:
 
     async def _decide(self, request: GenerationRequest, text: TextEncoding, without: str = "") -> Decision:
         """The choice among the nearest entries, `without` one of them."""
-        space = self.identity.space(request, text, self.kind)
         limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip)
         decision = Decision((), conclusive=True)
         for limit in (NEIGHBOURS, WIDENED):
-            # Pending first: what the keeper moves into the index meanwhile is then seen twice rather than not at all.
-            waiting = self.keeper.pending.nearest(space, text.key, limit)
-            near = await self.index.search(space, text.key, limit)
-            unseen = near[-1].similarity if len(near) >= limit else None
-            near = [*near, *waiting]
-            found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 rounds a cosine past 1
-            entries = await self.ledger.entries(list(found)) | self.keeper.pending.entries(list(found))
-            dead = set(found) - set(entries)
-            if dead:
-                self.background.start("delete", self.index.delete(dead))
-            near_first = sorted(entries.values(), key=lambda entry: -found[entry.id])
-            candidates = [
-                Candidate(
-                    entry_id=entry.id,
-                    similarity=found[entry.id],
-                    states=entry.states,
-                    depth=entry.depth,
-                    same_prompt=entry.prompt_digest == prompt_digest(text),
-                    same_seed=entry.seed == request.seed,
-                )
-                for entry in near_first
-                if entry.id != without and entry.space == space
-            ]
+            candidates, unseen = await self._near(request, text, limit, lambda entry: entry.id != without)
             decision = choose_resume(candidates, self.levels, limits, unseen=unseen)
             if decision.conclusive:
                 return decision
         self.metrics.inconclusive.inc()
         return decision
+
+    async def _near(
+        self, request: GenerationRequest, text: TextEncoding, limit: int, is_wanted: Callable[[Entry], bool]
+    ) -> tuple[list[Candidate], float | None]:
+        """The wanted ones among the nearest entries, by falling similarity; and the similarity that rows which the
+        search did not return have at most, None when it returned all."""
+        space = self.identity.space(request, text, self.kind)
+        # Pending first: what the keeper moves into the index meanwhile is then seen twice rather than not at all.
+        waiting = self.keeper.pending.nearest(space, text.key, limit)
+        near = await self.index.search(space, text.key, limit)
+        unseen = near[-1].similarity if len(near) >= limit else None
+        near = [*near, *waiting]
+        found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 rounds a cosine past 1
+        entries = await self.ledger.entries(list(found)) | self.keeper.pending.entries(list(found))
+        dead = set(found) - set(entries)
+        if dead:
+            self.background.start("delete", self.index.delete(dead))
+        near_first = sorted(entries.values(), key=lambda entry: -found[entry.id])
+        candidates = [
+            Candidate(
+                entry_id=entry.id,
+                similarity=found[entry.id],
+                states=entry.states,
+                depth=entry.depth,
+                same_prompt=entry.prompt_digest == prompt_digest(text),
+                same_seed=entry.seed == request.seed,
+            )
+            for entry in near_first
+            if is_wanted(entry) and entry.space == space
+        ]
+        return candidates, unseen
 
     async def _credit_exact(
         self, request: GenerationRequest, text: TextEncoding, entry: Entry, final: StateRecord

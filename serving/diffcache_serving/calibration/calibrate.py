@@ -25,9 +25,10 @@ from diffcache_serving.calibration.pairs import Half, Unit, Universe, plan_units
 from diffcache_serving.calibration.prompts import PromptList, read_prompts
 from diffcache_serving.calibration.record import Record
 from diffcache_serving.calibration.reseed import ReseedPoint, measure_reseed, read_reseed
-from diffcache_serving.calibration.scorer import ClipScorer
 from diffcache_serving.calibration.settings import CalibrationError, Settings
 from diffcache_serving.engine.loading import LoadedModel, load_model
+from diffcache_serving.errors import ScorerError
+from diffcache_serving.scorer import ClipScorer
 
 RECORD_FILE = "measurements.jsonl"
 CURVE_CHUNK = 4  # prompts of the curve measured together: their 32 runs keep a batch of 16 full
@@ -59,7 +60,10 @@ def calibrate(task: Task, progress: Progress) -> Findings:
     settings = task.settings
     prompts = read_prompts(task.prompts, _rng("prompts"))
     model = load_model(_model_config(task))
-    scorer = ClipScorer(task.scorer, model.diffusion.device)
+    try:
+        scorer = ClipScorer(task.scorer, model.diffusion.device)
+    except ScorerError as error:
+        raise CalibrationError(f"--{error}") from None
     source = _describe(model, scorer, prompts, settings)
     task.work_dir.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode(), Record(task.work_dir / RECORD_FILE, source) as record:

@@ -3,7 +3,7 @@
 Requests go in through a queue, results come out through `call_soon_threadsafe`; the device thread awaits nothing and
 does no I/O. Every running request stands at its own step; each turn of the loop makes one denoiser call for those that
 can share it. Between two calls: cancellations, joins, then at most one encode and one decode, so that neither a crowd
-of newcomers nor of finishers stops the others.
+of newcomers nor of finishers stops the others. Spare work is done where no request is in the loop, a piece at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from PIL import Image
@@ -27,6 +27,9 @@ from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
 from diffcache_serving.engine.batch import next_batch
 from diffcache_serving.engine.run import DeviceRun
 from diffcache_serving.errors import DeviceOutOfMemory as DeviceOutOfMemory
+
+
+T = TypeVar("T")
 
 
 class EngineStopped(RuntimeError):
@@ -48,6 +51,12 @@ class _Encode:
     request: GenerationRequest
     future: asyncio.Future[tuple[TextEncoding, Timings]]
     posted: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(eq=False)
+class _Spare:
+    work: Callable[[], Any]
+    future: asyncio.Future[Any]
 
 
 class Run:
@@ -124,8 +133,9 @@ class Engine:
         self.model = model
         self.loop = asyncio.get_running_loop()
         self.max_batch, self._on_call = max_batch, on_call  # may change between two steps
-        self._inbox: queue.SimpleQueue[_Encode | Run | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Encode | _Spare | Run | None] = queue.SimpleQueue()
         self._encodes: deque[_Encode] = deque()
+        self._spare: deque[_Spare] = deque()
         self._runs: list[Run] = []
         self._calls = 0
         self._stopping = False
@@ -139,6 +149,19 @@ class Engine:
         job = _Encode(request, self.loop.create_future())
         self._inbox.put(job)
         return await job.future
+
+    async def spare(self, work: Callable[[], T]) -> T:
+        """Calls `work` on the device thread when no request is encoded, denoised or decoded; raises what it raises.
+
+        A request that arrives meanwhile waits until `work` returns, so it should take no longer than a step. It is in
+        no count of steps. Cancelling drops it if it has not begun.
+        """
+        if self._stopping:
+            raise EngineStopped
+        job = _Spare(work, self.loop.create_future())
+        self._inbox.put(job)
+        result: T = await job.future
+        return result
 
     def run(
         self,
@@ -177,14 +200,16 @@ class Engine:
                 running = [run for run in self._runs if run.device and not run.device.is_denoised]
                 if running:
                     self._step(running)
-        for job in self._encodes:
-            self._post(_resolve, job.future, None, EngineStopped())
+                elif self._spare and not (self._runs or self._encodes):
+                    self._do_spare(self._spare.popleft())
+        for future in [job.future for job in self._encodes] + [job.future for job in self._spare]:
+            self._post(_resolve, future, None, EngineStopped())
         for run in self._runs:
             self._post(run.finished, None, EngineStopped())
 
     def _receive(self) -> bool:
         """Takes in what was sent; waits for something when there is nothing to do. False: stop."""
-        idle = not (self._runs or self._encodes)
+        idle = not (self._runs or self._encodes or self._spare)
         while idle or not self._inbox.empty():
             message = self._inbox.get()
             idle = False
@@ -192,6 +217,8 @@ class Engine:
                 return False
             if isinstance(message, _Encode):
                 self._encodes.append(message)
+            elif isinstance(message, _Spare):
+                self._spare.append(message)
             elif not message.cancelled.is_set():
                 self._join(message)
         return True
@@ -206,6 +233,16 @@ class Engine:
             self._post(_resolve, job.future, (text, timings), None)
         except Exception as error:  # whatever it is, it belongs to this request and not to the loop
             self._post(_resolve, job.future, None, _translated(error))
+
+    def _do_spare(self, job: _Spare) -> None:
+        if job.future.cancelled():
+            return
+        try:
+            result = job.work()
+            self.model.synchronize()  # else what follows would wait for it
+            self._post(_resolve, job.future, result, None)
+        except Exception as error:
+            self._post(_resolve, job.future, None, _freed(error))
 
     def _join(self, run: Run) -> None:
         self._runs.append(run)
@@ -258,9 +295,7 @@ class Engine:
         self._post(run.finished, image, None)
 
     def _fail(self, runs: list[Run], error: Exception) -> None:
-        translated = _translated(error)
-        if isinstance(translated, DeviceOutOfMemory) and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        translated = _freed(error)
         for run in runs:
             self._runs.remove(run)
             self._post(run.finished, None, translated)
@@ -279,6 +314,14 @@ def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | Non
         future.set_result(value)
     else:
         future.set_exception(error)
+
+
+def _freed(error: Exception) -> Exception:
+    """The translated error; after running out of memory what torch holds for later is given up."""
+    translated = _translated(error)
+    if isinstance(translated, DeviceOutOfMemory) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return translated
 
 
 def _translated(error: Exception) -> Exception:

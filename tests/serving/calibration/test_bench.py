@@ -17,9 +17,10 @@ from diffcache_serving.calibration.measure import measure_unit
 from diffcache_serving.calibration.pairs import Half, Partner, Unit
 from diffcache_serving.calibration.prompts import Prompt
 from diffcache_serving.calibration.reseed import measure_reseed
-from diffcache_serving.calibration.scorer import ClipScorer
-from diffcache_serving.calibration.settings import Band, CalibrationError, Settings, Skip
+from diffcache_serving.calibration.settings import Band, Settings, Skip
 from diffcache_serving.engine.loading import BUNDLED, load_model
+from diffcache_serving.errors import ScorerError
+from diffcache_serving.scorer import ClipScorer
 
 PROMPTS = [
     Prompt("red apple", "red apple, noto style"),
@@ -96,7 +97,7 @@ def test_a_chain_and_its_control_part_at_depth_two(bench: Bench) -> None:
 
 
 def test_a_folder_that_is_no_clip_model_is_refused() -> None:
-    with pytest.raises(CalibrationError, match=r"--scorer .* holds no readable config.json"):
+    with pytest.raises(ScorerError, match=r"scorer .* holds no readable config.json"):
         ClipScorer(BUNDLED / "emoji", torch.device("cpu"))
-    with pytest.raises(CalibrationError, match=r"--scorer .* is a clip_text_model model"):
+    with pytest.raises(ScorerError, match=r"scorer .* is a clip_text_model model"):
         ClipScorer(BUNDLED / "emoji" / "text_encoder", torch.device("cpu"))

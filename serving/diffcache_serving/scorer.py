@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate, normalize
 
-from diffcache_serving.calibration.settings import CalibrationError
 from diffcache_serving.engine.loading import fingerprint
+from diffcache_serving.errors import ScorerError
+
+TEXTS_KEPT = 10_000
+"""Embeddings of prompts kept, 2 kB each: a calibration scores each of some thousand prompts many times."""
 
 
 class ClipScorer:
     """A folder as transformers saves a CLIPModel, with its tokenizer."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        """Raises CalibrationError if `folder` holds no usable CLIPModel."""
+    def __init__(self, folder: Path, device: torch.device, texts_kept: int = TEXTS_KEPT) -> None:
+        """Raises ScorerError if `folder` holds no usable CLIPModel."""
         _check_folder(folder)
         from transformers import AutoTokenizer, CLIPModel, logging
 
@@ -29,12 +33,13 @@ class ClipScorer:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # transformers raises of everything for a damaged file
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CalibrationError(f"--scorer {folder} cannot be loaded ({first}): copy it again") from None
+            raise ScorerError(f"scorer {folder} cannot be loaded ({first}): copy it again") from None
         self._clip.to(device).eval()
         self._device = device
         self._mean, self._std = (v.to(device) for v in _read_normalization(folder))
         self.digest = fingerprint(folder)
-        self._texts: dict[str, torch.Tensor] = {}
+        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._texts_kept = texts_kept
 
     def score(self, pictures: torch.Tensor, prompts: Sequence[str], batch: int) -> list[float]:
         """The cosine of each picture with the prompt beside it.
@@ -69,6 +74,8 @@ class ClipScorer:
                 input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
             ).pooler_output
             self._texts[prompt] = normalize(self._clip.text_projection(pooled))[0]
+            if len(self._texts) > self._texts_kept:
+                self._texts.popitem(last=False)
         return self._texts[prompt]
 
 
@@ -77,9 +84,9 @@ def _check_folder(folder: Path) -> None:
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
-        raise CalibrationError(f"--scorer {folder} holds no readable config.json: {remedy}") from None
+        raise ScorerError(f"scorer {folder} holds no readable config.json: {remedy}") from None
     if kind != "clip":
-        raise CalibrationError(f"--scorer {folder} is a {kind} model: {remedy}")
+        raise ScorerError(f"scorer {folder} is a {kind} model: {remedy}")
 
 
 def _read_normalization(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
