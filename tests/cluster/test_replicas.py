@@ -1,4 +1,4 @@
-"""Several pods on one cache: what one has drawn another resumes from, and whoever is killed loses only what it was at."""
+"""Several pods on one cache: what one has drawn another resumes from; whoever is killed loses only what it was at."""
 
 from __future__ import annotations
 
