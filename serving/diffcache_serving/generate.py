@@ -14,6 +14,8 @@ from diffcache_serving.engine.engine import Engine, Run
 from diffcache_serving.images import compress
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
+from diffcache_serving.shadow.plan import Answered
+from diffcache_serving.shadow.shadows import Shadows
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,11 @@ class Generation:
 class Generator:
     """Ties queue, engine and cache together."""
 
-    def __init__(self, queue: StepQueue, engine: Engine, cache: Cache, metrics: Metrics) -> None:
-        self.queue, self.engine, self.cache, self.metrics = queue, engine, cache, metrics
+    def __init__(
+        self, queue: StepQueue, engine: Engine, cache: Cache, metrics: Metrics, shadows: Shadows | None = None
+    ) -> None:
+        """`shadows` measures quality beside the requests."""
+        self.queue, self.engine, self.cache, self.metrics, self.shadows = queue, engine, cache, metrics, shadows
 
     async def generate(
         self, request: GenerationRequest, on_run: Callable[[Run, Found], None] = lambda run, found: None
@@ -47,6 +52,7 @@ class Generator:
         Raises QueueFull, DeviceOutOfMemory or EngineStopped. Cancelling it stops the run at the next step.
         """
         started = time.perf_counter()
+        arrival = self.shadows.arrive(request) if self.shadows else None
         with self.queue.reserve(request.steps) as place:
             text, timings = await self.engine.encode(request)
             looked = time.perf_counter()
@@ -86,4 +92,6 @@ class Generator:
             time.perf_counter() - started,
         )
         self.metrics.answered(found.result, seconds, generation.total_seconds, request.steps, found.k)
+        if self.shadows and arrival:
+            self.shadows.answer(arrival, Answered(request, text, found, image, run.flagged))
         return generation

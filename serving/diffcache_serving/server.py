@@ -50,6 +50,7 @@ from diffcache_serving.queueing import StepQueue
 from diffcache_serving.reload import changes, take_hot
 from diffcache_serving.rpc.errors import IMAGE_SERVICE, ErrorInterceptor
 from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
+from diffcache_serving.shadow.shadows import Shadows
 from diffcache_serving.upkeep import keep_up
 
 ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
@@ -146,6 +147,7 @@ class Server:
     grpc_server: Any
     admin_server: Any
     repair: Repair
+    shadows: Shadows
     background: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -176,6 +178,7 @@ class Server:
         self.generator.metrics.levels_in_force(levels)
         self.generator.metrics.queue_max_steps.set(config.queue_max_steps)
         await self.generator.cache.resize(budget_of(config))
+        await self.shadows.configure(config.quality)
         self.generator.metrics.config_taken_over(file.revision)
         log.info("config reloaded", revision=file.revision, changed=changed, at_next_start=sorted(waits))
 
@@ -185,6 +188,7 @@ class Server:
         self.images.draining = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.generator.queue.idle.wait(), grace)
+        await self.shadows.close()
         await self.generator.engine.stop()
         await self.grpc_server.stop(1.0)
         await self.admin_server.stop(1.0)
@@ -216,11 +220,12 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
         queue.measured(seconds / size)
 
     engine = Engine(model.diffusion, config.batch_max_size, on_call)
-    generator = Generator(queue, engine, cache, metrics)
+    shadows = Shadows(queue, engine, cache, metrics)
+    generator = Generator(queue, engine, cache, metrics, shadows)
     repair = await cache.repair()
     images, admin = ImageGeneration(generator, model), CacheAdmin(generator, model, source)
     grpc_server, admin_server, servicer = _build_servers(images, admin, metrics)
-    server = Server(config, model, generator, images, admin, servicer, grpc_server, admin_server, repair)
+    server = Server(config, model, generator, images, admin, servicer, grpc_server, admin_server, repair, shadows)
     server.background.append(
         asyncio.create_task(
             keep_up(
@@ -232,9 +237,11 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
         )
     )
     try:
+        await shadows.configure(config.quality)
         yield server
     finally:
         await cancel_all(server.background)
+        await shadows.close()
         await engine.stop()
         await cache.close()
 

@@ -28,7 +28,6 @@ from diffcache_serving.engine.batch import next_batch
 from diffcache_serving.engine.run import DeviceRun
 from diffcache_serving.errors import DeviceOutOfMemory as DeviceOutOfMemory
 
-
 T = TypeVar("T")
 
 

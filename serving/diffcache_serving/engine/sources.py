@@ -58,6 +58,18 @@ def model_folder(source: str, revision: str = "", data_dir: Path | None = None) 
     return folder
 
 
+def scorer_folder(source: str) -> Path:
+    """Where the files of a model that scores pictures lie. Raises ModelError for a source of another kind."""
+    kind, _, rest = source.partition("://")
+    if kind == "bundled":
+        return BUNDLED / rest
+    if kind == "file":
+        return Path(rest).expanduser()
+    if kind == "pvc":
+        return Path(MODEL_MOUNT, *rest.split("/")[1:])
+    raise ModelError(f"scorer {source}: begin it with bundled://, file:// or pvc://")
+
+
 def hub_folder(data_dir: Path, source: str, revision: str) -> Path:
     """Each id and revision has a folder of its own, so that a change back needs no download."""
     return data_dir / MODELS_FOLDER / f"{source}@{revision or 'main'}".replace("/", "--")

@@ -1,0 +1,88 @@
+"""One comparison on the device, in pieces of a step at most, each only while no request is in the server."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from diffcache_core.generation import GenerationRequest
+from diffcache_serving.cache.found import Found, Miss
+from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.engine.engine import Engine
+from diffcache_serving.engine.run import DeviceRun
+from diffcache_serving.scorer import ClipScorer
+from diffcache_serving.shadow.plan import Level, Plan
+
+T = TypeVar("T")
+
+
+class Flagged(Exception):
+    """The safety checker blackened a picture, so there is nothing to score."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Quality of one picture resumed at a level and of the same one drawn without the cache; cosines."""
+
+    level: Level
+    cached: float
+    uncached: float
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device in idle moments. `idle` is set while there is no request; `on_step` is told of every step."""
+
+    engine: Engine
+    idle: asyncio.Event
+    on_step: Callable[[], None]
+
+    async def compare(self, plan: Plan, scorer: ClipScorer) -> list[Pair]:
+        """Draws what the plan lacks and scores it. Raises Flagged, or whatever went wrong on the device."""
+        model, request = self.engine.model, plan.request
+        text = await self._piece(lambda: model.encode(request))
+        uncached = plan.served if plan.hit is None else await self._draw(request, text, Miss())
+        levels, pictures = [], [uncached]
+        if plan.hit is not None:
+            levels.append(plan.hit)
+            pictures.append(plan.served)
+        if plan.probe is not None:
+            levels.append(plan.probe.level)
+            pictures.append(await self._draw(request, text, plan.probe.resume))
+        q_u, *q_c = [await self._score(scorer, picture, request.prompt) for picture in pictures]
+        return [Pair(level, cached, q_u) for level, cached in zip(levels, q_c, strict=True)]
+
+    async def _draw(self, request: GenerationRequest, text: TextEncoding, found: Found) -> Image.Image:
+        run = await self._piece(lambda: DeviceRun(self.engine.model, request, text, found, keep=()))
+        while not run.is_denoised:
+            await self._piece(lambda: _step(self.engine, run))
+            self.on_step()
+        image, is_flagged = await self._piece(run.finish)
+        if is_flagged:
+            raise Flagged
+        assert isinstance(image, Image.Image)
+        return image
+
+    async def _score(self, scorer: ClipScorer, picture: Image.Image, prompt: str) -> float:
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+        (score,) = await self._piece(lambda: scorer.score(pixels, [prompt], batch=1))
+        if not math.isfinite(score):
+            raise ArithmeticError(f"the scorer gave {score}")
+        return score
+
+    async def _piece(self, work: Callable[[], T]) -> T:
+        await self.idle.wait()
+        return await self.engine.spare(work)
+
+
+def _step(engine: Engine, run: DeviceRun) -> None:
+    latent, timestep = run.denoiser_input()
+    (output,) = engine.model.predict([latent], [timestep], [run.text])
+    run.advance(output)

@@ -1,0 +1,163 @@
+"""Measures the cache's quality beside the requests: who is due, when it runs, what it counts.
+
+Nothing here fails or delays a request by more than one step, and nothing is kept: no state, no hit, no text but in
+memory and for WAIT_SECONDS at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+import torch
+
+from diffcache_core.generation import GenerationRequest
+from diffcache_core.names import similarity_bin
+from diffcache_core.serving_config import QualityConfig
+from diffcache_core.shadow import WORST_COST, MeanCost, StepBudget, is_due, moments
+from diffcache_serving.cache.cache import Cache
+from diffcache_serving.engine.engine import Engine, EngineStopped
+from diffcache_serving.engine.sources import scorer_folder
+from diffcache_serving.errors import ModelError, ScorerError
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.queueing import StepQueue
+from diffcache_serving.scorer import ClipScorer
+from diffcache_serving.shadow.draw import Device, Flagged, Pair
+from diffcache_serving.shadow.plan import Answered, Arrival, Plan, make_plan
+from diffcache_serving.shadow.queue import PlanQueue
+
+WAIT_SECONDS = 900.0
+"""How long a comparison waits for idle time. Longer carries more of a busy time into the next idle one, and keeps
+prompts and pictures in memory for longer."""
+
+PLAN_SECONDS = 5.0
+"""For the search behind an answer; nobody waits for it, but a hanging index must not pile them up."""
+
+TEXTS_KEPT = 8
+"""Embeddings of prompts that the scorer keeps: the pictures of one comparison share theirs."""
+
+log = structlog.get_logger("diffcache.shadow")
+
+
+class Shadows:
+    """Made by the constructor, given its settings by `configure`, ended by `close`."""
+
+    def __init__(self, queue: StepQueue, engine: Engine, cache: Cache, metrics: Metrics) -> None:
+        self._engine, self._cache, self._metrics = engine, cache, metrics
+        self._quality = QualityConfig()
+        self._scorer: ClipScorer | None = None
+        self._budget, self._cost = StepBudget(), MeanCost()
+        self._ran = 0  # steps of the comparison under way
+        self._plans = PlanQueue()
+        self._planning: set[asyncio.Task[None]] = set()
+        self._device = Device(engine, queue.idle, self._count_step)
+        self._worker = asyncio.create_task(self._work(), name="shadows")
+
+    async def configure(self, quality: QualityConfig) -> None:
+        """Goes by these settings from now on. A scorer that cannot be loaded is told once, and nothing is compared."""
+        before, self._quality = self._quality, quality
+        if quality.scorer != before.scorer:
+            self._scorer = None
+            if quality.scorer:
+                self._scorer = await asyncio.to_thread(self._load, quality.scorer)
+        if quality.shadow_percent and not quality.scorer and quality != before:
+            log.warning("quality is not measured: there is no scorer for this model, set tuning.quality.scorer")
+
+    def arrive(self, request: GenerationRequest) -> Arrival:
+        """Whether a request that has just come is to be compared: by its id, whatever will come of it."""
+        share = self._cost.share(self._percent) if self._scorer is not None else 0.0
+        due = is_due(request.request_id, share) and self._budget.covers(WORST_COST * request.steps)
+        return Arrival(due, time.time())
+
+    def answer(self, arrival: Arrival, answered: Answered) -> None:
+        """A request that came as `arrival` was served. Returns at once and never raises."""
+        self._budget.earn(answered.request.steps, self._percent)
+        if arrival.is_due:
+            task = asyncio.create_task(self._plan(arrival, answered))
+            self._planning.add(task)
+            task.add_done_callback(self._planning.discard)
+
+    async def settle(self) -> None:
+        """Returns when all that is due so far waits, runs or is decided."""
+        await asyncio.gather(*self._planning)
+
+    async def close(self) -> None:
+        """Gives up what waits and what runs."""
+        tasks = [self._worker, *self._planning]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in self._plans.drain():
+            self._count("dropped")
+
+    @property
+    def _percent(self) -> int:
+        return self._quality.shadow_percent
+
+    def _load(self, source: str) -> ClipScorer | None:
+        try:
+            return ClipScorer(scorer_folder(source), self._engine.model.device, TEXTS_KEPT)
+        except (ScorerError, ModelError, torch.OutOfMemoryError) as error:
+            log.warning("quality is not measured: the scorer cannot be used", error=str(error))
+            return None
+
+    async def _plan(self, arrival: Arrival, answered: Answered) -> None:
+        try:
+            async with asyncio.timeout(PLAN_SECONDS):
+                plan = await make_plan(self._cache, answered, arrival.at, WAIT_SECONDS)
+        except Exception as error:  # an outage of the index has many types
+            self._fail(error)
+            return
+        self._cost.add(0.0 if plan is None else plan.steps / plan.request.steps)
+        if plan is None:
+            return
+        if not self._budget.take(plan.steps):
+            self._count("dropped")
+        elif not self._plans.put(plan):
+            self._budget.give_back(plan.steps)
+            self._count("dropped")
+
+    async def _work(self) -> None:
+        while True:
+            plan = await self._plans.get()
+            self._ran = 0
+            try:
+                await self._compare(plan)
+            finally:
+                self._budget.give_back(plan.steps - self._ran)
+
+    async def _compare(self, plan: Plan) -> None:
+        scorer = self._scorer
+        if scorer is None or time.monotonic() >= plan.deadline:
+            self._count("dropped")
+            return
+        try:
+            async with asyncio.timeout(plan.deadline - time.monotonic()):
+                pairs = await self._device.compare(plan, scorer)
+            for pair in pairs:
+                self._count_pair(pair)
+            self._count("compared")
+        except (TimeoutError, EngineStopped):
+            self._count("dropped")
+        except Flagged:
+            self._count("failed")
+        except Exception as error:
+            self._fail(error)
+
+    def _count_step(self) -> None:
+        self._ran += 1
+        self._metrics.shadow_steps.inc()
+
+    def _count_pair(self, pair: Pair) -> None:
+        skip, similarity = str(pair.level.percent), similarity_bin(pair.level.similarity)
+        self._metrics.quality_pairs.labels(skip, similarity).inc()
+        for moment, value in moments(pair.cached, pair.uncached).items():
+            self._metrics.quality_sum.labels(skip, similarity, moment).inc(value)
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.shadow_runs.labels(outcome).inc()
+
+    def _fail(self, error: Exception) -> None:
+        self._count("failed")
+        log.warning("a comparison failed", error=repr(error))
