@@ -108,6 +108,9 @@ class Metrics:
             "Steps saved ratio of a simulated cache of `multiple` times the capacity, over the last requests.",
             ("multiple",),
         )
+        self.shadow_cache_dropped = counter(
+            "shadow_cache_events_dropped", "Events of requests that the simulated caches did not see."
+        )
         for outcome in SHADOW_OUTCOMES:
             self.shadow_runs.labels(outcome)
         for result in [*Result, "error"]:  # so that a rate exists before the first event

@@ -144,6 +144,10 @@ class SimulatedCache:
     def __contains__(self, entry: object) -> bool:
         return entry in self._living
 
+    def entries(self) -> list[int]:
+        """Ids, in the order of insertion."""
+        return list(self._living)
+
     # ---- a request -------------------------------------------------------------------------------------------------
 
     def look_up(self, request: SimulatedRequest, nearest: Nearest) -> Outcome:

@@ -1,0 +1,260 @@
+"""The shadow caches themselves: each request goes through all of them. No threads, no waits.
+
+A cache of m times the capacity has m times its bytes. The bound on entries stays, because it is the index's, and more
+capacity would not lift it.
+
+There is no sampling. Spatial sampling (SHARDS, FAST'15) keeps requests by a hash of their key and shrinks the cache in
+proportion, which is right where a request is served by an equal key. Here it is served by a *similar* one, whose hash
+says nothing: among a tenth of the entries most neighbours are missing, so the sampled cache saves less at every size
+and its knee is not the real one. A cache that grows past `MAX_ENTRIES` is given up and no longer exported instead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from diffcache_core.names import SHADOW_MULTIPLES
+from diffcache_core.policies import Policy
+from diffcache_core.resume import Levels
+from diffcache_core.simulator.cache import (
+    MISS,
+    Budget,
+    Outcome,
+    RestoredState,
+    SimulatedCache,
+    SimulatedRequest,
+)
+from diffcache_core.states import StateKind
+from diffcache_serving.shadow_caches.events import Answered, Asked, Event, Purged
+from diffcache_serving.shadow_caches.keys import KeyTable
+
+MAX_ENTRIES = 50_000
+"""Of one shadow cache. At 512 dimensions its keys take 100 MB, and a search 5 ms of one core (measured); more follows
+larger caches at that price."""
+
+WAITING = 10_000
+"""Requests that were asked and not answered yet; beyond it the oldest are forgotten, as those that were cancelled."""
+
+WINDOW = 1000
+"""Requests that the exported ratio looks back on. More is steadier, fewer shows a change sooner."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """An entry of the real ledger."""
+
+    entry: str
+    space: bytes
+    key: np.ndarray
+    request: SimulatedRequest
+    states: Sequence[RestoredState]
+    skipped: int
+    similarity: float
+    depth: int
+    tenant: bytes = b""
+    text: bytes = b""
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What a purge may go by."""
+
+    tenant: bytes
+    text: bytes
+    entry: str
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    asked: Asked
+    outcomes: Mapping[int, Outcome]  # by cache
+
+
+class ShadowCaches:
+    """`on_answer(multiple, steps, skipped)` is told of each request and each cache."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        levels: Levels,
+        kind: StateKind,
+        budget: Budget,
+        on_answer: Callable[[float, int, int], None] = lambda multiple, steps, skipped: None,
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
+        self.multiples = SHADOW_MULTIPLES
+        self.kind, self._policy, self._on_answer, self._max_entries = kind, policy, on_answer, max_entries
+        self._levels, self._budget = levels, budget
+        self._table = KeyTable(len(self.multiples))
+        self._caches = {i: self._made(i, None) for i in range(len(self.multiples))}
+        self._names: dict[int, _Named] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._sizes: dict[bytes, dict[StateKind, int]] = {}  # last ones measured, by space
+        self._window: deque[tuple[int, Mapping[int, int]]] = deque(maxlen=WINDOW)  # steps, and skipped by cache
+        self._entries = 0  # ids given out
+
+    def __len__(self) -> int:
+        """Entries that any of them holds."""
+        return len(self._table)
+
+    @property
+    def key_bytes(self) -> int:
+        return self._table.nbytes
+
+    def size_of(self, multiple: float) -> int:
+        """Entries of one cache."""
+        return len(self._caches[self.multiples.index(multiple)])
+
+    def ratios(self) -> dict[float, float]:
+        """Steps saved ratio of each cache that is followed, over the last requests; empty before the first."""
+        steps = sum(asked for asked, _ in self._window)
+        if not steps:
+            return {}
+        return {self.multiples[i]: sum(skipped.get(i, 0) for _, skipped in self._window) / steps for i in self._caches}
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, Asked):
+            self._ask(event)
+        elif isinstance(event, Answered):
+            self._answer(event)
+        else:
+            self._purge(event)
+
+    def restore(self, entries: Iterable[Restored]) -> None:
+        """Fills all caches with what the real one holds; a smaller one takes the highest scores."""
+        rows = sorted(entries, key=lambda e: -max((s.score for s in e.states), default=0.0))
+        age = min((s.score for e in rows for s in e.states if s.score >= 0), default=0.0)
+        for row in rows:
+            for state in row.states:
+                self._sizes.setdefault(row.space, {})[state.kind] = state.bytes
+            entry = self._new(row.space, row.key, _Named(row.tenant, row.text, row.entry))
+            for cache in self._caches.values():
+                cache.restore(
+                    entry,
+                    row.request,
+                    row.states,
+                    skipped=row.skipped,
+                    similarity=row.similarity,
+                    depth=row.depth,
+                    age=age,
+                )
+            self._sweep(entry)
+        self._give_up_too_large()
+
+    def rebase(self, levels: Levels, budget: Budget) -> None:
+        """Goes by other levels or another capacity from now on.
+
+        The cache at 1x stays what it is, as the real one does. Each other one continues whichever held most nearly
+        what it may hold now: the smallest at least as large, or the largest there is. The window begins anew.
+        """
+        if levels == self._levels and budget == self._budget:
+            return
+        old = {i: (self.multiples[i] * self._budget.bytes, cache) for i, cache in self._caches.items()}
+        is_resized = budget != self._budget
+        self._levels, self._budget = levels, budget
+        self._window.clear()
+        if not is_resized:
+            for cache in self._caches.values():
+                cache.levels = levels
+            return
+        sources = {i: _source(i, self._budget_at(i).bytes, self.multiples, old) for i in range(len(self.multiples))}
+        clones = {i: source.clone() for i, source in sources.items() if source is not None}
+        held = {i: set(cache.entries()) for i, cache in clones.items()}
+        for i, entries in held.items():  # first hold, then let go: a key that moves must not be freed between
+            for entry in entries:
+                self._table.hold(i, entry)
+        for i, (_, cache) in old.items():
+            for entry in set(cache.entries()) - held.get(i, set()):
+                self._let_go(i, entry)
+        self._caches = {i: self._made(i, clone) for i, clone in clones.items()}
+        for i, cache in self._caches.items():
+            cache.resize(self._budget_at(i))
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _ask(self, asked: Asked) -> None:
+        outcomes: dict[int, Outcome] = {}
+        if asked.request.reads and len(asked.key):
+            near = self._table.near(asked.space, asked.key, self._levels.floor)
+            for i, cache in self._caches.items():
+                outcomes[i] = cache.look_up(asked.request, partial(near.of, i))
+        self._waiting[asked.ticket] = _Waiting(asked, outcomes)
+        if len(self._waiting) > WAITING:
+            del self._waiting[next(iter(self._waiting))]
+
+    def _answer(self, answered: Answered) -> None:
+        waiting = self._waiting.pop(answered.ticket, None)
+        if waiting is None:
+            return
+        asked, outcomes = waiting.asked, waiting.outcomes
+        request = asked.request
+        skipped = {i: outcomes.get(i, MISS).k for i in self._caches}
+        self._window.append((request.steps, skipped))
+        for i in self._caches:
+            self._on_answer(self.multiples[i], request.steps, skipped[i])
+        self._sizes.setdefault(asked.space, {}).update(answered.sizes)
+        sizes = self._sizes[asked.space]
+        if not (answered.may_keep and request.writes and len(asked.key) and sizes):
+            return
+        sizes = {kind: sizes.get(kind, max(sizes.values())) for kind in StateKind}
+        entry = self._new(asked.space, asked.key, _Named(asked.tenant, asked.text, answered.entry))
+        for i, cache in self._caches.items():
+            cache.keep(entry, request, outcomes.get(i, MISS), sizes)
+        self._sweep(entry)
+        self._give_up_too_large()
+
+    def _purge(self, purged: Purged) -> None:
+        meant = [
+            entry
+            for entry, named in self._names.items()
+            if purged.tenant in (b"", named.tenant)
+            and purged.text in (b"", named.text)
+            and purged.entry in ("", named.entry)
+        ]
+        for cache in self._caches.values():
+            cache.drop(meant)
+
+    def _new(self, space: bytes, key: np.ndarray, named: _Named) -> int:
+        self._entries += 1
+        self._table.add(self._entries, space, key)
+        self._names[self._entries] = named
+        return self._entries
+
+    def _sweep(self, entry: int) -> None:
+        if entry in self._names and self._table.sweep(entry):
+            del self._names[entry]
+
+    def _let_go(self, cache: int, entry: int) -> None:
+        if self._table.let_go(cache, entry):
+            del self._names[entry]
+
+    def _budget_at(self, cache: int) -> Budget:
+        return Budget(self._budget.bytes * self.multiples[cache], self._budget.entries)
+
+    def _made(self, i: int, like: SimulatedCache | None) -> SimulatedCache:
+        cache = like or SimulatedCache(self._policy, self._levels, self._budget_at(i), self.kind)
+        cache.levels = self._levels
+        cache.on_admitted, cache.on_evicted = partial(self._table.hold, i), partial(self._let_go, i)
+        return cache
+
+    def _give_up_too_large(self) -> None:
+        for i, cache in list(self._caches.items()):
+            if len(cache) > self._max_entries:
+                cache.drop(cache.entries())
+                del self._caches[i]
+
+
+def _source(
+    i: int, size: float, multiples: Sequence[float], old: Mapping[int, tuple[float, SimulatedCache]]
+) -> SimulatedCache | None:
+    if multiples[i] == 1.0:
+        return old[i][1] if i in old else None
+    larger = [held for held in old.values() if held[0] >= size]
+    if larger:
+        return min(larger, key=lambda held: held[0])[1]
+    return max(old.values(), key=lambda held: held[0])[1] if old else None

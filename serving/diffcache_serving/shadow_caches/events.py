@@ -1,0 +1,101 @@
+"""What the shadow caches are told of requests, as values and as bytes for other processes. Digests, never text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from diffcache_core.simulator.cache import SimulatedRequest
+from diffcache_core.states import StateKind
+
+DIGEST_BYTES = 16  # of sha256: 2^-64 that two of 2^32 meet
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request arrived. One without a key, or in mode BYPASS, only counts its steps."""
+
+    ticket: str  # says which `Answered` belongs to it
+    space: bytes
+    request: SimulatedRequest  # `exact` and `prompt` are digests
+    key: np.ndarray  # (dim,) float32, L2-normalised; (0,) = none
+    tenant: bytes = b""  # digest, for a purge
+    text: bytes = b""  # digest of the prompt, for a purge
+
+
+@dataclass(frozen=True)
+class Answered:
+    """That request was answered."""
+
+    ticket: str
+    may_keep: bool  # False: the picture was flagged
+    entry: str = ""  # the real cache's id, if it keeps it
+    sizes: Mapping[StateKind, int] = field(default_factory=dict)  # allocated bytes of the states its run left
+
+
+@dataclass(frozen=True)
+class Purged:
+    """All that every given field matches was dropped; everything if none is given."""
+
+    tenant: bytes = b""
+    text: bytes = b""
+    entry: str = ""
+
+
+Event = Asked | Answered | Purged
+
+
+class UnreadableEvent(Exception):
+    """Bytes of another version."""
+
+
+def digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:DIGEST_BYTES]
+
+
+def short(digest_hex: str) -> bytes:
+    """The first bytes of a digest in hexadecimal digits."""
+    return bytes.fromhex(digest_hex[: 2 * DIGEST_BYTES])
+
+
+_LENGTH = struct.Struct("<I")
+
+
+def encode(event: Event) -> bytes:
+    """A JSON header with its length before it, then the key."""
+    document: dict[str, object]
+    key = b""
+    if isinstance(event, Asked):
+        document = asdict(event)
+        del document["key"]
+        key = event.key.astype("<f4").tobytes()
+    else:
+        document = asdict(event)
+    document["is"] = type(event).__name__
+    header = json.dumps(document, default=lambda value: value.hex(), separators=(",", ":")).encode()
+    return _LENGTH.pack(len(header)) + header + key
+
+
+def decode(data: bytes) -> Event:
+    """Raises UnreadableEvent."""
+    try:
+        (length,) = _LENGTH.unpack_from(data)
+        document = json.loads(data[_LENGTH.size : _LENGTH.size + length])
+        key = np.frombuffer(data[_LENGTH.size + length :], "<f4")
+        kind = document.pop("is")
+        if kind == "Asked":
+            request = document["request"]
+            request |= {name: bytes.fromhex(request[name]) for name in ("exact", "prompt")}
+            document |= {name: bytes.fromhex(document[name]) for name in ("space", "tenant", "text")}
+            return Asked(**document | {"request": SimulatedRequest(**request), "key": key})
+        if kind == "Answered":
+            document["sizes"] = {StateKind(name): int(size) for name, size in document["sizes"].items()}
+            return Answered(**document)
+        return Purged(bytes.fromhex(document["tenant"]), bytes.fromhex(document["text"]), document["entry"])
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise UnreadableEvent(repr(error)) from None

@@ -1,0 +1,101 @@
+"""What the way of a request tells the shadow caches: two calls a request, neither of which waits or raises."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffcache_core.generation import GenerationRequest
+from diffcache_core.simulator.cache import SimulatedRequest
+from diffcache_core.states import Entry, StateKind, allocated_bytes
+from diffcache_serving.cache import codec
+from diffcache_serving.cache.found import CapturedState
+from diffcache_serving.cache.identity import CacheIdentity, prompt_digest
+from diffcache_serving.cache.ledger import Target
+from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.shadow_caches.events import Answered, Asked, Event, Purged, digest, short
+from diffcache_serving.shadow_caches.stream import RequestStream
+
+_NO_KEY = np.empty(0, np.float32)
+
+Signature = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+@dataclass
+class Feed:
+    """Without a stream it does nothing."""
+
+    identity: CacheIdentity
+    kind: StateKind
+    metrics: Metrics
+    stream: RequestStream | None = None
+    _name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _sizes: dict[Signature, int] = field(default_factory=dict)  # allocated bytes, by names, shapes and dtypes
+
+    def asked(self, request: GenerationRequest, text: TextEncoding) -> str:
+        """Before the look-up. Returns the ticket for `answered`."""
+        if self.stream is None:
+            return ""
+        ticket = f"{self._name}.{next(self._numbers)}"
+        mode = request.cache_mode
+        is_seen = text.has_key and (mode.reads or mode.writes)
+        self._put(
+            Asked(
+                ticket,
+                short(self.identity.space(request, text, self.kind)),
+                SimulatedRequest(
+                    exact=short(self.identity.exact(request, text, self.kind)),
+                    prompt=short(prompt_digest(text)),
+                    seed=request.seed,
+                    steps=request.steps,
+                    seed_is_explicit=request.seed_is_explicit,
+                    reads=is_seen and mode.reads,
+                    writes=is_seen and mode.writes,
+                    min_similarity=request.min_similarity,
+                    max_skip=request.max_skip,
+                ),
+                text.key if is_seen else _NO_KEY,
+                digest(request.tenant),
+                digest(request.prompt),
+            )
+        )
+        return ticket
+
+    def answered(self, ticket: str, states: Iterable[CapturedState], entry: str, *, may_keep: bool) -> None:
+        """When the real cache has had its say. `entry`: the id it keeps the result under."""
+        if self.stream is not None and ticket:
+            self._put(Answered(ticket, may_keep, entry, {state.kind: self._size_of(state) for state in states}))
+
+    def purged(self, target: Target, model_id: str) -> None:
+        """`target` was dropped from the real cache."""
+        if self.stream is None or target.model not in ("", model_id, *model_id.split("@")):
+            return
+        self._put(
+            Purged(
+                digest(target.tenant) if target.tenant else b"",
+                digest(target.prompt) if target.prompt else b"",
+                target.entry_id,
+            )
+        )
+
+    def _put(self, event: Event) -> None:
+        assert self.stream is not None
+        if not self.stream.put(event):
+            self.metrics.shadow_cache_dropped.inc()
+
+    def _size_of(self, state: CapturedState) -> int:
+        signature = tuple((name, tuple(t.shape), str(t.dtype)) for name, t in sorted(state.tensors.items()))
+        if signature not in self._sizes:
+            self._sizes[signature] = allocated_bytes(len(codec.encode(uuid.uuid4().hex, state.tensors)))
+        return self._sizes[signature]
+
+
+def request_of(entry: Entry) -> SimulatedRequest:
+    """The request that an entry of the ledger answered."""
+    return SimulatedRequest(short(entry.exact), short(entry.prompt_digest), entry.seed, entry.steps)

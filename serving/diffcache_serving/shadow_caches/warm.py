@@ -1,0 +1,41 @@
+"""What the real cache holds, as the shadow caches start from it."""
+
+from __future__ import annotations
+
+from diffcache_core.simulator.cache import RestoredState
+from diffcache_core.states import StateKind
+from diffcache_serving.cache.ledger import Ledger
+from diffcache_serving.shadow_caches.caches import Restored
+from diffcache_serving.shadow_caches.events import digest, short
+from diffcache_serving.shadow_caches.feed import request_of
+
+PIECE = 500
+"""Entries asked for at once: some tens of milliseconds of the ledger, for which a look-up may have to wait."""
+
+
+async def read_ledger(ledger: Ledger, kind: StateKind) -> list[Restored]:
+    """Every entry of the adopted family that has a state of `kind`. Raises what the ledger raises."""
+    restored: list[Restored] = []
+    mine = sorted((await ledger.indexed_ids(kind)).mine)
+    for start in range(0, len(mine), PIECE):
+        ids = mine[start : start + PIECE]
+        entries = await ledger.entries(ids)
+        for row in await ledger.keys(ids):
+            entry = entries.get(row.entry_id)
+            if entry is None:  # evicted between the two
+                continue
+            restored.append(
+                Restored(
+                    entry=entry.id,
+                    space=short(entry.space),
+                    key=row.key,
+                    request=request_of(entry),
+                    states=[RestoredState(s.kind, s.k, s.bytes, s.uses, s.score) for s in entry.states],
+                    skipped=entry.skipped,
+                    similarity=entry.similarity,
+                    depth=entry.depth,
+                    tenant=digest(entry.tenant),
+                    text=digest(entry.prompt),
+                )
+            )
+    return restored

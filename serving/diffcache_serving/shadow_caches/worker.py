@@ -1,0 +1,121 @@
+"""Runs the shadow caches beside the requests: one task that reads the stream, and a thread of its own that computes.
+
+The thread holds the GIL only between numpy's calls: about a millisecond a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import structlog
+
+from diffcache_core.policies import Policy
+from diffcache_core.resume import Levels
+from diffcache_core.simulator.cache import Budget
+from diffcache_core.states import StateKind
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.shadow_caches.caches import Restored, ShadowCaches
+from diffcache_serving.shadow_caches.events import Event
+from diffcache_serving.shadow_caches.stream import RequestStream
+
+READ_SECONDS = 5.0  # longest wait for events: no more than how late a lost lease may be noticed
+
+T = TypeVar("T")
+
+log = structlog.get_logger("diffcache.shadow_caches")
+
+
+class ShadowWorker:
+    """Started by the constructor, ended by `close`, which must be awaited and closes the stream, too.
+
+    `read_ledger` gives what the real cache holds. Only the process that reads the stream runs and exports them.
+    """
+
+    def __init__(
+        self,
+        stream: RequestStream,
+        read_ledger: Callable[[], Awaitable[Sequence[Restored]]],
+        metrics: Metrics,
+        policy: Policy,
+        kind: StateKind,
+        levels: Levels,
+        budget: Budget,
+    ) -> None:
+        self.stream, self.caches = stream, None
+        self._read_ledger, self._metrics, self._policy, self._kind = read_ledger, metrics, policy, kind
+        self._levels, self._budget = levels, budget
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow-caches")
+        self._task = asyncio.create_task(self._run(), name="shadow-caches")
+
+    caches: ShadowCaches | None
+    """None while another process runs them."""
+
+    def rebase(self, levels: Levels, budget: Budget) -> None:
+        """From the next events on."""
+        self._levels, self._budget = levels, budget
+
+    async def close(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._thread.shutdown()
+        self._metrics.shadow_saved_ratio.clear()
+        await self.stream.close()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._turn()
+            except Exception as error:  # they only measure: whatever it is, requests go on, and they begin anew
+                log.warning("the shadow caches failed and start again from the ledger", error=repr(error))
+                await self._start()
+
+    async def _turn(self) -> None:
+        reading = await self.stream.read(READ_SECONDS)
+        if reading.missed:
+            self._metrics.shadow_cache_dropped.inc(reading.missed)
+        if not reading.is_reader:
+            self._stop()
+            return
+        if reading.is_first or self.caches is None:
+            await self._start()
+        await self._compute(lambda: self._take(reading.events))
+
+    async def _start(self) -> None:
+        caches = ShadowCaches(self._policy, self._levels, self._kind, self._budget, self._count)
+        try:
+            entries = await self._read_ledger()
+            await self._compute(lambda: caches.restore(entries))
+        except Exception as error:
+            log.warning("the shadow caches start empty: the ledger was not read", error=repr(error))
+            await asyncio.sleep(READ_SECONDS)
+        self.caches = caches
+        log.info("shadow caches run here", entries=len(caches), key_bytes=caches.key_bytes)
+
+    def _stop(self) -> None:
+        if self.caches is not None:
+            log.info("shadow caches run in another replica")
+        self.caches = None
+        self._metrics.shadow_saved_ratio.clear()
+
+    def _take(self, events: Sequence[Event]) -> None:
+        caches = self.caches
+        assert caches is not None
+        caches.rebase(self._levels, self._budget)
+        for event in events:
+            caches.take(event)
+        ratios = caches.ratios()
+        self._metrics.shadow_saved_ratio.clear()
+        for multiple, ratio in ratios.items():
+            self._metrics.shadow_saved_ratio.labels(f"{multiple:g}").set(ratio)
+
+    def _count(self, multiple: float, steps: int, skipped: int) -> None:
+        self._metrics.shadow_cache_steps.labels(f"{multiple:g}").inc(steps)
+        self._metrics.shadow_cache_skipped.labels(f"{multiple:g}").inc(skipped)
+
+    async def _compute(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
