@@ -49,6 +49,11 @@ class IndexStatus(_Block):
     """The image of Milvus in use, where the resource has one of its own."""
 
 
+class LedgerStatus(_Block):
+    image: str = ""
+    """The image of Redis in use, where the resource has one of its own."""
+
+
 class CacheStatus(_Block):
     """Figures of the running pods, written at most once a minute."""
 
@@ -90,6 +95,8 @@ class TuningStatus(_Block):
     levels: Annotated[list[LevelStatus], Field(max_length=20)] = []
     window_start: str = ""
     """Since when all ready pods have followed this revision: earlier figures do not count. Empty: not yet."""
+    measured_since: str = ""
+    """Since when comparisons count, which decisions do not change: since all ready pods have followed this spec."""
     decision: str = ""
     """What the tuner did last, or why it does nothing: for a column of `kubectl get`."""
     history: Annotated[list[TuningDecision], Field(max_length=10)] = []
@@ -122,6 +129,7 @@ class DiffusionCacheStatus(_Block):
     """Where clients inside the cluster connect to."""
     serving: ServingStatus = ServingStatus()
     index: IndexStatus = IndexStatus()
+    ledger: LedgerStatus = LedgerStatus()
     cache: CacheStatus | None = None
     tuning: TuningStatus | None = None
     autoscaling: AutoscalingStatus | None = None

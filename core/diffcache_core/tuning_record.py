@@ -27,8 +27,9 @@ _UNITS = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
 
 
 def based_on(spec: DiffusionCacheSpec) -> str:
-    """Digest of what the tuner starts from and aims at: the spec's cache and tuning parts."""
+    """Digest of what the tuner starts from and aims at: the spec's model, cache and tuning parts."""
     parts = {
+        "model": spec.model.model_dump(mode="json", exclude_none=True),  # levels are of one model
         "cache": spec.cache.model_dump(mode="json", exclude_none=True),
         "tuning": spec.tuning.model_dump(mode="json", exclude_none=True),
     }
@@ -51,7 +52,7 @@ def record_for(spec: DiffusionCacheSpec, record: TuningStatus | None, now: float
         time=time_text(now),
         revision=revision,
         reason="Reset",
-        message="the resource's cache or tuning part changed: its own values hold again",
+        message="the resource's model, cache or tuning part changed: its own values hold again",
         capacity=spec.cache.capacity,
         levels=[LevelStatus(skip_percent=v.skip_percent, similarity=v.similarity) for v in spec.cache.levels or []],
     )
@@ -139,7 +140,8 @@ def acknowledged(spec: DiffusionCacheSpec, record: TuningStatus, revisions: Sequ
     wanted = 0 if followed(spec, record) is None else record.revision
     if record.window_start or not revisions or any(revision != wanted for revision in revisions):
         return record
-    return record.model_copy(update={"window_start": time_text(now)})
+    since = time_text(now)
+    return record.model_copy(update={"window_start": since, "measured_since": record.measured_since or since})
 
 
 def changed_at(spec: DiffusionCacheSpec, record: TuningStatus) -> float | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from diffcache_core.names import LEVEL, TUNING_REVISION
+from diffcache_core.resume import Level, Levels
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,10 @@ class Figures:
     entries: float = 0
     bytes: float = 0
     index_up: bool | None = None  # None: no pod told
+    ledger_up: bool | None = None
     config_revisions: frozenset[str] = frozenset()  # of the configs in use; none: no pod told
+    tuning_revisions: tuple[int, ...] = ()  # of each pod that told
+    levels: frozenset[tuple[Level, ...]] = frozenset()  # tables in force: of pods that tell a revision
 
     @property
     def steps_saved_ratio(self) -> float | None:
@@ -31,9 +38,10 @@ class Figures:
 
 
 def parse(text: str) -> Figures:
-    """Of one pod's exposition. Pure; what is not in it counts as 0."""
+    """Of one pod's exposition. Pure; what is not in it counts as 0. Raises ValueError for what no pod of ours says."""
     samples: dict[str, float] = {}
     results: dict[str, float] = {}
+    levels: dict[int, float] = {}
     revisions: set[str] = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -44,10 +52,13 @@ def parse(text: str) -> Figures:
             if sample.name == "diffcache_requests_total":
                 result = sample.labels.get("result", "")
                 results[result] = results.get(result, 0) + sample.value
+            elif sample.name == LEVEL:
+                levels[int(sample.labels.get("skip", ""))] = sample.value
             elif not sample.labels:
                 samples[sample.name] = sample.value
     hits = results.get("exact", 0) + results.get("approximate", 0)
-    up = samples.get("diffcache_index_up")
+    up, tuning = samples.get("diffcache_index_up"), samples.get(TUNING_REVISION)
+    ledger = samples.get("diffcache_ledger_up")
     return Figures(
         steps=samples.get("diffcache_steps_total", 0),
         steps_skipped=samples.get("diffcache_steps_skipped_total", 0),
@@ -56,13 +67,23 @@ def parse(text: str) -> Figures:
         entries=samples.get("diffcache_entries", 0),
         bytes=samples.get("diffcache_cache_bytes", 0),
         index_up=None if up is None else up > 0,
+        ledger_up=None if ledger is None else ledger > 0,
         config_revisions=frozenset(revisions),
+        tuning_revisions=() if tuning is None else (int(tuning),),
+        levels=frozenset() if tuning is None else frozenset({_table(levels)}),
     )
 
 
+def _table(levels: dict[int, float]) -> tuple[Level, ...]:
+    """Raises ValueError for what no table of levels can be."""
+    # Above 1 nothing is: so the tuner closes a level.
+    if any(not (1 <= skip <= 99 and -1 <= similarity <= 2) for skip, similarity in levels.items()):
+        raise ValueError("a level's skip goes from 1 to 99 percent, its similarity from -1 to 2")
+    return Levels(tuple(Level(*level) for level in levels.items())).table
+
+
 def add(pods: list[Figures]) -> Figures:
-    """The index is up only if every pod says so."""
-    told = [figures.index_up for figures in pods if figures.index_up is not None]
+    """Index and ledger are up only if every pod says so."""
     return Figures(
         steps=sum(figures.steps for figures in pods),
         steps_skipped=sum(figures.steps_skipped for figures in pods),
@@ -70,6 +91,15 @@ def add(pods: list[Figures]) -> Figures:
         look_ups=sum(figures.look_ups for figures in pods),
         entries=sum(figures.entries for figures in pods),
         bytes=sum(figures.bytes for figures in pods),
-        index_up=all(told) if told else None,
+        index_up=_all(figures.index_up for figures in pods),
+        ledger_up=_all(figures.ledger_up for figures in pods),
         config_revisions=frozenset().union(*(figures.config_revisions for figures in pods)),
+        tuning_revisions=tuple(revision for figures in pods for revision in figures.tuning_revisions),
+        levels=frozenset().union(*(figures.levels for figures in pods)),
     )
+
+
+def _all(told: Iterable[bool | None]) -> bool | None:
+    """Of those that told; None if none did."""
+    known = [up for up in told if up is not None]
+    return all(known) if known else None

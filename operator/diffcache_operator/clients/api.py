@@ -13,7 +13,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.dynamic import DynamicClient
 from kubernetes.aio.dynamic.exceptions import DynamicApiError
 
-from diffcache_core.names import API_VERSION, GROUP, KIND, MANAGER, PLURAL, VERSION
+from diffcache_core.names import API_VERSION, GROUP, KIND, MANAGER, PLURAL, SCALER, VERSION
 
 JSON = dict[str, Any]
 
@@ -23,6 +23,7 @@ CALL_SECONDS = 30.0
 PLURALS = {
     KIND: PLURAL,
     "StatefulSet": "statefulsets",
+    "PodDisruptionBudget": "poddisruptionbudgets",
     "Service": "services",
     "ConfigMap": "configmaps",
     "ServiceAccount": "serviceaccounts",
@@ -76,6 +77,13 @@ class Api:
         metadata = resource["metadata"]
         path = _path(API_VERSION, KIND, metadata["namespace"], metadata["name"]) + "/status"
         return await self._call("put", path, resource, {"field_manager": MANAGER})
+
+    async def scale(self, namespace: str, name: str, replicas: int, version: str) -> None:
+        """Writes the replicas as the scaling loop. A resource that is not of this `version` any more is a conflict."""
+        path = _path(API_VERSION, KIND, namespace, name) + "/scale"
+        patch = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
+        content = "application/merge-patch+json"
+        await self._call("patch", path, patch, {"field_manager": SCALER, "content_type": content})
 
     async def create(self, body: JSON) -> None:
         await self._call("post", _path(body["apiVersion"], body["kind"], body["metadata"]["namespace"]), body)

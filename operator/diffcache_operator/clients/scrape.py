@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import aiohttp
 
@@ -14,17 +15,23 @@ SCRAPE_SECONDS = 5.0
 MAX_BYTES = 2**20
 """A pod runs whatever image its user names, so neither the size of its answer nor its form is to be relied on."""
 
+Told = TypeVar("Told")
+
 
 async def scrape(addresses: Iterable[str]) -> Figures | None:
     """Figures of the pods at these IP addresses; None if none of them answers."""
-    timeout = aiohttp.ClientTimeout(total=SCRAPE_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        answers = await asyncio.gather(*(_fetch(session, address) for address in addresses))
-    told = [figures for figures in answers if figures is not None]
+    told = [figures for figures in await scrape_each(addresses, parse) if figures is not None]
     return add(told) if told else None
 
 
-async def _fetch(session: aiohttp.ClientSession, address: str) -> Figures | None:
+async def scrape_each(addresses: Iterable[str], read: Callable[[str], Told]) -> list[Told | None]:
+    """What each pod tells, as `read` has it, which may raise ValueError; None for one that does not answer."""
+    timeout = aiohttp.ClientTimeout(total=SCRAPE_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        return await asyncio.gather(*(_fetch(session, address, read) for address in addresses))
+
+
+async def _fetch(session: aiohttp.ClientSession, address: str, read: Callable[[str], Told]) -> Told | None:
     host = f"[{address}]" if ":" in address else address
     url = f"http://{host}:{METRICS_PORT}/metrics"
     body = b""
@@ -36,6 +43,6 @@ async def _fetch(session: aiohttp.ClientSession, address: str) -> Figures | None
                 body += chunk
                 if len(body) > MAX_BYTES:
                     return None
-        return parse(body.decode())
+        return read(body.decode())
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None

@@ -1,0 +1,1 @@
+"""The scaling loop: the work that waits becomes a number of pods."""

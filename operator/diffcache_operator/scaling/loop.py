@@ -1,0 +1,194 @@
+"""The operator's own scaling loop: pods' metrics in, `/scale` out. Prometheus has no part in it.
+
+It runs beside the reconciles, in a queue of its own, and writes nothing but the replicas. What it has to tell waits
+here until the reconcile, which is the status' only writer, fetches it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from diffcache_core.names import CACHE_LABEL
+from diffcache_core.scaling import Look, Scaling, ScalingBounds, scale
+from diffcache_core.spec import DiffusionCache, ScalingMode
+from diffcache_core.status import AutoscalingStatus
+from diffcache_operator.claims import Claim
+from diffcache_operator.clients.api import Api, ApiError
+from diffcache_operator.clients.scrape import scrape_each
+from diffcache_operator.desired.metadata import JSON, SERVING
+from diffcache_operator.observe import read_resource
+from diffcache_operator.observed import component_of, is_ready
+from diffcache_operator.queue import GONE, Key
+from diffcache_operator.scaling.owner import other_scaler
+from diffcache_operator.scaling.work import Snapshot, load_of, parse
+
+SCALING_ACTIVE = "ScalingActive"
+
+LOOK_SECONDS = 5.0
+"""Between two looks at a cache's pods. Shorter sees a peak sooner and costs the API server two calls each time."""
+RACE_SECONDS = 1.0
+"""After somebody else has written the resource between our look and our write."""
+REFUSED_SECONDS = 60.0
+"""After a refusal: only a change of the spec, or of a right, helps."""
+BLIND = ("NoData", "BadData", "ClockJumped")
+BLIND_SECONDS = 30.0
+"""Of looks that tell nothing, before the condition says so."""
+MEMORY_SECONDS = 60.0
+"""Over which busy shares and seconds a step are averaged: several requests long."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """For the status. `last`: the last change that the loop made; None: none since the operator began."""
+
+    claim: Claim
+    last: AutoscalingStatus | None = None
+
+
+@dataclass
+class _Memory:
+    seen: deque[Snapshot] = field(default_factory=deque)
+    wanted: tuple[Look, ...] = ()
+    blind_since: float | None = None  # no look since then has told anything
+    told: Told | None = None
+
+
+class Scaler:
+    """`step` is what its queue calls. `on_news(key)`: there is something new to tell."""
+
+    def __init__(
+        self, api: Api, on_news: Callable[[Key], None], stopwatch: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._api, self._on_news, self._stopwatch = api, on_news, stopwatch
+        self._memories: dict[Key, _Memory] = {}
+
+    def told(self, key: Key) -> Told | None:
+        memory = self._memories.get(key)
+        return None if memory is None else memory.told
+
+    async def step(self, key: Key) -> object:
+        """Seconds until the next look, or GONE for a resource that is not to be scaled. Raises ApiError."""
+        raw = await read_resource(self._api, *key)
+        resource = None if raw is None or "deletionTimestamp" in raw["metadata"] else _parsed(raw)
+        if raw is None or resource is None or resource.spec.autoscaling.mode is not ScalingMode.OPERATOR:
+            self._memories.pop(key, None)
+            return GONE
+        memory = self._memories.setdefault(key, _Memory())
+        obstacle = _obstacle(resource, raw)
+        if obstacle is not None:
+            memory.seen.clear()
+            memory.wanted = ()
+            self._tell(key, memory, obstacle)
+            return LOOK_SECONDS
+        scaling = await self._decide(key, resource, memory)
+        if scaling.replicas != resource.spec.serving.replicas:
+            return await self._write(key, resource, raw["metadata"]["resourceVersion"], memory, scaling)
+        if self._is_blind(memory, scaling):
+            self._tell(key, memory, Claim(SCALING_ACTIVE, "False", scaling.reason, scaling.message))
+        elif memory.blind_since is None:
+            self._tell(key, memory, _following(resource))
+        return LOOK_SECONDS
+
+    def _is_blind(self, memory: _Memory, scaling: Scaling) -> bool:
+        """For longer than a pod that hangs for a moment would make it."""
+        now = self._stopwatch()
+        if scaling.reason not in BLIND:
+            memory.blind_since = None
+            return False
+        memory.blind_since = now if memory.blind_since is None else memory.blind_since
+        return now - memory.blind_since >= BLIND_SECONDS
+
+    async def _decide(self, key: Key, resource: DiffusionCache, memory: _Memory) -> Scaling:
+        selector = f"{CACHE_LABEL}={key.name}"
+        pods = await self._api.list("v1", "Pod", key.namespace, label_selector=selector)
+        ready = [pod for pod in pods if component_of(pod) == SERVING and is_ready(pod)]
+        answers = await scrape_each((pod["status"]["podIP"] for pod in ready), parse)
+        at = self._stopwatch()
+        told = {pod["metadata"]["uid"]: work for pod, work in zip(ready, answers, strict=True) if work is not None}
+        memory.seen.append(Snapshot(at, told))
+        while memory.seen[0].at < at - MEMORY_SECONDS:
+            memory.seen.popleft()
+        current = resource.spec.serving.replicas
+        scaling = scale(current, load_of(memory.seen, len(ready)), memory.wanted, bounds_of(resource))
+        memory.wanted = scaling.wanted
+        if scaling.reason == "Down" and len(told) < len(ready):
+            text = f"stays at {current}: {len(ready) - len(told)} of {len(ready)} ready pods do not tell their work"
+            return Scaling(current, "NoData", text, scaling.wanted)
+        return scaling
+
+    async def _write(
+        self, key: Key, resource: DiffusionCache, version: str, memory: _Memory, scaling: Scaling
+    ) -> float:
+        try:
+            await self._api.scale(*key, scaling.replicas, version)
+        except ApiError as error:
+            if error.status == 409:
+                return RACE_SECONDS
+            if error.status not in (400, 403, 422):
+                raise
+            text = f"the API server refuses {scaling.replicas} replicas: {error}"
+            self._tell(key, memory, Claim(SCALING_ACTIVE, "False", "Refused", text))
+            return REFUSED_SECONDS
+        last = AutoscalingStatus(replicas=scaling.replicas, message=scaling.message[:1024], time=_now())
+        self._tell(key, memory, _following(resource), last)
+        return LOOK_SECONDS
+
+    def _tell(self, key: Key, memory: _Memory, claim: Claim, last: AutoscalingStatus | None = None) -> None:
+        before = memory.told
+        if before is not None:
+            claim = claim if claim.status == "True" else claim.steady(before.claim)  # the former is about the spec
+            last = last or before.last
+        memory.told = Told(claim, last)
+        if memory.told != before:
+            self._on_news(key)
+
+
+def bounds_of(resource: DiffusionCache) -> ScalingBounds:
+    spec = resource.spec.autoscaling
+    return ScalingBounds(
+        spec.min_replicas, spec.max_replicas, spec.target_backlog_seconds, spec.scale_down_stabilization_seconds
+    )
+
+
+def _following(resource: DiffusionCache) -> Claim:
+    """Without the figures of the moment: the pods' own metrics have those."""
+    spec = resource.spec.autoscaling
+    text = (
+        f"{spec.min_replicas} to {spec.max_replicas} pods follow the work that waits: "
+        f"{spec.target_backlog_seconds} s of it a pod are aimed at"
+    )
+    return Claim(SCALING_ACTIVE, "True", "Following", text)
+
+
+def _obstacle(resource: DiffusionCache, raw: JSON) -> Claim | None:
+    """Why it is not this loop's to write."""
+    name = resource.metadata.name
+    if resource.spec.serving.replicas == 0:
+        text = f"replicas is 0, so the cache sleeps: `kubectl scale dcache {name} --replicas=1` wakes it"
+        return Claim(SCALING_ACTIVE, "False", "ScaledToZero", text)
+    other = other_scaler(raw)
+    if other is not None:
+        text = (
+            f"{other} scales this cache, too (a HorizontalPodAutoscaler or KEDA?), so the operator keeps out: delete "
+            "the other one, then set autoscaling.mode to Disabled and to Operator again; or leave it Disabled"
+        )
+        return Claim(SCALING_ACTIVE, "False", "OtherScaler", text)
+    return None
+
+
+def _parsed(raw: JSON) -> DiffusionCache | None:
+    """What this operator cannot read is the reconcile's to tell."""
+    try:
+        return DiffusionCache.model_validate({name: value for name, value in raw.items() if name != "status"})
+    except ValidationError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,103 @@
+"""What pods export about their work, and the load that it adds up to. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from diffcache_core.names import DEVICE_SECONDS, PENDING_STEPS, STEP_SECONDS
+from diffcache_core.scaling import Load
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one pod; all but the pending steps are counted since its process began."""
+
+    pending_steps: float
+    step_seconds: float  # sum, over calls, of the seconds a step of one request took
+    calls: float
+    device_seconds: float | None  # of calls; None: an old image does not count them
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What ready pods said at one time; several make a load."""
+
+    at: float  # seconds of a monotonic clock
+    pods: Mapping[str, Work]  # by uid
+
+
+def parse(text: str) -> Work:
+    """Of one pod's exposition. Raises ValueError for what no pod of ours says."""
+    samples = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.labels
+    }
+    if PENDING_STEPS not in samples:
+        raise ValueError(f"no {PENDING_STEPS}")
+    work = Work(
+        samples[PENDING_STEPS],
+        samples.get(f"{STEP_SECONDS}_sum", 0.0),
+        samples.get(f"{STEP_SECONDS}_count", 0.0),
+        samples.get(DEVICE_SECONDS),
+    )
+    numbers = (work.pending_steps, work.step_seconds, work.calls, work.device_seconds or 0.0)
+    if not all(math.isfinite(value) and value >= 0 for value in numbers):
+        raise ValueError("a figure is no number, or negative")
+    return work
+
+
+def load_of(seen: Sequence[Snapshot], ready: int) -> Load | None:
+    """From the last snapshots, oldest first; None if no pod answered in the last one.
+
+    Pods that did not answer are taken to have as much to do as the others.
+    """
+    if not seen or not seen[-1].pods:
+        return None
+    last = seen[-1]
+    pending = sum(work.pending_steps for work in last.pods.values())
+    return Load(
+        at=last.at,
+        ready=ready,
+        pending_steps=pending * ready / len(last.pods),
+        seconds_per_step=_seconds_per_step(seen),
+        busy=_busy(seen, ready),
+    )
+
+
+def _seconds_per_step(seen: Sequence[Snapshot]) -> float | None:
+    """The mean over calls: of the time looked at, and where nothing ran, since the pods began."""
+    seconds = calls = 0.0
+    for uid, work in seen[-1].pods.items():
+        _, before = _first(seen, uid)
+        seconds += _rise(before.step_seconds, work.step_seconds, restarted=work.calls < before.calls)
+        calls += _rise(before.calls, work.calls, restarted=work.calls < before.calls)
+    if calls <= 0:
+        seconds = sum(work.step_seconds for work in seen[-1].pods.values())
+        calls = sum(work.calls for work in seen[-1].pods.values())
+    return seconds / calls if calls > 0 else None
+
+
+def _busy(seen: Sequence[Snapshot], ready: int) -> float | None:
+    """Device seconds per second, over all pods; None before any pod has been seen twice."""
+    shares = []
+    for uid, work in seen[-1].pods.items():
+        at, before = _first(seen, uid)
+        if work.device_seconds is not None and before.device_seconds is not None and at < seen[-1].at:
+            restarted = work.device_seconds < before.device_seconds
+            rise = _rise(before.device_seconds, work.device_seconds, restarted=restarted)
+            shares.append(rise / (seen[-1].at - at))
+    return sum(shares) * ready / len(shares) if shares else None
+
+
+def _first(seen: Sequence[Snapshot], uid: str) -> tuple[float, Work]:
+    return next((one.at, one.pods[uid]) for one in seen if uid in one.pods)
+
+
+def _rise(before: float, after: float, *, restarted: bool) -> float:
+    return after if restarted else max(0.0, after - before)

@@ -1,0 +1,1 @@
+"""The tuning loop: what the pods have counted becomes levels and a capacity."""

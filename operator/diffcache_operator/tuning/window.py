@@ -1,0 +1,266 @@
+"""Raw counters of Prometheus become the tuner's window. Pure.
+
+Counters are read as they are, without `rate` or `increase`: those extrapolate, and the tuner's bounds want counts. A
+counter begins again at 0 when its process does, which `diffcache_start_time_seconds` tells of, and a fall besides.
+Series are told apart by their pod and their own labels, not by what a scrape adds: a pod that comes back with another
+address goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from diffcache_core.names import (
+    MOMENTS,
+    QUALITY_PAIRS,
+    QUALITY_SUM,
+    REQUEST_SECONDS,
+    SHADOW_CACHE_SKIPPED,
+    SHADOW_CACHE_STEPS,
+    SHADOW_RUNS,
+    START_TIME,
+    STEPS,
+    STEPS_SKIPPED,
+)
+from diffcache_core.tuning import Batch, PairSums, Window
+from diffcache_operator.clients.prometheus import Series
+
+DURATION_BUCKETS = REQUEST_SECONDS + "_bucket"
+OWN_LABELS: Mapping[str, tuple[str, ...]] = {
+    START_TIME: (),
+    STEPS: (),
+    STEPS_SKIPPED: (),
+    DURATION_BUCKETS: ("model", "result", "le"),
+    QUALITY_PAIRS: ("skip", "similarity"),
+    QUALITY_SUM: ("skip", "similarity", "moment"),
+    SHADOW_CACHE_STEPS: ("multiple",),
+    SHADOW_CACHE_SKIPPED: ("multiple",),
+    SHADOW_RUNS: ("outcome",),
+}
+"""The labels that the pods themselves put on what the tuner reads."""
+COMPARISONS = (START_TIME, QUALITY_PAIRS, QUALITY_SUM)
+FIGURES = (START_TIME, STEPS, STEPS_SKIPPED, DURATION_BUCKETS, SHADOW_CACHE_STEPS, SHADOW_CACHE_SKIPPED, SHADOW_RUNS)
+
+SHORTEST_STEP = 30.0
+"""Seconds between two points at least: a usual time between two scrapes. Figures count from so long after the pods have
+taken their tuning over, so that the first point was scraped after that, too."""
+MAX_BATCHES = 144
+"""Batches of a grid at most. More lose less of what a pod counted between the last point and its end, and cost more."""
+LONGEST = 24 * 3600.0
+"""Seconds that figures reach back: a day holds its rhythm. Comparisons reach further, see `tuning.evidence_start`."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Points in time, the last one is now. How comparisons are grouped does not matter to the tuner."""
+
+    start: float  # seconds since the epoch
+    step: float
+    batches: int
+
+    @classmethod
+    def until(cls, now: float, since: float) -> Grid | None:
+        """None as long as there is no whole batch."""
+        step = max(SHORTEST_STEP, math.ceil((now - since) / MAX_BATCHES))
+        batches = int((now - since) // step)
+        return cls(now - batches * step, step, batches) if batches > 0 else None
+
+    @property
+    def end(self) -> float:
+        return self.start + self.step * self.batches
+
+    def point(self, at: float) -> int | None:
+        """Which point a time is; None if it is none."""
+        index = round((at - self.start) / self.step) if math.isfinite(at) else -1
+        return index if 0 <= index <= self.batches and abs(self.start + index * self.step - at) < 0.5 else None
+
+
+@dataclass(frozen=True)
+class Span:
+    """From when on what counts, in seconds since the epoch."""
+
+    comparisons: float
+    figures: float  # when all ready pods began to follow the tuning in force
+
+    def grids(self, now: float) -> tuple[Grid, Grid] | None:
+        """For comparisons and for figures; None as long as there is nothing to count."""
+        comparisons = Grid.until(now, self.comparisons)
+        figures = Grid.until(now, max(self.figures + SHORTEST_STEP, now - LONGEST))
+        return None if comparisons is None or figures is None else (comparisons, figures)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A window, and what is wrong with what it was made of: then nothing may be decided from it."""
+
+    window: Window
+    bad: tuple[str, ...] = ()
+
+
+Own = tuple[str, ...]  # values of a metric's own labels
+_Points = list[float | None]  # of one counter, by the grid
+
+
+def read(
+    comparisons: Iterable[Series], figures: Iterable[Series], newest: Iterable[Series], grids: tuple[Grid, Grid]
+) -> Reading:
+    """`newest`: of each pod the time of its latest sample, as the value."""
+    compared, counted = _Counters(grids[0]), _Counters(grids[1])
+    for counters, found in ((compared, comparisons), (counted, figures)):
+        for one in found:
+            counters.add(one)
+    pairs, rises = compared.rises(), counted.rises()
+    steps, skipped = _total(rises[STEPS]), _total(rises[STEPS_SKIPPED])
+    runs = {own[0]: sum(values) for own, values in rises[SHADOW_RUNS].items()}
+    buckets = _by_bound(rises[DURATION_BUCKETS])
+    window = Window(
+        batches=_batches(pairs, grids[0]),
+        steps=steps,
+        steps_skipped=skipped,
+        requests=max(buckets.values(), default=0.0),
+        p95_seconds=quantile(0.95, buckets),
+        shadow_ssr=_shadow_ratios(rises),
+        measured_ssr=skipped / steps if steps > 0 else None,
+        shadow_due=sum(runs.values()),
+        shadow_dropped=runs.get("dropped", 0.0),
+        newest=max((value for one in newest for _, value in one.values if math.isfinite(value)), default=None),
+    )
+    return Reading(window, tuple(sorted(compared.bad | counted.bad)))
+
+
+Rises = dict[str, dict[Own, list[float]]]
+"""By metric and own labels, over all pods: the rise in each batch."""
+
+
+@dataclass
+class _Counters:
+    grid: Grid
+    bad: set[str] = field(default_factory=set)
+    _points: dict[tuple[str, str, Own], tuple[_Points, dict[int, str]]] = field(default_factory=dict)
+
+    def add(self, one: Series) -> None:
+        """One series; what cannot be a counter's value is left out and told."""
+        name, pod = one.name, one.labels.get("pod", "")
+        if name not in OWN_LABELS:
+            return
+        own = tuple(one.labels.get(label, "") for label in OWN_LABELS[name])
+        if not _labels_hold(name, own):
+            self.bad.add(f"{name} of {pod} has labels that it cannot have: is that series another program's?")
+            return
+        empty: _Points = [None] * (self.grid.batches + 1)
+        points, jobs = self._points.setdefault((name, pod, own), (empty, {}))
+        job = one.labels.get("job", "")
+        for at, value in one.values:
+            index = self.grid.point(at)
+            if index is None:
+                continue
+            if not math.isfinite(value) or value < 0:
+                self.bad.add(f"{name} of {pod} is {value}, which no counter can be")
+            elif jobs.setdefault(index, job) != job:
+                self.bad.add(f"{pod} is scraped by the jobs {' and '.join(sorted((job, jobs[index])))}: remove one")
+            else:
+                before = points[index]
+                points[index] = value if before is None else min(before, value)
+
+    def rises(self) -> Rises:
+        """Of every metric, summed over pods."""
+        starts = {pod: points for (name, pod, _), (points, _) in self._points.items() if name == START_TIME}
+        out: Rises = {name: {} for name in OWN_LABELS if name != START_TIME}
+        for (name, pod, own), (points, _) in self._points.items():
+            if name == START_TIME:
+                continue
+            if pod not in starts:
+                self.bad.add(f"{pod} does not tell when it began: `kubectl diffcache upgrade` replaces an old image")
+                continue
+            rise = _rise(points, starts[pod], self.grid)
+            sums = out[name].setdefault(own, [0.0] * self.grid.batches)
+            out[name][own] = [a + b for a, b in zip(sums, rise, strict=True)]
+        return out
+
+
+def _rise(points: _Points, starts: _Points, grid: Grid) -> list[float]:
+    """Of one counter, for each batch; over a gap it falls into the batch in which the counter is seen again."""
+    out = [0.0] * grid.batches
+    last: float | None = None
+    began: float | None = None  # of the process that `last` is from
+    for index, value in enumerate(points):
+        start = starts[index]
+        if value is None or start is None:
+            # A series that comes into being while its pod is watched begins at 0.
+            if value is None and start is not None and last is None:
+                last, began = 0.0, start
+            continue
+        if last is None:
+            base = 0.0 if start >= grid.start else value  # the process is younger than the window, or older
+        else:
+            base = 0.0 if start != began or value < last else last
+        if index:
+            out[index - 1] += value - base
+        last, began = value, start
+    return out
+
+
+def _labels_hold(name: str, own: Own) -> bool:
+    """Skip, similarity, multiple and bucket are numbers, a moment is one of five."""
+    labels = dict(zip(OWN_LABELS[name], own, strict=True))
+    try:
+        numbers = [float(labels[label]) for label in ("similarity", "multiple", "le") if label in labels]
+        int(labels.get("skip", "0"))
+    except ValueError:
+        return False
+    return not any(map(math.isnan, numbers)) and labels.get("moment", "c") in MOMENTS
+
+
+def _total(rises: Mapping[Own, Sequence[float]]) -> float:
+    return sum(map(sum, rises.values()))
+
+
+def _shadow_ratios(rises: Rises) -> dict[float, float]:
+    """Steps saved ratio by multiple of the capacity in force; without those that were asked for nothing."""
+    asked = {own: sum(values) for own, values in rises[SHADOW_CACHE_STEPS].items()}
+    saved = {own: sum(values) for own, values in rises[SHADOW_CACHE_SKIPPED].items()}
+    return {float(own[0]): saved.get(own, 0.0) / steps for own, steps in asked.items() if steps > 0}
+
+
+def _batches(rises: Rises, grid: Grid) -> list[Batch]:
+    """Without pairs' sums that no pair belongs to: a scrape fell between the two, and the next batch has the pair."""
+    out = []
+    for index in range(grid.batches):
+        pairs = {}
+        for own, counts in rises[QUALITY_PAIRS].items():
+            if counts[index] > 0:
+                sums = [rises[QUALITY_SUM].get((*own, moment)) for moment in MOMENTS]
+                c, u, cc, uu, cu = (0.0 if rise is None else rise[index] for rise in sums)
+                pairs[int(own[0]), float(own[1])] = PairSums(counts[index], c, u, cc, uu, cu)
+        start = grid.start + index * grid.step
+        out.append(Batch(start, start + grid.step, pairs))
+    return out
+
+
+def _by_bound(rises: Mapping[Own, Sequence[float]]) -> dict[float, float]:
+    """Cumulative counts by upper bound, over all models and results."""
+    out: dict[float, float] = {}
+    for (_, _, bound), values in rises.items():
+        out[float(bound)] = out.get(float(bound), 0.0) + sum(values)
+    return out
+
+
+def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
+    """Of cumulative counts by upper bound, linear inside a bucket as Prometheus' `histogram_quantile` has it.
+
+    None without observations. In the last bucket, which has no end, it is that bucket's beginning.
+    """
+    bounds = sorted(buckets)
+    # Buckets of one histogram are scraped together, but each only grows: a sum over restarts may be out of order.
+    counts = list(itertools.accumulate((buckets[bound] for bound in bounds), max))
+    if not counts or counts[-1] <= 0:
+        return None
+    rank = share * counts[-1]
+    index = next(i for i, count in enumerate(counts) if count >= rank)
+    low, below = (bounds[index - 1], counts[index - 1]) if index else (0.0, 0.0)
+    if math.isinf(bounds[index]):
+        return low
+    return low + (bounds[index] - low) * (rank - below) / (counts[index] - below)
