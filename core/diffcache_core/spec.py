@@ -490,7 +490,8 @@ class AutoscalingSpec(Block):
     )
 
 
-def _is_shared(spec: DiffusionCacheSpec) -> bool:
+def is_shared(spec: DiffusionCacheSpec) -> bool:
+    """Whether several replicas may use the cache: its parts lie outside of the pods. None of it can be changed."""
     return (
         spec.index.type is not IndexType.LITE
         and spec.cache.ledger.type is not LedgerType.EMBEDDED
@@ -519,12 +520,12 @@ class DiffusionCacheSpec(Block):
         Rule(
             f"self.serving.replicas <= 1 || {_SHARED}",
             f"serving.replicas above 1 {_SHARE}",
-            lambda spec: spec.serving.replicas <= 1 or _is_shared(spec),
+            lambda spec: spec.serving.replicas <= 1 or is_shared(spec),
         ),
         Rule(
             f"self.autoscaling.maxReplicas <= 1 || {_SHARED}",
             f"autoscaling.maxReplicas above 1 {_SHARE}",
-            lambda spec: spec.autoscaling.max_replicas <= 1 or _is_shared(spec),
+            lambda spec: spec.autoscaling.max_replicas <= 1 or is_shared(spec),
         ),
         Rule(
             "!has(self.tuning.capacity) || self.cache.store.type != 'Volume' || "

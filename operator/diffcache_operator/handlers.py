@@ -11,6 +11,7 @@ from diffcache_operator.queue import Queue
 
 CHILDREN = (
     ("apps", "v1", "statefulsets"),
+    ("policy", "v1", "poddisruptionbudgets"),
     ("", "v1", "services"),
     ("", "v1", "configmaps"),
     ("", "v1", "serviceaccounts"),

@@ -6,11 +6,33 @@ the status, or if the status was lost with a backup.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from diffcache_core.names import IMAGE_ANNOTATION
 from diffcache_core.spec import DiffusionCache
 from diffcache_core.status import DiffusionCacheStatus
-from diffcache_operator.desired.metadata import JSON
-from diffcache_operator.observed import is_ours
+from diffcache_operator.desired.metadata import JSON, milvus_name, redis_name
+from diffcache_operator.observed import Observed, is_ours
+
+
+@dataclass(frozen=True)
+class Images:
+    """Of a resource's pods; empty where it has no such ones."""
+
+    serving: str
+    milvus: str
+    redis: str
+
+
+def images_in_use(
+    resource: DiffusionCache, status: DiffusionCacheStatus, observed: Observed, defaults: Images
+) -> Images:
+    name = resource.metadata.name
+    return Images(
+        serving=serving_image(resource, status, observed.child("StatefulSet", name), defaults.serving),
+        milvus=milvus_image(resource, status, observed.child("StatefulSet", milvus_name(name)), defaults.milvus),
+        redis=redis_image(resource, status, observed.child("StatefulSet", redis_name(name)), defaults.redis),
+    )
 
 
 def serving_image(
@@ -39,6 +61,14 @@ def milvus_image(
     if standalone is None:
         return ""
     return standalone.image or status.index.image or _running(resource, stateful_set) or default
+
+
+def redis_image(resource: DiffusionCache, status: DiffusionCacheStatus, stateful_set: JSON | None, default: str) -> str:
+    """Empty if the resource has no Redis of its own."""
+    provisioned = resource.spec.cache.ledger.provisioned
+    if provisioned is None:
+        return ""
+    return provisioned.image or status.ledger.image or _running(resource, stateful_set) or default
 
 
 def _running(resource: DiffusionCache, stateful_set: JSON | None) -> str:

@@ -8,7 +8,7 @@ import re
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_operator.clients.api import Api
 from diffcache_operator.clients.scrape import scrape
-from diffcache_operator.desired.metadata import INDEX, SERVING, milvus_name
+from diffcache_operator.desired.metadata import INDEX, LEDGER, SERVING, milvus_name, redis_name
 from diffcache_operator.observed import JSON, Observed, component_of, is_ready, is_stuck, name_of
 
 
@@ -29,8 +29,10 @@ async def observe(api: Api, namespace: str, name: str, desired: list[JSON]) -> O
         children={(child["kind"], name_of(child)): found for child, found in zip(desired, children, strict=True)},
         pods=serving,
         index_pods=tuple(pod for pod in pods if component_of(pod) == INDEX),
+        ledger_pods=tuple(pod for pod in pods if component_of(pod) == LEDGER),
         claims=_made_for(claims, name),
         index_claims=_made_for(claims, milvus_name(name)),
+        ledger_claims=_made_for(claims, redis_name(name)),
         events=await _warnings(api, namespace, pods, children),
         figures=await scrape(pod["status"]["podIP"] for pod in serving if is_ready(pod)),
     )

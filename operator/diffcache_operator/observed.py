@@ -19,8 +19,10 @@ class Observed:
     children: dict[Id, JSON | None]
     pods: tuple[JSON, ...] = ()  # serving pods
     index_pods: tuple[JSON, ...] = ()
+    ledger_pods: tuple[JSON, ...] = ()
     claims: tuple[JSON, ...] = ()  # of the serving pods
     index_claims: tuple[JSON, ...] = ()
+    ledger_claims: tuple[JSON, ...] = ()
     events: tuple[JSON, ...] = ()  # warnings about what does not come up, newest last
     figures: Figures | None = None
 

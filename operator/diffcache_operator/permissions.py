@@ -14,9 +14,10 @@ _CACHES = f"{PLURAL}.{GROUP}"
 REQUIRED: tuple[tuple[str, str], ...] = (
     *((verb, _CACHES) for verb in ("get", "list", "watch")),
     ("update", f"{_CACHES}/status"),
+    ("patch", f"{_CACHES}/scale"),
     *(
         (verb, kind)
-        for kind in ("statefulsets.apps", "services", "configmaps", "serviceaccounts")
+        for kind in ("statefulsets.apps", "poddisruptionbudgets.policy", "services", "configmaps", "serviceaccounts")
         for verb in ("get", "list", "watch", "create", "patch")
     ),
     *((verb, "pods") for verb in ("get", "list", "watch")),

@@ -61,7 +61,7 @@ def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:
     """Before anything else: whoever deletes the resource next relies on its `reclaimPolicy`. Raises NameTaken."""
     actions: list[Action] = []
     wanted = resource.spec.reclaim_policy is ReclaimPolicy.DELETE
-    for claim in (*observed.claims, *observed.index_claims):
+    for claim in (*observed.claims, *observed.index_claims, *observed.ledger_claims):
         owners = claim["metadata"].get("ownerReferences", [])
         mine = [owner for owner in owners if _is_cache(owner) and owner["uid"] == resource.metadata.uid]
         if "deletionTimestamp" in claim["metadata"] or any(_is_cache(owner) and owner not in mine for owner in owners):

@@ -17,10 +17,10 @@ from diffcache_operator.apply import carry_out
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.config import config_revision
-from diffcache_operator.desired.metadata import JSON, milvus_name
+from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.diagnosis import Problem
 from diffcache_operator.events import transition_event
-from diffcache_operator.images import milvus_image, serving_image
+from diffcache_operator.images import Images, images_in_use
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
 from diffcache_operator.observed import Observed
@@ -54,8 +54,7 @@ class _Look:
 
     desired: list[JSON]  # the StatefulSet of serving pods is the last
     observed: Observed
-    serving_image: str
-    milvus_image: str
+    images: Images
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,12 @@ class Reconciler:
         if owners.done or halt.done:
             look = await self._look(resource, old)
         default = self._settings.serving_image
-        other = look.serving_image != default and resource.spec.serving.image is None
+        other = look.images.serving != default and resource.spec.serving.image is None
         workload, wanted = look.observed.child("StatefulSet", resource.metadata.name), look.desired[-1]
         return Facts(
             resource,
             look.observed,
-            image=look.serving_image,
-            milvus_image=look.milvus_image,
+            images=look.images,
             available_image=default if other else "",
             config_revision=config_revision(next(child for child in look.desired if child["kind"] == "ConfigMap")),
             halt=halt.halt or owners.halt,
@@ -148,12 +146,11 @@ class Reconciler:
     async def _look(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> _Look:
         """The images depend on what runs, and what should be depends on the images."""
         namespace, name = resource.metadata.namespace, resource.metadata.name
-        settings = self._settings
-        draft = desired_children(resource, settings.serving_image, settings.milvus_image, settings.pull_secrets)
-        observed = await observe(self._api, namespace, name, draft)
-        serving = serving_image(resource, old, observed.child("StatefulSet", name), settings.serving_image)
-        index = milvus_image(resource, old, observed.child("StatefulSet", milvus_name(name)), settings.milvus_image)
-        return _Look(desired_children(resource, serving, index, settings.pull_secrets), observed, serving, index)
+        defaults, pull_secrets = self._settings.images, self._settings.pull_secrets
+        observed = await observe(self._api, namespace, name, desired_children(resource, defaults, pull_secrets))
+        images = images_in_use(resource, old, observed, defaults)
+        desired = desired_children(resource, images, pull_secrets, pods_left=bool(observed.pods))
+        return _Look(desired, observed, images)
 
     async def _write_status(self, key: Key, raw: JSON, old: DiffusionCacheStatus, new: DiffusionCacheStatus) -> bool:
         """Whether it was written: not if nothing moved, nor too often if only figures did."""
@@ -181,7 +178,8 @@ class Reconciler:
 def _next_look(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float) -> float:
     """In seconds. Changes of children come by watches; figures, events, and what others own do not."""
     conditions = {condition.type: condition.status for condition in status.conditions}
-    if conditions["Ready"] != "True" or conditions["IndexReady"] == "False" or "Reconciling" in conditions:
+    down = "False" in (conditions["Ready"], conditions["IndexReady"], conditions.get("LedgerReady"))
+    if down or "Reconciling" in conditions:
         return URGENT_SECONDS
     at_rest = facts.resource.spec.serving.replicas == 0 and not facts.observed.pods
     return resync_seconds if at_rest else LOOK_SECONDS

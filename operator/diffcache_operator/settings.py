@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from diffcache_core.names import MILVUS_IMAGE, SERVING_IMAGE
+from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
+from diffcache_operator.images import Images
 
 PREFIX = "DIFFCACHE_"
 
@@ -20,9 +21,15 @@ class Settings:
     namespaces: tuple[str, ...] = ()  # to watch; none means all
     serving_image: str = ""  # of new resources
     milvus_image: str = MILVUS_IMAGE
+    redis_image: str = REDIS_IMAGE
     pull_secrets: tuple[str, ...] = ()  # on every pod
     resync_seconds: float = 600.0
     log_level: str = "info"
+
+    @property
+    def images(self) -> Images:
+        """Of new resources that name none."""
+        return Images(self.serving_image, self.milvus_image, self.redis_image)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -43,6 +50,7 @@ class Settings:
             namespaces=names("WATCH_NAMESPACES"),
             serving_image=read("SERVING_IMAGE", f"{SERVING_IMAGE}:{version('diffcache')}"),
             milvus_image=read("MILVUS_IMAGE", MILVUS_IMAGE),
+            redis_image=read("REDIS_IMAGE", REDIS_IMAGE),
             pull_secrets=names("IMAGE_PULL_SECRETS"),
             resync_seconds=float(resync),
             log_level=level,

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from diffcache_core.names import GRPC_PORT
-from diffcache_core.spec import DiffusionCache, IndexType
-from diffcache_core.status import CacheStatus, Condition, DiffusionCacheStatus, IndexStatus, ServingStatus
-from diffcache_operator.desired.metadata import JSON, SERVING, milvus_name, selector_labels
+from diffcache_core.spec import DiffusionCache, LedgerType
+from diffcache_core.status import CacheStatus, Condition, DiffusionCacheStatus, IndexStatus, LedgerStatus, ServingStatus
+from diffcache_operator.desired.metadata import JSON, SERVING, milvus_name, redis_name, selector_labels
 from diffcache_operator.desired.pod import FETCH_CONTAINER
 from diffcache_operator.diagnosis import Problem, Workload, diagnose
 from diffcache_operator.figures import Figures
-from diffcache_operator.images import chosen_image
+from diffcache_operator.images import Images, chosen_image
 from diffcache_operator.observed import Observed, is_ready
 
 Truth = Literal["True", "False", "Unknown"]
@@ -36,8 +36,7 @@ class Facts:
 
     resource: DiffusionCache
     observed: Observed
-    image: str
-    milvus_image: str = ""  # of a Milvus of its own
+    images: Images
     available_image: str = ""  # if it is another
     config_revision: str = ""  # of the ConfigMap as it should be
     missing_fields: Sequence[str] = ()
@@ -67,8 +66,11 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
         ready_replicas=sum(map(is_ready, facts.observed.pods)),
         selector=",".join(f"{key}={value}" for key, value in selector_labels(name, SERVING).items()),
         endpoint=f"{name}.{namespace}.svc:{GRPC_PORT}",
-        serving=ServingStatus(image=facts.image, chosen=chosen_image(facts.resource), available=facts.available_image),
-        index=IndexStatus(image=facts.milvus_image),
+        serving=ServingStatus(
+            image=facts.images.serving, chosen=chosen_image(facts.resource), available=facts.available_image
+        ),
+        index=IndexStatus(image=facts.images.milvus),
+        ledger=LedgerStatus(image=facts.images.redis),
         cache=_figures(facts.observed.figures) or old.cache,
     )
 
@@ -84,9 +86,11 @@ def invalid_status(generation: int, message: str, old: DiffusionCacheStatus, now
 
 
 def _claims(facts: Facts, now: str) -> list[_Claim]:
-    """Ready, ModelReady and IndexReady always; the others only while they are true."""
+    """Ready, ModelReady, IndexReady and, of a ledger outside of the pods, LedgerReady; others only while true."""
     ready = _ready(facts, now)
-    claims = [ready, _model_ready(facts, ready), _index_ready(facts, now)]
+    claims = [ready, _model_ready(facts, ready), _beside_ready(_index(facts), facts, now)]
+    if facts.resource.spec.cache.ledger.type is not LedgerType.EMBEDDED:
+        claims.append(_beside_ready(_ledger(facts), facts, now))
     if facts.halt is not None:
         kind = "Stalled" if facts.halt.stalled else "Reconciling"
         claims.append(_Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
@@ -133,8 +137,10 @@ def _ready(facts: Facts, now: str) -> _Claim:
         return _Claim("Ready", "True", "ScaledToZero", "no pod is wanted; the cache is kept")
     current = [pod for pod in _current_pods(facts) if is_ready(pod)]
     if current:
-        if facts.observed.figures is not None and facts.observed.figures.index_up is False:
-            return _Claim("Ready", "True", "ServingWithoutIndex", "requests are answered, but nothing is found")
+        figures = facts.observed.figures or Figures()
+        for up, reason in ((figures.ledger_up, "ServingWithoutLedger"), (figures.index_up, "ServingWithoutIndex")):
+            if up is False:
+                return _Claim("Ready", "True", reason, "requests are answered, but nothing is found")
         return _Claim(
             "Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve"
         )
@@ -208,23 +214,72 @@ def _model_ready(facts: Facts, ready: _Claim) -> _Claim:
     return _Claim("ModelReady", "Unknown", "NoPod", "no pod has loaded the model yet")
 
 
-def _index_ready(facts: Facts, now: str) -> _Claim:
-    up = facts.observed.figures.index_up if facts.observed.figures else None
-    if up:
-        return _Claim("IndexReady", "True", "Up", "the pods reach the index")
-    if up is None:
-        return _Claim("IndexReady", "Unknown", "NoPod", "no pod has told whether it reaches the index")
-    index = facts.resource.spec.index
-    if index.type is IndexType.STANDALONE:
-        name = milvus_name(facts.resource.metadata.name)
-        workload = Workload(name, "spec.index.standalone", "spec.index.standalone.volume")
-        seen = facts.observed
-        problem = diagnose(workload, seen.index_pods, seen.index_claims, seen.events, _overdue(now))
+@dataclass(frozen=True)
+class _Beside:
+    """What the pods need beside them: a workload of ours, or somebody else's service."""
+
+    condition: str
+    what: str  # for the pods
+    product: str
+    up: bool | None  # as the pods see it
+    own: Workload | None
+    pods: Sequence[JSON]
+    claims: Sequence[JSON]
+    address: str  # of somebody else's
+    secrets: str
+
+
+def _index(facts: Facts) -> _Beside:
+    index, seen = facts.resource.spec.index, facts.observed
+    name, block = facts.resource.metadata.name, "spec.index.standalone"
+    return _Beside(
+        condition="IndexReady",
+        what="the index",
+        product="Milvus",
+        up=seen.figures.index_up if seen.figures else None,
+        own=Workload(milvus_name(name), block, f"{block}.volume") if index.standalone else None,
+        pods=seen.index_pods,
+        claims=seen.index_claims,
+        address=index.external.uri if index.external else "",
+        secrets="token and CA",
+    )
+
+
+def _ledger(facts: Facts) -> _Beside:
+    ledger, seen = facts.resource.spec.cache.ledger, facts.observed
+    name, block = facts.resource.metadata.name, "spec.cache.ledger.provisioned"
+    return _Beside(
+        condition="LedgerReady",
+        what="the ledger",
+        product="Redis",
+        up=seen.figures.ledger_up if seen.figures else None,
+        own=Workload(redis_name(name), block, f"{block}.volume") if ledger.provisioned else None,
+        pods=seen.ledger_pods,
+        claims=seen.ledger_claims,
+        address=ledger.external.address if ledger.external else "",
+        secrets="password and CA",
+    )
+
+
+def _beside_ready(beside: _Beside, facts: Facts, now: str) -> _Claim:
+    if beside.up:
+        return _Claim(beside.condition, "True", "Up", f"the pods reach {beside.what}")
+    if beside.up is None:
+        return _Claim(beside.condition, "Unknown", "NoPod", f"no pod has told whether it reaches {beside.what}")
+    if beside.own is not None:
+        problem = diagnose(beside.own, beside.pods, beside.claims, facts.observed.events, _overdue(now))
         if problem is not None:
-            return _Claim("IndexReady", "False", problem.reason, f"Milvus does not come up: {problem.message}")
-    where = f" at {index.external.uri}" if index.external else ""
-    remedy = f"is there a Milvus{where}, and are token and CA right?" if index.external else "it is usually restarting"
-    return _Claim("IndexReady", "False", "Down", f"the pods do not reach the index{where}: {remedy}")
+            message = f"{beside.product} does not come up: {problem.message}"
+            return _Claim(beside.condition, "False", problem.reason, message)
+    where = f" at {_without_password(beside.address)}" if beside.address else ""
+    theirs = f"is there a {beside.product}{where}, and are {beside.secrets} right?"
+    remedy = theirs if beside.address else "it is usually restarting"
+    return _Claim(beside.condition, "False", "Down", f"the pods do not reach {beside.what}{where}: {remedy}")
+
+
+def _without_password(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _figures(figures: Figures | None) -> CacheStatus | None:

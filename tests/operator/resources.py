@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from diffcache_core.spec import DiffusionCache
+from diffcache_operator.images import Images
 
+IMAGES = Images("serving:1", "milvus:1", "redis:1")
 UID = "11111111-2222-3333-4444-555555555555"
 
 

@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from diffcache_core.rules import Change, fields_by_change
 from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec
+from diffcache_core.status import DiffusionCacheStatus
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.config import restart_digest
 from diffcache_operator.desired.metadata import JSON
-from tests.operator.resources import cache
+from diffcache_operator.images import images_in_use
+from diffcache_operator.observed import Observed
+from tests.operator.resources import IMAGES, cache
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -103,7 +106,8 @@ ALL = [LITE, FULL, STANDALONE, CLAIM, SHARED, RENTED]
 
 
 def render(resource: DiffusionCache) -> list[JSON]:
-    return desired_children(resource, resource.spec.serving.image or "serving:1", "milvus:1", ("chart-secret",))
+    images = images_in_use(resource, DiffusionCacheStatus(), Observed({}), IMAGES)
+    return desired_children(resource, images, ("chart-secret",))
 
 
 def stateful_sets(resource: DiffusionCache) -> list[JSON]:
@@ -149,9 +153,9 @@ def test_every_pod_is_restricted(resource: DiffusionCache) -> None:
             assert c["securityContext"]["allowPrivilegeEscalation"] is False
             assert c["securityContext"]["readOnlyRootFilesystem"] is True
             assert c["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-            named = [env["name"] for env in c["env"]]
+            named = [env["name"] for env in c.get("env", [])]
             assert len(named) == len(set(named))
-        kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+        kinds = {kind for volume in spec.get("volumes", []) for kind in volume if kind != "name"}
         assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
 
 

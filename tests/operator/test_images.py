@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from diffcache_core.status import DiffusionCacheStatus, IndexStatus, ServingStatus
+from diffcache_core.status import DiffusionCacheStatus, IndexStatus, LedgerStatus, ServingStatus
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.metadata import JSON
-from diffcache_operator.images import milvus_image, serving_image
-from tests.operator.resources import cache
+from diffcache_operator.images import milvus_image, redis_image, serving_image
+from tests.operator.resources import IMAGES, cache
 
-RUNNING = desired_children(cache(), "running:1", "m")[-1]
+RUNNING = desired_children(cache(), replace(IMAGES, serving="running:1"))[-1]
 RECORDED = DiffusionCacheStatus(serving=ServingStatus(image="recorded:1"))
 NEW = DiffusionCacheStatus()
 UPGRADE = {"diffcache.io/serving-image": "chosen:1"}
@@ -46,3 +48,14 @@ def test_the_image_of_milvus() -> None:
     assert milvus_image(unnamed, NEW, RUNNING, "default:2") == "running:1"
     assert milvus_image(unnamed, NEW, None, "default:2") == "default:2"
     assert milvus_image(cache(), NEW, None, "default:2") == ""
+
+
+def test_the_image_of_redis() -> None:
+    named = cache(cache={"ledger": {"type": "Provisioned", "provisioned": {"image": "mine:1"}}})
+    unnamed = cache(cache={"ledger": {"type": "Provisioned", "provisioned": {}}})
+    recorded = DiffusionCacheStatus(ledger=LedgerStatus(image="recorded:1"))
+    assert redis_image(named, recorded, RUNNING, "default:2") == "mine:1"
+    assert redis_image(unnamed, recorded, None, "default:2") == "recorded:1"
+    assert redis_image(unnamed, NEW, RUNNING, "default:2") == "running:1"
+    assert redis_image(unnamed, NEW, None, "default:2") == "default:2"
+    assert redis_image(cache(), NEW, None, "default:2") == ""

@@ -20,12 +20,12 @@ from diffcache_operator.plan import (
     plan_owners,
     with_digest,
 )
-from tests.operator.resources import UID, cache
+from tests.operator.resources import IMAGES, UID, cache
 
 RESOURCE = cache()
 OURS = owner_reference(RESOURCE)
 EARLIER = OURS | {"uid": "an-earlier-one"}
-DESIRED = desired_children(RESOURCE, "serving:1", "milvus:1")
+DESIRED = desired_children(RESOURCE, IMAGES)
 
 
 def as_stored(body: JSON) -> JSON:
@@ -83,7 +83,7 @@ def test_a_field_changed_by_hand_is_repaired() -> None:
 def test_a_field_that_is_wanted_no_longer_is_taken_away() -> None:
     """Nothing is missing in what is there, so only the digest shows it."""
     resource = cache(serving={"pod": {"nodeSelector": {"gpu": "a100"}}})
-    before = [as_stored(child) for child in desired_children(resource, "serving:1", "milvus:1")]
+    before = [as_stored(child) for child in desired_children(resource, IMAGES)]
     assert applied(plan(RESOURCE, DESIRED, observed(before))) == ["StatefulSet"]
 
 

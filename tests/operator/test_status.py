@@ -14,7 +14,7 @@ from diffcache_operator.events import transition_event
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import JSON, Observed
 from diffcache_operator.status import Facts, Halt, invalid_status, make_status
-from tests.operator.resources import cache
+from tests.operator.resources import IMAGES, cache
 
 EMPTY = DiffusionCacheStatus()
 NOW, LATER = "2026-11-24T10:00:00Z", "2026-11-24T11:00:00Z"
@@ -54,7 +54,7 @@ def facts(
     *pods: JSON, resource: DiffusionCache | None = None, figures: Figures | None = None, sts: JSON | None = None
 ) -> Facts:
     children: dict[tuple[str, str], JSON | None] = {("StatefulSet", "emoji"): workload() if sts is None else sts}
-    return Facts(resource or cache(), Observed(children=children, pods=pods, figures=figures), "serving:1")
+    return Facts(resource or cache(), Observed(children=children, pods=pods, figures=figures), IMAGES)
 
 
 def status_of(given: Facts, old: DiffusionCacheStatus = EMPTY, now: str = NOW) -> DiffusionCacheStatus:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffcache_core.names import MILVUS_IMAGE, SERVING_IMAGE
+from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
 
 if TYPE_CHECKING:
     from yaml import SafeDumper
@@ -28,6 +28,7 @@ def render(
         str, typer.Option(help=f"The operator's default.  [default: {SERVING_IMAGE}:VERSION]", show_default=False)
     ] = "",
     milvus_image: Annotated[str, typer.Option(help="The operator's default.")] = MILVUS_IMAGE,
+    redis_image: Annotated[str, typer.Option(help="The operator's default.")] = REDIS_IMAGE,
     pull_secret: Annotated[
         list[str] | None, typer.Option(help="As the operator's IMAGE_PULL_SECRETS; may be repeated.")
     ] = None,
@@ -41,17 +42,13 @@ def render(
 
     from diffcache_core.status import DiffusionCacheStatus
     from diffcache_operator.desired.children import desired_children
-    from diffcache_operator.images import milvus_image as choose_milvus_image
-    from diffcache_operator.images import serving_image as choose_serving_image
+    from diffcache_operator.images import Images, images_in_use
+    from diffcache_operator.observed import Observed
 
     resource = _read_manifest(manifest, namespace)
-    default = serving_image or f"{SERVING_IMAGE}:{version('diffcache')}"
-    objects = desired_children(
-        resource,
-        choose_serving_image(resource, DiffusionCacheStatus(), None, default),
-        choose_milvus_image(resource, DiffusionCacheStatus(), None, milvus_image),
-        tuple(pull_secret or ()),
-    )
+    defaults = Images(serving_image or f"{SERVING_IMAGE}:{version('diffcache')}", milvus_image, redis_image)
+    images = images_in_use(resource, DiffusionCacheStatus(), Observed({}), defaults)
+    objects = desired_children(resource, images, tuple(pull_secret or ()))
     typer.echo(_as_json(objects) if output is Format.JSON else _as_yaml(objects, resource.metadata.name), nl=False)
 
 

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from diffcache_core.spec import DiffusionCache, IndexType
+from diffcache_core.spec import DiffusionCache, IndexType, LedgerType, is_shared
+from diffcache_core.status import TuningStatus
 from diffcache_operator.desired.config import config_map
+from diffcache_operator.desired.disruption import disruption_budget
 from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.desired.milvus import milvus_service, milvus_stateful_set
 from diffcache_operator.desired.network import client_service, pods_service, service_account
+from diffcache_operator.desired.redis import redis_service, redis_stateful_set
 from diffcache_operator.desired.serving import stateful_set
+from diffcache_operator.images import Images
 
 
 def desired_children(
-    resource: DiffusionCache, serving_image: str, milvus_image: str, pull_secrets: tuple[str, ...] = ()
+    resource: DiffusionCache,
+    images: Images,
+    pull_secrets: tuple[str, ...] = (),
+    *,
+    pods_left: bool = False,
+    tuning: TuningStatus | None = None,
 ) -> list[JSON]:
-    """In the order of application: what others refer to comes first."""
+    """In the order of application: what others refer to comes first.
+
+    `pods_left`: serving pods are still ending, and write to index and ledger what they have. `tuning`: the tuner's
+    record, if the pods are to follow it.
+    """
+    at_work = resource.spec.serving.replicas > 0 or pods_left
     children = [
         service_account(resource, pull_secrets),
-        config_map(resource),
+        config_map(resource, tuning),
         pods_service(resource),
         client_service(resource),
     ]
+    if is_shared(resource.spec):
+        children.append(disruption_budget(resource))
+    if resource.spec.cache.ledger.type is LedgerType.PROVISIONED:
+        children += [redis_service(resource), redis_stateful_set(resource, images.redis, at_work=at_work)]
     if resource.spec.index.type is IndexType.STANDALONE:
-        children += [milvus_service(resource), milvus_stateful_set(resource, milvus_image)]
-    children.append(stateful_set(resource, serving_image))
+        children += [milvus_service(resource), milvus_stateful_set(resource, images.milvus, at_work=at_work)]
+    children.append(stateful_set(resource, images.serving))
     return children

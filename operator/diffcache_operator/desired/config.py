@@ -10,23 +10,30 @@ from diffcache_core.names import API_VERSION, KIND
 from diffcache_core.rules import Change, fields_by_change
 from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
 from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec
-from diffcache_operator.desired.metadata import JSON, SERVING, child, config_name, milvus_name
+from diffcache_core.status import TuningStatus
+from diffcache_operator.desired.metadata import JSON, SERVING, child, config_name, milvus_name, redis_name
 
 CONFIG_KEY = "serving.json"
 DATA_MOUNT, CONFIG_MOUNT, SECRETS_MOUNT = "/var/lib/diffcache", "/etc/diffcache", "/etc/diffcache-secrets"
-MILVUS_PORT = 19530
+MILVUS_PORT, REDIS_PORT = 19530, 6379
 
 
-def config_map(resource: DiffusionCache) -> JSON:
+_ELSEWHERE = (("serving",), ("index", "standalone"), ("cache", "ledger", "provisioned"))
+"""Blocks that the pod template shows anyway, or that are of other pods."""
+
+
+def config_map(resource: DiffusionCache, tuning: TuningStatus | None = None) -> JSON:
+    """`tuning`: the tuner's record, if the pods are to follow it."""
     name = resource.metadata.name
     around = Surroundings(
         data_dir=Path(DATA_MOUNT),
         # The admin port stays on the pod's own loopback: `kubectl port-forward` reaches it, the network does not.
         listen=ListenConfig(host="0.0.0.0", metrics_host="0.0.0.0"),  # noqa: S104
         standalone_uri=f"http://{milvus_name(name)}:{MILVUS_PORT}",
+        provisioned_ledger=f"redis://{redis_name(name)}:{REDIS_PORT}/0",
         secrets_dir=Path(SECRETS_MOUNT),
     )
-    config = build_serving_config(resource, around)
+    config = build_serving_config(resource, around, tuning)
     return child(
         "v1", "ConfigMap", resource, config_name(name), SERVING, data={CONFIG_KEY: config.model_dump_json(indent=2)}
     )
@@ -41,12 +48,12 @@ def restart_digest(resource: DiffusionCache) -> str:
     """Changes exactly when pods have to be replaced because of what is in their config.
 
     Made of the spec's values that are not defaults, not of the rendered config, so that an operator which knows more
-    fields or renders them otherwise restarts nothing. What is in the pod template anyway need not be in it.
+    fields or renders them otherwise restarts nothing.
     """
     spec = resource.spec.model_dump(mode="json", exclude_defaults=True)
     values = {}
     for path, change in fields_by_change(DiffusionCacheSpec):
-        if change is Change.HOT or path[0] == "serving" or path[:2] == ("index", "standalone"):
+        if change is Change.HOT or any(path[: len(block)] == block for block in _ELSEWHERE):
             continue
         value: object = spec
         for part in path:

@@ -9,11 +9,15 @@ from diffcache_core.spec import DiffusionCache
 
 JSON = dict[str, Any]
 
-SERVING, INDEX = "serving", "index"  # components
+SERVING, INDEX, LEDGER = "serving", "index", "ledger"  # components
 
 
 def milvus_name(cache: str) -> str:
     return f"{cache}-milvus"
+
+
+def redis_name(cache: str) -> str:
+    return f"{cache}-redis"
 
 
 def pods_service_name(cache: str) -> str:

@@ -24,7 +24,8 @@ def milvus_service(resource: DiffusionCache) -> JSON:
     return service(resource, milvus_name(resource.metadata.name), INDEX, {"type": "ClusterIP"}, ports)
 
 
-def milvus_stateful_set(resource: DiffusionCache, image: str) -> JSON:
+def milvus_stateful_set(resource: DiffusionCache, image: str, *, at_work: bool) -> JSON:
+    """`at_work`: at rest it would only hold memory."""
     standalone = resource.spec.index.standalone
     assert standalone is not None
     name = resource.metadata.name
@@ -67,8 +68,7 @@ def milvus_stateful_set(resource: DiffusionCache, image: str) -> JSON:
         milvus_name(name),
         INDEX,
         spec={
-            # At rest without serving pods it would only hold memory.
-            "replicas": min(1, resource.spec.serving.replicas),
+            "replicas": int(at_work),
             "serviceName": milvus_name(name),
             "podManagementPolicy": "Parallel",  # else a pod that never comes up would stop its own replacement
             "selector": {"matchLabels": selector_labels(name, INDEX)},

@@ -9,15 +9,16 @@ from typing import Any
 
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT, MODEL_MOUNT, REASON_FILE_ENVIRONMENT
 from diffcache_core.pod import SecretKeyRef
-from diffcache_core.serving_config import INDEX_CA, INDEX_TOKEN
-from diffcache_core.spec import DiffusionCache, GpuSpec, ServingSpec, SourceKind
+from diffcache_core.serving_config import INDEX_CA, INDEX_TOKEN, LEDGER_CA, LEDGER_PASSWORD
+from diffcache_core.spec import DiffusionCache, GpuSpec, S3Spec, ServingSpec, SourceKind, is_shared
 from diffcache_operator.desired.config import CONFIG_KEY, CONFIG_MOUNT, DATA_MOUNT, SECRETS_MOUNT, restart_digest
-from diffcache_operator.desired.metadata import JSON, SERVING, config_name, labels
+from diffcache_operator.desired.metadata import JSON, SERVING, config_name, labels, selector_labels
 
 USER = 10001  # of the images; it has an entry in their /etc/passwd
 DRAIN_SECONDS = 45  # the server's own 25 s for requests in flight, then its cache is written out
 FETCH_CONTAINER = "fetch-model"
 RESTART_ANNOTATION = "diffcache.io/restart"
+S3_CREDENTIALS, S3_SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "AWS_SESSION_TOKEN"
 GKE_DRIVER = "/usr/local/nvidia/lib64"
 """Where GKE mounts the driver's libraries, outside of the loader's path (its documentation on running GPUs)."""
 
@@ -44,6 +45,7 @@ def pod_template(resource: DiffusionCache, image: str) -> JSON:
     tolerations = passed.pop("tolerations", []) + _gpu_tolerations(serving.gpu)
     claims = passed.pop("resourceClaims", [])
     spec: JSON = {
+        **_spread(resource),
         **passed,
         "serviceAccountName": name,
         "automountServiceAccountToken": False,
@@ -65,6 +67,15 @@ def pod_template(resource: DiffusionCache, image: str) -> JSON:
     }
 
 
+def _spread(resource: DiffusionCache) -> JSON:
+    """Over nodes as far as there are some. How many replicas there are just now must not matter to a template."""
+    if not is_shared(resource.spec):
+        return {}
+    selector = {"matchLabels": selector_labels(resource.metadata.name, SERVING)}
+    node = {"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    return {"topologySpreadConstraints": [{"maxSkew": 1, **node, "labelSelector": selector}]}
+
+
 def _serving_container(resource: DiffusionCache, image: str, claims: list[JSON]) -> JSON:
     serving = resource.spec.serving
     probe = {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
@@ -77,7 +88,7 @@ def _serving_container(resource: DiffusionCache, image: str, claims: list[JSON])
             {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
         ],
-        "env": _environment(serving),
+        "env": _environment(resource),
         "resources": _resources(serving, claims),
         # A large model loads for many minutes; until then only the process's own end counts as failure.
         "startupProbe": {**probe, "periodSeconds": 2, "failureThreshold": 1800},
@@ -109,8 +120,11 @@ def _init_containers(resource: DiffusionCache, image: str) -> list[JSON]:
     ]
 
 
-def _environment(serving: ServingSpec) -> list[JSON]:
-    return _merged(_own_environment(), _gpu_environment(serving.gpu), _user_environment(serving))
+def _environment(resource: DiffusionCache) -> list[JSON]:
+    serving, s3 = resource.spec.serving, resource.spec.cache.store.s3
+    return _merged(
+        _own_environment(), _gpu_environment(serving.gpu), _store_environment(s3), _user_environment(serving)
+    )
 
 
 def _own_environment() -> list[JSON]:
@@ -128,6 +142,17 @@ def _gpu_environment(gpu: GpuSpec) -> list[JSON]:
         {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"},
         {"name": "LD_LIBRARY_PATH", "value": GKE_DRIVER},
     ]
+
+
+def _store_environment(s3: S3Spec | None) -> list[JSON]:
+    """Credentials, by the names that every tool of S3's knows."""
+    if s3 is None or s3.credentials_secret_ref is None:
+        return []
+    secret = s3.credentials_secret_ref.name
+    named = [_from_secret(key, SecretKeyRef(name=secret, key=key)) for key in S3_CREDENTIALS]
+    token = _from_secret(S3_SESSION, SecretKeyRef(name=secret, key=S3_SESSION))
+    token["valueFrom"]["secretKeyRef"]["optional"] = True
+    return [*named, token]
 
 
 def _user_environment(serving: ServingSpec) -> list[JSON]:
@@ -186,13 +211,20 @@ def _volumes(resource: DiffusionCache) -> list[JSON]:
     if SourceKind.of(source) is SourceKind.PVC:
         claim = source.removeprefix("pvc://").partition("/")[0]
         volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
-    if external := resource.spec.index.external:
-        named = ((INDEX_TOKEN, external.token_secret_ref), (INDEX_CA, external.ca_secret_ref))
-        sources = [
-            {"secret": {"name": reference.name, "items": [{"key": reference.key, "path": file}]}}
-            for file, reference in named
-            if reference is not None
-        ]
-        if sources:
-            volumes.append({"name": "secrets", "projected": {"sources": sources}})
+    if sources := _secret_files(resource):
+        volumes.append({"name": "secrets", "projected": {"sources": sources}})
     return volumes
+
+
+def _secret_files(resource: DiffusionCache) -> list[JSON]:
+    """Sources of the volume with Secrets: the operator names them and reads none."""
+    named: list[tuple[str, SecretKeyRef | None]] = []
+    if index := resource.spec.index.external:
+        named += [(INDEX_TOKEN, index.token_secret_ref), (INDEX_CA, index.ca_secret_ref)]
+    if ledger := resource.spec.cache.ledger.external:
+        named += [(LEDGER_PASSWORD, ledger.password_secret_ref), (LEDGER_CA, ledger.ca_secret_ref)]
+    return [
+        {"secret": {"name": reference.name, "items": [{"key": reference.key, "path": file}]}}
+        for file, reference in named
+        if reference is not None
+    ]

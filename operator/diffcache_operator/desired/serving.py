@@ -5,13 +5,18 @@ Not a Deployment: that would start the new pod while the old one still holds the
 
 from __future__ import annotations
 
-from diffcache_core.spec import DiffusionCache, VolumeSpec
+from diffcache_core.spec import DiffusionCache, VolumeSpec, is_shared
 from diffcache_operator.desired.metadata import JSON, SERVING, child, labels, pods_service_name, selector_labels
 from diffcache_operator.desired.pod import pod_template
+
+LOOK_UP_SECONDS = 10
+"""A new pod's address is behind the headless Service's name for sure: CoreDNS answers for 5 s from its memory."""
 
 
 def stateful_set(resource: DiffusionCache, image: str) -> JSON:
     name = resource.metadata.name
+    # In a rollout the next pod goes only when clients have learnt of the one before it.
+    pause: JSON = {"minReadySeconds": LOOK_UP_SECONDS} if is_shared(resource.spec) else {}
     return child(
         "apps/v1",
         "StatefulSet",
@@ -23,6 +28,7 @@ def stateful_set(resource: DiffusionCache, image: str) -> JSON:
             "serviceName": pods_service_name(name),
             "podManagementPolicy": "Parallel",  # and so a broken pod does not stop its own replacement
             "updateStrategy": {"type": "RollingUpdate"},
+            **pause,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector_labels(name, SERVING)},
             "template": pod_template(resource, image),

@@ -1,0 +1,88 @@
+"""Redis, from the official image: the ledger of one cache, beside the pods that share it.
+
+It lies in the cluster's own network without a password, as Milvus does; where that is not enough, an External one.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from diffcache_core.quantities import amount_of
+from diffcache_core.spec import DiffusionCache, Resources
+from diffcache_operator.desired.config import REDIS_PORT
+from diffcache_operator.desired.metadata import JSON, LEDGER, child, labels, redis_name, selector_labels
+from diffcache_operator.desired.network import service
+from diffcache_operator.desired.pod import CONTAINER_SECURITY, POD_SECURITY
+from diffcache_operator.desired.serving import claim_template
+
+_DATA = "/data"
+_FULL_SHARE = Decimal("0.5")
+"""Of the memory limit: a fork that rewrites the log may copy every page (redis.io, administration, "Memory"). Above it
+Redis refuses writes, which makes misses; without it the kernel would kill Redis."""
+_PING = 'test "$(redis-cli ping)" = PONG'
+"""As long as Redis reads its log it answers LOADING, and redis-cli ends with 0 all the same."""
+
+
+def redis_service(resource: DiffusionCache) -> JSON:
+    ports = [{"name": "redis", "port": REDIS_PORT, "targetPort": "redis", "protocol": "TCP"}]
+    return service(resource, redis_name(resource.metadata.name), LEDGER, {"type": "ClusterIP"}, ports)
+
+
+def redis_stateful_set(resource: DiffusionCache, image: str, *, at_work: bool) -> JSON:
+    """`at_work`: at rest it would only hold memory."""
+    provisioned = resource.spec.cache.ledger.provisioned
+    assert provisioned is not None
+    name = resource.metadata.name
+    probe = {"exec": {"command": ["sh", "-c", _PING]}, "timeoutSeconds": 5}
+    container: JSON = {
+        "name": "redis",
+        "image": image,
+        "args": ["redis-server", *_settings(provisioned.resources)],
+        "ports": [{"name": "redis", "containerPort": REDIS_PORT, "protocol": "TCP"}],
+        "resources": provisioned.resources.model_dump(mode="json", exclude_none=True),
+        "startupProbe": {**probe, "periodSeconds": 2, "failureThreshold": 300},
+        "readinessProbe": {**probe, "periodSeconds": 5},
+        "livenessProbe": {**probe, "periodSeconds": 20, "failureThreshold": 6},
+        "volumeMounts": [{"name": "data", "mountPath": _DATA}],
+        "securityContext": CONTAINER_SECURITY,
+    }
+    spec: JSON = {
+        "serviceAccountName": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 30,  # SIGTERM writes the log out and ends
+        "securityContext": POD_SECURITY,
+        "containers": [container],
+    }
+    return child(
+        "apps/v1",
+        "StatefulSet",
+        resource,
+        redis_name(name),
+        LEDGER,
+        spec={
+            "replicas": int(at_work),
+            "serviceName": redis_name(name),
+            "podManagementPolicy": "Parallel",  # else a pod that never comes up would stop its own replacement
+            "selector": {"matchLabels": selector_labels(name, LEDGER)},
+            "template": {"metadata": {"labels": labels(name, LEDGER)}, "spec": spec},
+            "volumeClaimTemplates": [claim_template(name, LEDGER, provisioned.volume)],
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+        },
+    )
+
+
+def _settings(resources: Resources) -> list[str]:
+    settings = {
+        "dir": _DATA,
+        "port": str(REDIS_PORT),
+        "protected-mode": "no",  # else only its own pod may connect
+        "appendonly": "yes",
+        "appendfsync": "everysec",  # a lost node costs the last second; bytes without a record are swept
+        "save": "",
+        "maxmemory-policy": "noeviction",  # what goes is the policy's choice, never Redis'
+    }
+    limit = amount_of(str((resources.limits or {}).get("memory", "")))
+    if isinstance(limit, Decimal):
+        settings["maxmemory"] = str(int(limit * _FULL_SHARE))
+    return [word for name, value in settings.items() for word in (f"--{name}", value)]
