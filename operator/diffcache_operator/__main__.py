@@ -12,12 +12,15 @@ import kopf
 from prometheus_client import start_http_server
 
 from diffcache_operator.clients.api import Api, ApiError, connect
+from diffcache_operator.clients.prometheus import Prometheus
 from diffcache_operator.handlers import registry_for, settings
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.permissions import MissingPermission, check_permissions
 from diffcache_operator.queue import Key, Queue
 from diffcache_operator.reconcile import Reconciler, StillHalted
+from diffcache_operator.scaling.loop import Scaler
 from diffcache_operator.settings import Settings, SettingsError
+from diffcache_operator.tuning.loop import Tuner
 
 HEALTH_PORT, METRICS_PORT = 8080, 8081
 PATIENCE_SECONDS = 60.0  # for the API server and the CRD at the start
@@ -70,11 +73,10 @@ async def operate(chosen: Settings) -> None:
         metrics = Metrics()
         api.on_call = metrics.called
         start_http_server(METRICS_PORT, registry=metrics.registry)
-        reconciler = Reconciler(api, chosen, metrics)
-        await _run(api, chosen, metrics, reconciler)
+        await _run(api, chosen, metrics)
 
 
-async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconciler) -> None:
+async def _run(api: Api, chosen: Settings, metrics: Metrics) -> None:
     async def reconcile(key: Key) -> object:
         with metrics.seconds.time():
             again = await reconciler.reconcile(key)
@@ -99,11 +101,18 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconci
         )
 
     queue = Queue(reconcile, on_failure)
+    scaler = Scaler(api, on_news=lambda key: queue.add(*key))
+    scaling = Queue(scaler.step, on_failure)
+    reconciler = Reconciler(api, chosen, metrics, Tuner(Prometheus(chosen.prometheus)), scaler, scaling.ensure)
     metrics.resources.set_function(lambda: len(queue.schedule))
     metrics.running.set_function(lambda: queue.schedule.running)
     metrics.lag.set_function(queue.lag)
     # Before kopf's own, or it would cancel them as leftovers of its own when it ends.
-    others = {asyncio.create_task(queue.run(), name="queue"), asyncio.create_task(_keep_checking(api, chosen, refused))}
+    others = {
+        asyncio.create_task(queue.run(), name="queue"),
+        asyncio.create_task(scaling.run(), name="scaling"),
+        asyncio.create_task(_keep_checking(api, chosen, refused)),
+    }
     watching = asyncio.create_task(
         kopf.operator(
             registry=registry_for(queue),

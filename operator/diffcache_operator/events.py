@@ -1,4 +1,4 @@
-"""Kubernetes Events about a resource: only when its Ready condition turns."""
+"""Kubernetes Events about a resource: only when a condition turns, or a loop has changed something."""
 
 from __future__ import annotations
 
@@ -6,18 +6,76 @@ import uuid
 
 from diffcache_core.names import API_VERSION, KIND, MANAGER
 from diffcache_core.spec import DiffusionCache
-from diffcache_core.status import DiffusionCacheStatus
+from diffcache_core.status import Condition, DiffusionCacheStatus
 from diffcache_operator.desired.metadata import JSON
+
+_LOOPS = ("TuningActive", "ScalingActive")
+_USUAL = {
+    "Starting",
+    "RollingOut",
+    "NoPod",
+    "WaitingForPods",
+    "WindowBegins",
+    "TooFewSamples",
+    "CoolingDown",
+    "ScaledToZero",
+}
+"""Reasons of what passes, or is wanted: no warnings."""
+
+
+def turns(resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus, now: str) -> list[JSON]:
+    """All events that the way from one status to the next is worth."""
+    told = [
+        transition_event(resource, old, new, now),
+        *(_loop_event(resource, old.condition(kind), new.condition(kind), now) for kind in _LOOPS),
+        _tuned_event(resource, old, new, now),
+        _scaled_event(resource, old, new, now),
+    ]
+    return [event for event in told if event is not None]
 
 
 def transition_event(
     resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus, now: str
 ) -> JSON | None:
-    """For `kubectl describe` and alerts; None if reason and status are what they were."""
+    """Of the condition Ready, for `kubectl describe` and alerts; None if reason and status are what they were."""
     before, after = old.condition("Ready"), new.condition("Ready")
     assert after is not None
     if before is not None and (before.status, before.reason) == (after.status, after.reason):
         return None
+    return _event(resource, after.status == "True", after.reason, after.message, now)
+
+
+def _loop_event(resource: DiffusionCache, before: Condition | None, after: Condition | None, now: str) -> JSON | None:
+    """A loop that stops says why, and for each other reason once; one that goes on again says so."""
+    if after is None or (before is not None and (before.status, before.reason) == (after.status, after.reason)):
+        return None
+    goes_on = after.status == "True"
+    if goes_on and (before is None or before.status == "True"):
+        return None  # what it does is told by what it changes
+    return _event(resource, goes_on, after.type if goes_on else after.reason, after.message, now)
+
+
+def _tuned_event(
+    resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus, now: str
+) -> JSON | None:
+    before = old.tuning.revision if old.tuning is not None else 0
+    if new.tuning is None or new.tuning.revision == before or not new.tuning.history:
+        return None
+    last = new.tuning.history[0]
+    told = new.condition("TuningActive")
+    reason = "TuningRecommended" if told is not None and told.reason == "Recommended" else f"Tuning{last.reason}"
+    return _event(resource, True, reason, last.message, now)
+
+
+def _scaled_event(
+    resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus, now: str
+) -> JSON | None:
+    if new.autoscaling is None or new.autoscaling == old.autoscaling:
+        return None
+    return _event(resource, True, "Scaled", new.autoscaling.message, now)
+
+
+def _event(resource: DiffusionCache, is_good: bool, reason: str, message: str, now: str) -> JSON:
     metadata = resource.metadata
     return {
         "apiVersion": "v1",
@@ -30,9 +88,9 @@ def transition_event(
             "name": metadata.name,
             "uid": metadata.uid,
         },
-        "type": "Normal" if after.status == "True" or after.reason in ("Starting", "RollingOut") else "Warning",
-        "reason": after.reason,
-        "message": after.message[:1024],
+        "type": "Normal" if is_good or reason in _USUAL else "Warning",
+        "reason": reason,
+        "message": message[:1024],
         "source": {"component": MANAGER},
         "firstTimestamp": now,
         "lastTimestamp": now,

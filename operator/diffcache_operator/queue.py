@@ -44,6 +44,11 @@ class Schedule:
         due = max(now + after, item.not_before)
         item.due = due if item.due is None else min(item.due, due)
 
+    def is_cared_for(self, key: Key) -> bool:
+        """Whether it runs, or waits for its next time without having failed."""
+        item = self._items.get(key)
+        return item is not None and item.failures == 0
+
     def take(self, now: float) -> Key | None:
         """The key that has waited longest; it is running now."""
         ready = [(item.due, key) for key, item in self._items.items() if _is_due(item, now)]
@@ -122,6 +127,11 @@ class Queue:
     def add(self, namespace: str, name: str) -> None:
         self.schedule.add(Key(namespace, name), self._clock())
         self._changed.set()
+
+    def ensure(self, key: Key) -> None:
+        """Adds what is not there yet, or waits long because it has failed."""
+        if not self.schedule.is_cared_for(key):
+            self.add(*key)
 
     def lag(self) -> float:
         """Seconds that the reconcile most overdue has waited for a worker."""

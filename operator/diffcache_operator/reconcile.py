@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,24 +13,29 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from diffcache_core.manifest import explain_validation
-from diffcache_core.spec import DiffusionCache
-from diffcache_core.status import DiffusionCacheStatus
+from diffcache_core.spec import DiffusionCache, ScalingMode
+from diffcache_core.status import AutoscalingStatus, DiffusionCacheStatus, TuningStatus
+from diffcache_core.tuning_record import followed
 from diffcache_operator.apply import carry_out
+from diffcache_operator.claims import Claim, as_before
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.config import config_revision
 from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.diagnosis import Problem
-from diffcache_operator.events import transition_event
+from diffcache_operator.events import turns
 from diffcache_operator.images import Images, images_in_use
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
 from diffcache_operator.observed import Observed
 from diffcache_operator.plan import Action, NameTaken, includes, plan, plan_owners, with_digest
 from diffcache_operator.queue import GONE, Key
+from diffcache_operator.scaling.loop import SCALING_ACTIVE, Scaler
 from diffcache_operator.schema import missing_fields
 from diffcache_operator.settings import Settings
 from diffcache_operator.status import Facts, Halt, invalid_status, make_status
+from diffcache_operator.tuning.loop import Tuner
+from diffcache_operator.tuning.tell import switched_off
 
 log = logging.getLogger("diffcache.reconcile")
 
@@ -45,6 +52,7 @@ class _Memory:
     """What is only worth something while the operator runs; losing it costs a write or a read."""
 
     figures_written: dict[Key, float]
+    templates: dict[Key, tuple[str, int]]  # digest of the pod template, and the StatefulSet's generation that has it
     schema: tuple[float, list[str]] = (float("-inf"), [])
 
 
@@ -74,15 +82,28 @@ class StillHalted(Exception):
 
 
 class Reconciler:
-    def __init__(self, api: Api, settings: Settings, metrics: Metrics) -> None:
+    """`on_scaled(key)`: the scaling loop is to look after a resource."""
+
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        metrics: Metrics,
+        tuner: Tuner,
+        scaler: Scaler,
+        on_scaled: Callable[[Key], None],
+    ) -> None:
         self._api, self._settings, self._metrics = api, settings, metrics
-        self._memory = _Memory({})
+        self._tuner, self._scaler, self._on_scaled = tuner, scaler, on_scaled
+        self._memory = _Memory({}, {})
 
     async def reconcile(self, key: Key) -> object:
         """Seconds until the next look, or GONE. Raises ApiError or StillHalted for what a repetition may cure."""
         raw = await read_resource(self._api, *key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._memory.figures_written.pop(key, None)
+            self._memory.templates.pop(key, None)
+            self._tuner.forget(key)
             self._metrics.caches.forget(*key)
             return GONE  # children go by ownership, whether we run or not
         old = DiffusionCacheStatus.model_validate(raw.get("status", {}))
@@ -93,25 +114,57 @@ class Reconciler:
             generation = raw["metadata"]["generation"]
             await self._write_status(key, raw, old, invalid_status(generation, message, old, _now()))
             return self._settings.resync_seconds
-        facts = await self._converge(resource, old)
+        if resource.spec.autoscaling.mode is ScalingMode.OPERATOR:
+            self._on_scaled(key)
+        look = await self._look(resource, old)
+        tuned = await self._tuner.look(resource, old, look.observed)
+        if tuned is not None and tuned.moved:
+            # Before the pods are told: whoever goes on from here after a crash has to know what they follow.
+            told = old.model_copy(update={"tuning": tuned.record}).model_dump(
+                mode="json", by_alias=True, exclude_none=True
+            )
+            raw = await self._api.replace_status(raw | {"status": told})
+            self._metrics.writes.labels("DiffusionCacheStatus").inc()
+        record = switched_off(old.tuning) if tuned is None else tuned.record
+        facts = replace(
+            await self._converge(resource, old, look, record),
+            tuning=record,
+            autoscaling=self._last_scaling(key, resource, old),
+            loops=[*([] if tuned is None else [tuned.claim]), *self._scaling_claims(key, resource, old)],
+        )
         new = make_status(replace(facts, missing_fields=await self._missing_fields()), old, _now())
         self._metrics.caches.tell(resource, new)
         if await self._write_status(key, raw, old, new):
-            event = transition_event(resource, old, new, _now())
-            if event is not None:
+            for event in turns(resource, old, new, _now()):
                 log.info("%s/%s: %s: %s", *key, event["reason"], event["message"])
                 await self._api.create(event)
         if facts.halt is not None and not facts.halt.stalled:
             raise StillHalted(facts.halt)  # again, with growing waits
         return _next_look(facts, new, self._settings.resync_seconds)
 
-    async def _converge(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> Facts:
+    def _scaling_claims(self, key: Key, resource: DiffusionCache, old: DiffusionCacheStatus) -> list[Claim]:
+        """What the scaling loop said last; before it has said anything, what it said to the operator before us."""
+        if resource.spec.autoscaling.mode is not ScalingMode.OPERATOR:
+            return []
+        told = self._scaler.told(key)
+        claim = as_before(old, SCALING_ACTIVE) if told is None else told.claim
+        return [] if claim is None else [claim]
+
+    def _last_scaling(self, key: Key, resource: DiffusionCache, old: DiffusionCacheStatus) -> AutoscalingStatus | None:
+        if resource.spec.autoscaling.mode is not ScalingMode.OPERATOR:
+            return None
+        told = self._scaler.told(key)
+        return old.autoscaling if told is None or told.last is None else told.last
+
+    async def _converge(
+        self, resource: DiffusionCache, old: DiffusionCacheStatus, look: _Look, record: TuningStatus | None
+    ) -> Facts:
         """Makes the children what they should be, and tells what is there afterwards."""
-        look = await self._look(resource, old)
+        look = self._with_desired(resource, look, record)
         owners = await self._act(resource, lambda: plan_owners(resource, look.observed))
         halt = await self._act(resource, lambda: plan(resource, look.desired, look.observed))
         if owners.done or halt.done:
-            look = await self._look(resource, old)
+            look = self._with_desired(resource, await self._look(resource, old), record)
         default = self._settings.serving_image
         other = look.images.serving != default and resource.spec.serving.image is None
         workload, wanted = look.observed.child("StatefulSet", resource.metadata.name), look.desired[-1]
@@ -123,6 +176,7 @@ class Reconciler:
             config_revision=config_revision(next(child for child in look.desired if child["kind"] == "ConfigMap")),
             halt=halt.halt or owners.halt,
             applied=includes(workload, with_digest(wanted)),
+            template_generation=self._template_generation(resource, wanted, workload),
         )
 
     async def _act(self, resource: DiffusionCache, decide: Callable[[], list[Action]]) -> _Acted:
@@ -148,9 +202,28 @@ class Reconciler:
         namespace, name = resource.metadata.namespace, resource.metadata.name
         defaults, pull_secrets = self._settings.images, self._settings.pull_secrets
         observed = await observe(self._api, namespace, name, desired_children(resource, defaults, pull_secrets))
-        images = images_in_use(resource, old, observed, defaults)
-        desired = desired_children(resource, images, pull_secrets, pods_left=bool(observed.pods))
-        return _Look(desired, observed, images)
+        return _Look([], observed, images_in_use(resource, old, observed, defaults))
+
+    def _with_desired(self, resource: DiffusionCache, look: _Look, record: TuningStatus | None) -> _Look:
+        desired = desired_children(
+            resource,
+            look.images,
+            self._settings.pull_secrets,
+            pods_left=bool(look.observed.pods),
+            tuning=followed(resource.spec, record),
+        )
+        return replace(look, desired=desired)
+
+    def _template_generation(self, resource: DiffusionCache, wanted: JSON, workload: JSON | None) -> int | None:
+        """Of the StatefulSet when its pod template changed last, as far as this operator has seen."""
+        if workload is None:
+            return None
+        key = Key(resource.metadata.namespace, resource.metadata.name)
+        digest = hashlib.sha256(json.dumps(wanted["spec"]["template"], sort_keys=True).encode()).hexdigest()
+        known = self._memory.templates.get(key)
+        if known is None or known[0] != digest:
+            known = self._memory.templates[key] = (digest, workload["metadata"]["generation"])
+        return known[1]
 
     async def _write_status(self, key: Key, raw: JSON, old: DiffusionCacheStatus, new: DiffusionCacheStatus) -> bool:
         """Whether it was written: not if nothing moved, nor too often if only figures did."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 
 from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
+from diffcache_operator.clients.prometheus import Access
 from diffcache_operator.images import Images
 
 PREFIX = "DIFFCACHE_"
@@ -25,6 +28,7 @@ class Settings:
     pull_secrets: tuple[str, ...] = ()  # on every pod
     resync_seconds: float = 600.0
     log_level: str = "info"
+    prometheus: Access = field(default_factory=Access)  # of resources that name none
 
     @property
     def images(self) -> Images:
@@ -54,4 +58,14 @@ class Settings:
             pull_secrets=names("IMAGE_PULL_SECRETS"),
             resync_seconds=float(resync),
             log_level=level,
+            prometheus=_prometheus(read("PROMETHEUS_URL"), read("PROMETHEUS_TOKEN_FILE"), read("PROMETHEUS_CA_FILE")),
         )
+
+
+def _prometheus(url: str, token_file: str, ca_file: str) -> Access:
+    """Raises SettingsError."""
+    if url and not re.fullmatch(r"https?://\S+", url):
+        raise SettingsError(f"{PREFIX}PROMETHEUS_URL must be an address such as http://prometheus:9090, is {url!r}")
+    if not url and (token_file or ca_file):
+        raise SettingsError(f"{PREFIX}PROMETHEUS_TOKEN_FILE and _CA_FILE belong to {PREFIX}PROMETHEUS_URL: set it, too")
+    return Access(url, Path(token_file) if token_file else None, Path(ca_file) if ca_file else None)

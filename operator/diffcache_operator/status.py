@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 
 from diffcache_core.names import GRPC_PORT
 from diffcache_core.spec import DiffusionCache, LedgerType
-from diffcache_core.status import CacheStatus, Condition, DiffusionCacheStatus, IndexStatus, LedgerStatus, ServingStatus
+from diffcache_core.status import (
+    AutoscalingStatus,
+    CacheStatus,
+    Condition,
+    DiffusionCacheStatus,
+    IndexStatus,
+    LedgerStatus,
+    ServingStatus,
+    TuningStatus,
+)
+from diffcache_operator.claims import Claim
 from diffcache_operator.desired.metadata import JSON, SERVING, milvus_name, redis_name, selector_labels
 from diffcache_operator.desired.pod import FETCH_CONTAINER
 from diffcache_operator.diagnosis import Problem, Workload, diagnose
 from diffcache_operator.figures import Figures
 from diffcache_operator.images import Images, chosen_image
 from diffcache_operator.observed import Observed, is_ready
-
-Truth = Literal["True", "False", "Unknown"]
 
 _MODEL_PROBLEMS = ("ModelLoadFailed", "DownloadFailed", "CudaUnavailable", "OutOfMemory")
 
@@ -42,16 +49,10 @@ class Facts:
     missing_fields: Sequence[str] = ()
     halt: Halt | None = None
     applied: bool = True  # the StatefulSet of serving pods is what it should be
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """A condition without its times."""
-
-    type: str
-    status: Truth
-    reason: str
-    message: str
+    template_generation: int | None = None  # of that StatefulSet when its pod template changed last; None: unknown
+    loops: Sequence[Claim] = ()  # what the loops of tuning and scaling say of themselves
+    tuning: TuningStatus | None = None
+    autoscaling: AutoscalingStatus | None = None
 
 
 def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionCacheStatus:
@@ -72,20 +73,22 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
         index=IndexStatus(image=facts.images.milvus),
         ledger=LedgerStatus(image=facts.images.redis),
         cache=_figures(facts.observed.figures) or old.cache,
+        tuning=facts.tuning,
+        autoscaling=facts.autoscaling,
     )
 
 
 def invalid_status(generation: int, message: str, old: DiffusionCacheStatus, now: str) -> DiffusionCacheStatus:
     """Of a resource that this operator cannot read, because the CRD that let it in is of another version."""
     claims = [
-        _Claim("Ready", "False", "InvalidSpec", message),
-        _Claim("Stalled", "True", "InvalidSpec", message),
+        Claim("Ready", "False", "InvalidSpec", message),
+        Claim("Stalled", "True", "InvalidSpec", message),
     ]
     conditions = [_dated(claim, old, generation, now) for claim in claims]
     return old.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 
-def _claims(facts: Facts, now: str) -> list[_Claim]:
+def _claims(facts: Facts, now: str) -> list[Claim]:
     """Ready, ModelReady, IndexReady and, of a ledger outside of the pods, LedgerReady; others only while true."""
     ready = _ready(facts, now)
     claims = [ready, _model_ready(facts, ready), _beside_ready(_index(facts), facts, now)]
@@ -93,12 +96,12 @@ def _claims(facts: Facts, now: str) -> list[_Claim]:
         claims.append(_beside_ready(_ledger(facts), facts, now))
     if facts.halt is not None:
         kind = "Stalled" if facts.halt.stalled else "Reconciling"
-        claims.append(_Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
+        claims.append(Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
     elif not _settled(facts, ready):
-        claims.append(_Claim("Reconciling", "True", ready.reason, ready.message))
+        claims.append(Claim("Reconciling", "True", ready.reason, ready.message))
     elif not _config_arrived(facts):
         claims.append(
-            _Claim(
+            Claim(
                 "Reconciling",
                 "True",
                 "ConfigOnItsWay",
@@ -108,7 +111,7 @@ def _claims(facts: Facts, now: str) -> list[_Claim]:
         )
     if facts.available_image:
         claims.append(
-            _Claim(
+            Claim(
                 "UpdateAvailable",
                 "True",
                 "OtherImage",
@@ -118,7 +121,7 @@ def _claims(facts: Facts, now: str) -> list[_Claim]:
         )
     if facts.missing_fields:
         claims.append(
-            _Claim(
+            Claim(
                 "CRDOutdated",
                 "True",
                 "CRDOutdated",
@@ -127,37 +130,35 @@ def _claims(facts: Facts, now: str) -> list[_Claim]:
                 "crds.install=true",
             )
         )
-    return claims
+    return [*claims, *facts.loops]
 
 
-def _ready(facts: Facts, now: str) -> _Claim:
+def _ready(facts: Facts, now: str) -> Claim:
     if facts.halt is not None and not facts.applied:
-        return _Claim("Ready", "False", facts.halt.problem.reason, facts.halt.problem.message)
+        return Claim("Ready", "False", facts.halt.problem.reason, facts.halt.problem.message)
     if facts.resource.spec.serving.replicas == 0:
-        return _Claim("Ready", "True", "ScaledToZero", "no pod is wanted; the cache is kept")
+        return Claim("Ready", "True", "ScaledToZero", "no pod is wanted; the cache is kept")
     current = [pod for pod in _current_pods(facts) if is_ready(pod)]
     if current:
         figures = facts.observed.figures or Figures()
         for up, reason in ((figures.ledger_up, "ServingWithoutLedger"), (figures.index_up, "ServingWithoutIndex")):
             if up is False:
-                return _Claim("Ready", "True", reason, "requests are answered, but nothing is found")
-        return _Claim(
-            "Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve"
-        )
+                return Claim("Ready", "True", reason, "requests are answered, but nothing is found")
+        return Claim("Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve")
     problem = _pod_problem(facts, now)
     if problem is not None:
-        return _Claim("Ready", "False", problem.reason, problem.message)
+        return Claim("Ready", "False", problem.reason, problem.message)
     if any(map(is_ready, facts.observed.pods)):
-        return _Claim("Ready", "False", "RollingOut", "the pod is being replaced by one of the new revision")
+        return Claim("Ready", "False", "RollingOut", "pods are being replaced by ones of the new revision")
     if any(_is_fetching(pod) for pod in facts.observed.pods):
         source = facts.resource.spec.model.source
-        return _Claim(
+        return Claim(
             "Ready", "False", "DownloadingModel", f"{source} is downloaded; `kubectl logs` shows how far it is"
         )
-    return _Claim("Ready", "False", "Starting", "the pod starts and loads its model")
+    return Claim("Ready", "False", "Starting", "the pod starts and loads its model")
 
 
-def _settled(facts: Facts, ready: _Claim) -> bool:
+def _settled(facts: Facts, ready: Claim) -> bool:
     """Nothing is under way: what is there is of the current revision, and as many as wanted."""
     workload = facts.observed.child("StatefulSet", facts.resource.metadata.name)
     if workload is None or ready.status != "True":
@@ -173,12 +174,13 @@ def _config_arrived(facts: Facts) -> bool:
 
 
 def _current_pods(facts: Facts) -> list[JSON]:
-    """Those made from the template that was applied last."""
+    """Those made from the template that was applied last: a change of nothing but their number lowers nothing."""
     workload = facts.observed.child("StatefulSet", facts.resource.metadata.name)
     if workload is None:
         return []
     status = workload.get("status", {})
-    if status.get("observedGeneration") != workload["metadata"]["generation"]:
+    generation = workload["metadata"]["generation"]
+    if status.get("observedGeneration", 0) < min(facts.template_generation or generation, generation):
         return []
     revision = status.get("updateRevision")
     return [
@@ -206,12 +208,12 @@ def _is_fetching(pod: JSON) -> bool:
     return any(status["name"] == FETCH_CONTAINER and "running" in status.get("state", {}) for status in statuses)
 
 
-def _model_ready(facts: Facts, ready: _Claim) -> _Claim:
+def _model_ready(facts: Facts, ready: Claim) -> Claim:
     if any(map(is_ready, facts.observed.pods)):
-        return _Claim("ModelReady", "True", "Loaded", f"{facts.resource.spec.model.source} is loaded")
+        return Claim("ModelReady", "True", "Loaded", f"{facts.resource.spec.model.source} is loaded")
     if ready.reason in _MODEL_PROBLEMS:
-        return _Claim("ModelReady", "False", ready.reason, ready.message)
-    return _Claim("ModelReady", "Unknown", "NoPod", "no pod has loaded the model yet")
+        return Claim("ModelReady", "False", ready.reason, ready.message)
+    return Claim("ModelReady", "Unknown", "NoPod", "no pod has loaded the model yet")
 
 
 @dataclass(frozen=True)
@@ -261,20 +263,20 @@ def _ledger(facts: Facts) -> _Beside:
     )
 
 
-def _beside_ready(beside: _Beside, facts: Facts, now: str) -> _Claim:
+def _beside_ready(beside: _Beside, facts: Facts, now: str) -> Claim:
     if beside.up:
-        return _Claim(beside.condition, "True", "Up", f"the pods reach {beside.what}")
+        return Claim(beside.condition, "True", "Up", f"the pods reach {beside.what}")
     if beside.up is None:
-        return _Claim(beside.condition, "Unknown", "NoPod", f"no pod has told whether it reaches {beside.what}")
+        return Claim(beside.condition, "Unknown", "NoPod", f"no pod has told whether it reaches {beside.what}")
     if beside.own is not None:
         problem = diagnose(beside.own, beside.pods, beside.claims, facts.observed.events, _overdue(now))
         if problem is not None:
             message = f"{beside.product} does not come up: {problem.message}"
-            return _Claim(beside.condition, "False", problem.reason, message)
+            return Claim(beside.condition, "False", problem.reason, message)
     where = f" at {_without_password(beside.address)}" if beside.address else ""
     theirs = f"is there a {beside.product}{where}, and are {beside.secrets} right?"
     remedy = theirs if beside.address else "it is usually restarting"
-    return _Claim(beside.condition, "False", "Down", f"the pods do not reach {beside.what}{where}: {remedy}")
+    return Claim(beside.condition, "False", "Down", f"the pods do not reach {beside.what}{where}: {remedy}")
 
 
 def _without_password(address: str) -> str:
@@ -297,7 +299,7 @@ def _figures(figures: Figures | None) -> CacheStatus | None:
     )
 
 
-def _dated(claim: _Claim, old: DiffusionCacheStatus, generation: int, now: str) -> Condition:
+def _dated(claim: Claim, old: DiffusionCacheStatus, generation: int, now: str) -> Condition:
     before = old.condition(claim.type)
     since = before.last_transition_time if before is not None and before.status == claim.status else now
     return Condition(

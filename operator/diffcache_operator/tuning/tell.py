@@ -10,7 +10,7 @@ from diffcache_core.status import TuningStatus
 from diffcache_core.tuning import Decision, Tuning
 from diffcache_operator.claims import Claim, steady
 
-__all__ = ["TUNING_ACTIVE", "claim_of", "frozen", "steady", "waiting"]
+__all__ = ["TUNING_ACTIVE", "claim_of", "frozen", "steady", "switched_off", "waiting"]
 
 TUNING_ACTIVE = "TuningActive"
 
@@ -39,3 +39,10 @@ def waiting(record: TuningStatus) -> Claim:
         f"figures count as soon as all ready pods follow the tuning in force (revision {record.revision}); pods of an "
         "old image never tell: `kubectl diffcache upgrade` replaces them",
     )
+
+
+def switched_off(record: TuningStatus | None) -> TuningStatus | None:
+    """Of a cache that is not tuned: only the count of revisions goes on, and what was decided stays to be read."""
+    if record is None:
+        return None
+    return TuningStatus(revision=record.revision, history=record.history)
