@@ -16,6 +16,7 @@ from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
 from diffcache_serving.shadow.plan import Answered
 from diffcache_serving.shadow.shadows import Shadows
+from diffcache_serving.shadow_caches.feed import Feed
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,17 @@ class Generator:
     """Ties queue, engine and cache together."""
 
     def __init__(
-        self, queue: StepQueue, engine: Engine, cache: Cache, metrics: Metrics, shadows: Shadows | None = None
+        self,
+        queue: StepQueue,
+        engine: Engine,
+        cache: Cache,
+        metrics: Metrics,
+        shadows: Shadows | None = None,
+        feed: Feed | None = None,
     ) -> None:
-        """`shadows` measures quality beside the requests."""
+        """`shadows` measures quality beside the requests, `feed` tells the shadow caches of them."""
         self.queue, self.engine, self.cache, self.metrics, self.shadows = queue, engine, cache, metrics, shadows
+        self.feed = feed
 
     async def generate(
         self, request: GenerationRequest, on_run: Callable[[Run, Found], None] = lambda run, found: None
@@ -55,6 +63,7 @@ class Generator:
         arrival = self.shadows.arrive(request) if self.shadows else None
         with self.queue.reserve(request.steps) as place:
             text, timings = await self.engine.encode(request)
+            ticket = self.feed.asked(request, text) if self.feed else ""
             looked = time.perf_counter()
             found = await self.cache.look_up(request, text)
             look_up_seconds = time.perf_counter() - looked
@@ -66,6 +75,8 @@ class Generator:
         entry = found.parent if isinstance(found, Exact) else ""
         if not run.flagged:
             entry = self.cache.keep(request, text, found, run.states) or entry  # queued, returns at once
+        if self.feed:
+            self.feed.answered(ticket, run.states, entry, may_keep=not run.flagged)
         compressing = time.perf_counter()
         data = await asyncio.to_thread(compress, image, request.format)
         load_seconds = 0.0 if isinstance(found, Miss) else found.load_seconds

@@ -51,6 +51,8 @@ from diffcache_serving.reload import changes, take_hot
 from diffcache_serving.rpc.errors import IMAGE_SERVICE, ErrorInterceptor
 from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
 from diffcache_serving.shadow.shadows import Shadows
+from diffcache_serving.shadow_caches.beside import ShadowCachesBeside
+from diffcache_serving.shadow_caches.feed import Feed
 from diffcache_serving.upkeep import keep_up
 
 ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
@@ -148,6 +150,7 @@ class Server:
     admin_server: Any
     repair: Repair
     shadows: Shadows
+    shadow_caches: ShadowCachesBeside
     background: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -179,6 +182,7 @@ class Server:
         self.generator.metrics.queue_max_steps.set(config.queue_max_steps)
         await self.generator.cache.resize(budget_of(config))
         await self.shadows.configure(config.quality)
+        await self.shadow_caches.configure(config, levels)
         self.generator.metrics.config_taken_over(file.revision)
         log.info("config reloaded", revision=file.revision, changed=changed, at_next_start=sorted(waits))
 
@@ -221,11 +225,15 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
 
     engine = Engine(model.diffusion, config.batch_max_size, on_call)
     shadows = Shadows(queue, engine, cache, metrics)
-    generator = Generator(queue, engine, cache, metrics, shadows)
+    feed = Feed(identity, config.cache.state, metrics)
+    shadow_caches = ShadowCachesBeside(feed, ledger, metrics)
+    generator = Generator(queue, engine, cache, metrics, shadows, feed)
     repair = await cache.repair()
     images, admin = ImageGeneration(generator, model), CacheAdmin(generator, model, source)
     grpc_server, admin_server, servicer = _build_servers(images, admin, metrics)
-    server = Server(config, model, generator, images, admin, servicer, grpc_server, admin_server, repair, shadows)
+    server = Server(
+        config, model, generator, images, admin, servicer, grpc_server, admin_server, repair, shadows, shadow_caches
+    )
     server.background.append(
         asyncio.create_task(
             keep_up(
@@ -238,10 +246,12 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     )
     try:
         await shadows.configure(config.quality)
+        await shadow_caches.configure(config, levels)
         yield server
     finally:
         await cancel_all(server.background)
         await shadows.close()
+        await shadow_caches.close()
         await engine.stop()
         await cache.close()
 

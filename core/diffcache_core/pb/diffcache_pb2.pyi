@@ -156,7 +156,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("requests", "exact", "approximate", "miss", "bypass", "errors", "steps_run", "steps_skipped", "steps_saved_ratio", "entries", "states", "bytes", "capacity_bytes", "pending_steps", "model", "device", "levels_source", "levels")
+    __slots__ = ("requests", "exact", "approximate", "miss", "bypass", "errors", "steps_run", "steps_skipped", "steps_saved_ratio", "entries", "states", "bytes", "capacity_bytes", "pending_steps", "model", "device", "levels_source", "levels", "tuning")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     APPROXIMATE_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +175,7 @@ class GetStatsResponse(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     LEVELS_SOURCE_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
+    TUNING_FIELD_NUMBER: _ClassVar[int]
     requests: int
     exact: int
     approximate: int
@@ -193,7 +194,8 @@ class GetStatsResponse(_message.Message):
     device: str
     levels_source: str
     levels: _containers.RepeatedCompositeFieldContainer[Level]
-    def __init__(self, requests: _Optional[int] = ..., exact: _Optional[int] = ..., approximate: _Optional[int] = ..., miss: _Optional[int] = ..., bypass: _Optional[int] = ..., errors: _Optional[int] = ..., steps_run: _Optional[int] = ..., steps_skipped: _Optional[int] = ..., steps_saved_ratio: _Optional[float] = ..., entries: _Optional[int] = ..., states: _Optional[int] = ..., bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., pending_steps: _Optional[int] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., levels_source: _Optional[str] = ..., levels: _Optional[_Iterable[_Union[Level, _Mapping]]] = ...) -> None: ...
+    tuning: str
+    def __init__(self, requests: _Optional[int] = ..., exact: _Optional[int] = ..., approximate: _Optional[int] = ..., miss: _Optional[int] = ..., bypass: _Optional[int] = ..., errors: _Optional[int] = ..., steps_run: _Optional[int] = ..., steps_skipped: _Optional[int] = ..., steps_saved_ratio: _Optional[float] = ..., entries: _Optional[int] = ..., states: _Optional[int] = ..., bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., pending_steps: _Optional[int] = ..., model: _Optional[str] = ..., device: _Optional[str] = ..., levels_source: _Optional[str] = ..., levels: _Optional[_Iterable[_Union[Level, _Mapping]]] = ..., tuning: _Optional[str] = ...) -> None: ...
 
 class Level(_message.Message):
     __slots__ = ("skip_percent", "similarity")

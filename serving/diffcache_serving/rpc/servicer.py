@@ -101,6 +101,7 @@ def _progress(step: int, steps: int, skipped: int) -> pb.GenerateStreamResponse:
 class CacheAdmin(pb_grpc.CacheAdminServicer):
     def __init__(self, generator: Generator, model: LoadedModel, levels_source: str) -> None:
         self._generator, self._model, self.levels_source = generator, model, levels_source
+        self.tuning = ""  # the record of a tuner in this process, as JSON
 
     async def GetStats(self, message: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         metrics, cache = self._generator.metrics, self._generator.cache
@@ -125,6 +126,7 @@ class CacheAdmin(pb_grpc.CacheAdminServicer):
             device=str(self._model.diffusion.device),
             levels_source=self.levels_source,
             levels=[pb.Level(skip_percent=v.skip_percent, similarity=v.similarity) for v in cache.levels.table],
+            tuning=self.tuning,
         )
 
     async def ListEntries(self, message: pb.ListEntriesRequest, context: Any) -> pb.ListEntriesResponse:
@@ -135,6 +137,9 @@ class CacheAdmin(pb_grpc.CacheAdminServicer):
         return pb.ListEntriesResponse(entries=[entry_to_pb(entry) for entry in entries], total=total)
 
     async def Purge(self, message: pb.PurgeRequest, context: Any) -> pb.PurgeResponse:
-        purged = await self._generator.cache.purge(purge_target(message))
+        target = purge_target(message)
+        purged = await self._generator.cache.purge(target)
+        if self._generator.feed:
+            self._generator.feed.purged(target)
         log.info("purged", target=message.WhichOneof("target"), entries=purged.entries, bytes=purged.bytes)
         return pb.PurgeResponse(entries=purged.entries, bytes=purged.bytes)

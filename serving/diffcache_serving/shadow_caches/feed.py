@@ -72,9 +72,10 @@ class Feed:
         if self.stream is not None and ticket:
             self._put(Answered(ticket, may_keep, entry, {state.kind: self._size_of(state) for state in states}))
 
-    def purged(self, target: Target, model_id: str) -> None:
+    def purged(self, target: Target) -> None:
         """`target` was dropped from the real cache."""
-        if self.stream is None or target.model not in ("", model_id, *model_id.split("@")):
+        mine = self.identity.model_id
+        if self.stream is None or target.model not in ("", mine, *mine.split("@")):
             return
         self._put(
             Purged(

@@ -7,6 +7,7 @@ import contextlib
 import json
 import uuid
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -22,6 +23,8 @@ STREAM_EVENTS = 10_000
 LEASE_SECONDS = 10.0
 """After a reader's death nobody reads for so long. A shorter lease is lost by a pod that is only slow."""
 
+_BLOCK_MS = 1000  # in Redis at most: below the time after which the client gives a command up
+
 PAUSE_SECONDS = 1.0  # after a failure, and between two attempts to become the reader
 
 _RENEW = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('pexpire', KEYS[1], ARGV[2]) or 0"
@@ -34,12 +37,18 @@ class RedisStream:
     """`name` separates caches that share a Redis. The connection is its own, and `close` ends it."""
 
     def __init__(
-        self, redis: Redis, name: str, limit: int = QUEUE_EVENTS, lease_seconds: float = LEASE_SECONDS
+        self,
+        redis: Redis,
+        name: str,
+        on_dropped: Callable[[float], None] = lambda events: None,
+        limit: int = QUEUE_EVENTS,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self.dropped = 0  # handed to `put`, and lost because Redis was out of reach
+        """`on_dropped(events)` is told of those that `put` took and that Redis, out of reach, did not."""
+        self._on_dropped = on_dropped
         self._redis: Any = redis  # its types hold for clients that decode answers, too
         self._limit, self._lease_ms = limit, int(lease_seconds * 1000)
-        self._stream, self._lease = f"{name}:shadow:events", f"{name}:shadow:reader"
+        self._stream, self._lease = f"{{{name}}}:shadow-events", f"{{{name}}}:shadow-reader"
         self._me = uuid.uuid4().hex
         self._numbered = 0  # events of this process so far: by their gaps the reader knows what it missed
         self._waiting: deque[Event] = deque()
@@ -106,7 +115,7 @@ class RedisStream:
         return newest[0][0].decode() if newest else "0-0"
 
     async def _read(self, timeout: float) -> Reading:
-        wait = max(1, min(int(timeout * 1000), self._lease_ms // 3))
+        wait = max(1, min(int(timeout * 1000), self._lease_ms // 3, _BLOCK_MS))
         answer = await self._redis.xread({self._stream: self._position}, count=BATCH_EVENTS, block=wait)
         events: list[Event] = []
         missed = 0
@@ -131,7 +140,7 @@ class RedisStream:
                 try:
                     await self._add(batch)
                 except (RedisError, OSError) as error:
-                    self.dropped += len(batch)
+                    self._on_dropped(len(batch))
                     log.warning("events of requests were not sent", events=len(batch), error=repr(error))
                     await asyncio.sleep(PAUSE_SECONDS)
 

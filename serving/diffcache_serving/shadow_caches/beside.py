@@ -1,0 +1,59 @@
+"""The shadow caches of a serving process: started and ended with the config that asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diffcache_core.policies import LCBFU
+from diffcache_core.resume import Levels
+from diffcache_core.serving_config import ServingConfig
+from diffcache_core.simulator.cache import Budget
+from diffcache_serving.cache.ledger import Ledger
+from diffcache_serving.cache.redis_client import RedisAccess, connect
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.shadow_caches.feed import Feed
+from diffcache_serving.shadow_caches.redis_stream import RedisStream
+from diffcache_serving.shadow_caches.stream import LocalStream, RequestStream
+from diffcache_serving.shadow_caches.warm import read_ledger
+from diffcache_serving.shadow_caches.worker import ShadowWorker
+
+
+@dataclass
+class ShadowCachesBeside:
+    """`configure` at the start and for each new config; `close` must be awaited while the ledger is open."""
+
+    feed: Feed
+    ledger: Ledger
+    metrics: Metrics
+    worker: ShadowWorker | None = None
+
+    async def configure(self, config: ServingConfig, levels: Levels) -> None:
+        self.metrics.tuning_revision.set(config.tuning.revision)
+        if not config.tuning.shadow_caches:
+            await self.close()
+            return
+        cache = config.cache
+        budget = Budget(cache.capacity_bytes, cache.max_entries)
+        if self.worker is not None:
+            self.worker.rebase(levels, budget)
+            return
+        stream = make_stream(config, self.metrics.shadow_cache_dropped.inc)
+        self.worker = ShadowWorker(
+            stream, lambda: read_ledger(self.ledger, cache.state), self.metrics, LCBFU(), cache.state, levels, budget
+        )
+        self.feed.stream = stream
+
+    async def close(self) -> None:
+        worker, self.worker, self.feed.stream = self.worker, None, None
+        if worker is not None:
+            await worker.close()
+
+
+def make_stream(config: ServingConfig, on_dropped: Callable[[float], None]) -> RequestStream:
+    """Replicas that share a cache see only their own requests, so they pass them on through the ledger's Redis."""
+    ledger = config.cache.ledger
+    if not config.cache.is_shared:
+        return LocalStream()
+    access = RedisAccess(ledger.address, ledger.password_file, ledger.ca_file)
+    return RedisStream(connect(access), f"diffcache:{config.name}", on_dropped)
