@@ -18,6 +18,9 @@ _COLUMNS = (
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
     ("SSR", "string", ".status.cache.stepsSavedRatio", 0),
     ("Replicas", "integer", ".status.replicas", 0),
+    ("Tuned", "string", ".status.tuning.history[0].reason", 0),
+    ("Tuning", "string", '.status.conditions[?(@.type=="TuningActive")].reason', 1),
+    ("Scaling", "string", '.status.conditions[?(@.type=="ScalingActive")].reason', 1),
     ("Endpoint", "string", ".status.endpoint", 1),
     ("Age", "date", ".metadata.creationTimestamp", 0),
 )
