@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -32,6 +33,14 @@ picture may already have cost its steps."""
 
 MAX_IMAGE_BYTES = 64 * 2**20  # grpc's own limit of 4 MiB is below a 2048 x 2048 PNG
 
+_SEVERAL = ("dns:", "ipv4:", "ipv6:")
+"""Targets that name all pods of a cache: requests take turns over the addresses, those that are down left out."""
+_TURNS = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+_LOOK_UP_MILLISECONDS = 1000
+"""Least time between look-ups of a name, which a lost connection asks for; grpc's own 30 s are as long as we retry."""
+_RECONNECT_MILLISECONDS = 5000
+"""Longest wait between two attempts to connect: after grpc's own two minutes nobody would be retrying any more."""
+
 
 class _Retries:
     """How long to wait before the next try of one call."""
@@ -55,7 +64,13 @@ def _channel_arguments(target: str, tenant: str, tls: bool, ca_certificate: byte
         raise GenerationError("INVALID_ARGUMENT", "server: must be HOST:PORT, is empty")
     if not (tenant.isascii() and tenant.isprintable()):
         raise GenerationError("INVALID_ARGUMENT", f"{TENANT_METADATA}: must be 1 to 63 characters of a-z 0-9 -")
-    options = [("grpc.max_receive_message_length", MAX_IMAGE_BYTES)]
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", MAX_IMAGE_BYTES),
+        ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS),
+        ("grpc.dns_min_time_between_resolutions_ms", _LOOK_UP_MILLISECONDS),
+    ]
+    if target.startswith(_SEVERAL):
+        options.append(("grpc.service_config", _TURNS))
     credentials = grpc.ssl_channel_credentials(ca_certificate) if tls or ca_certificate else None
     return ([target, credentials] if credentials else [target]), options
 
@@ -64,10 +79,10 @@ class Client:
     """Generates pictures; a context manager. Threads may share it.
 
     Args:
-        target: host:port of the serving pod's gRPC endpoint.
+        target: host:port of a gRPC endpoint; or dns:///NAME-pods:50051 for all pods of a DiffusionCache, in turn.
         tenant: sent as metadata; where an authenticating proxy sets it, leave it alone.
         tls: encrypt, and check the server against `ca_certificate` (PEM) or the system's authorities.
-        retry_seconds: how long UNAVAILABLE is retried.
+        retry_seconds: how long UNAVAILABLE is retried, on another pod where there are several.
     """
 
     def __init__(
