@@ -21,7 +21,11 @@ AIR_GAPPED = (
 )
 POD_MONITOR = "monitoring.coreos.com/v1/PodMonitor"
 MONITORED = ("--set", "metrics.podMonitor.enabled=true", "--api-versions", POD_MONITOR)
-EVERYTHING = ("--values", str(Path(__file__).parent / "everything.yaml"), "--api-versions", POD_MONITOR)
+PROMETHEUS_RULE = "monitoring.coreos.com/v1/PrometheusRule"
+EVERYTHING = (
+    *("--values", str(Path(__file__).parent / "everything.yaml")),
+    *("--api-versions", POD_MONITOR, "--api-versions", PROMETHEUS_RULE),
+)
 CASES = {
     "default": (),
     "namespaces": NAMESPACES,
@@ -68,7 +72,7 @@ def test_pods_meet_the_restricted_profile_and_write_nowhere(chart: Chart, argume
             "seccompProfile": {"type": "RuntimeDefault"},
         }
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys()
-        assert all(volume.keys() & {"emptyDir", "configMap"} for volume in spec["volumes"])
+        assert all(volume.keys() & {"emptyDir", "configMap", "projected"} for volume in spec["volumes"])
         assert spec["enableServiceLinks"] is False
         for container in spec["containers"]:
             assert container["securityContext"] == {
@@ -92,6 +96,7 @@ def test_what_the_operator_is_told(chart: Chart) -> None:
         namespaces=("team-a", "team-b"),
         serving_image="mirror.example:5000/hub/diffcache/serving:0.1.0",
         milvus_image="mirror.example:5000/hub/milvusdb/milvus:v2.3.5",
+        redis_image="mirror.example:5000/hub/library/redis:7.0.15",
         pull_secrets=("mirror", "other"),
         resync_seconds=60,
         log_level="debug",
@@ -158,7 +163,8 @@ def test_pod_monitors_only_on_demand(chart: Chart) -> None:
     operator, serving = of_kind(chart.render(*MONITORED, *labels), "PodMonitor")
     for monitor in (operator, serving):
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
-        assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "interval": "30s"}]
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint.items() >= {"port": "metrics", "interval": "30s"}.items()
     assert serving["spec"]["namespaceSelector"] == {"any": True}
     _, serving = of_kind(chart.render(*MONITORED, *NAMESPACES), "PodMonitor")
     assert serving["spec"]["namespaceSelector"] == {"matchNames": ["team-a", "team-b"]}
@@ -226,4 +232,4 @@ def test_two_versions_are_one(chart: Chart) -> None:
     named = {one["image"] for one in yaml.safe_load(facts["annotations"]["artifacthub.io/images"])}
     told = environment(chart.render())
     used = {one["image"] for spec in pods(chart.render()) for one in spec["containers"]}
-    assert named == used | {told["DIFFCACHE_SERVING_IMAGE"], told["DIFFCACHE_MILVUS_IMAGE"]}
+    assert named == used | {told[f"DIFFCACHE_{kind}_IMAGE"] for kind in ("SERVING", "MILVUS", "REDIS")}
