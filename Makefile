@@ -20,13 +20,17 @@ demo: $(RUNTIME) ## start a server, draw twenty prompts with and without the cac
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev ## fast tests, a few minutes
-	$(BIN)/pytest -q -m "not slow and not milvus and not clients and not cluster"
+	$(BIN)/pytest -q -m "not slow and not milvus and not shared and not clients and not cluster"
 
 test-slow: $(VENV)/dev ## tests that take minutes: kill -9 at 50 random points
 	$(BIN)/pytest -q -m slow
 
 test-milvus: $(VENV)/milvus ## the index contract on a real Milvus server
 	$(BIN)/pytest -q -m milvus
+
+test-shared: $(VENV)/dev ## several processes on one cache: a real Redis, a real S3 server
+	tools/install-servers.sh
+	PATH="$(CURDIR)/build/servers:$$PATH" $(BIN)/pytest -q -m "shared and not slow"
 
 test-clients: $(VENV)/dev ## clients nobody here wrote: grpcurl, grpc-health-probe, promtool
 	tools/install-clients.sh
@@ -84,4 +88,4 @@ $(VENV)/milvus: $(VENV)/dev
 	$(BIN)/uv pip install --python $(BIN)/python $(UV_FLAGS) -c constraints.txt -e '.[dev,milvus]'
 	@touch $@
 
-.PHONY: help demo test test-slow test-milvus test-clients test-cluster images cluster-up cluster-down check gen format bench constraints clean
+.PHONY: help demo test test-slow test-milvus test-shared test-clients test-cluster images cluster-up cluster-down check gen format bench constraints clean

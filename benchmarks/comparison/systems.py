@@ -25,7 +25,8 @@ from diffcache_core.states import StateKind
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import LayeredIndex
-from diffcache_serving.cache.ledger import Budget, Ledger
+from diffcache_serving.cache.ledger import Budget
+from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.cache.store import StateStore
@@ -134,7 +135,7 @@ async def serving(stage: Stage, name: str, setup: CacheSetup) -> AsyncIterator[G
     """A Generator with a cache of its own, wired as the serving process wires it."""
     model, folder = stage.model, stage.folder / name
     metrics = Metrics(model.name)
-    ledger = await Ledger.open(folder / "ledger.db", setup.policy)
+    ledger = await SqliteLedger.open(folder / "ledger.db", setup.policy)
     collection = f"bench_{ledger.id[:12]}"
     index = LayeredIndex(
         MilvusIndex(stage.lite.uri, collection, model.diffusion.key_dim),

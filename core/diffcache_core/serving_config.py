@@ -19,7 +19,6 @@ from diffcache_core.spec import (
     DType,
     IndexSpec,
     IndexType,
-    LedgerSpec,
     LedgerType,
     LevelSpec,
     Scheduler,
@@ -70,6 +69,7 @@ class LedgerConfig(_Config):
     address: str = ""  # redis://HOST:PORT/DATABASE; empty: SQLite in the data folder
     password_file: Path | None = None
     ca_file: Path | None = None  # PEM
+    prefix: str = ""  # tells caches on one Redis apart; empty: the cache's name
 
 
 class QualityConfig(_Config):
@@ -184,7 +184,7 @@ def build_serving_config(
             scope=spec.cache.scope,
             levels=levels,
             store=_store_config(resource),
-            ledger=_ledger_config(spec.cache.ledger, around),
+            ledger=_ledger_config(resource, around),
         ),
         index=_index_config(spec.index, around),
         listen=around.listen,
@@ -229,12 +229,15 @@ def _store_config(resource: DiffusionCache) -> StoreConfig:
     )
 
 
-def _ledger_config(ledger: LedgerSpec, around: Surroundings) -> LedgerConfig:
-    if ledger.external is None:
-        provisioned = ledger.type is LedgerType.PROVISIONED
-        return LedgerConfig(address=around.provisioned_ledger if provisioned else "")
-    external = ledger.external
+def _ledger_config(resource: DiffusionCache, around: Surroundings) -> LedgerConfig:
+    ledger, external = resource.spec.cache.ledger, resource.spec.cache.ledger.external
+    if ledger.type is LedgerType.EMBEDDED:
+        return LedgerConfig()
+    prefix = f"{resource.metadata.namespace}/{resource.metadata.name}"
+    if external is None:
+        return LedgerConfig(address=around.provisioned_ledger, prefix=prefix)
     return LedgerConfig(
+        prefix=prefix,
         address=external.address,
         password_file=_secret(external.password_secret_ref, LEDGER_PASSWORD, around),
         ca_file=_secret(external.ca_secret_ref, LEDGER_CA, around),

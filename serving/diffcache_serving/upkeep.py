@@ -1,4 +1,4 @@
-"""What a server does beside its requests: it keeps an eye on the index, and lets go of what was retired."""
+"""What a server does beside its requests: it keeps an eye on index and ledger, and lets go of what nobody needs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ async def keep_up(
             before = time.time() - read_grace_seconds()
             await cache.purge_retired(before)
             await asyncio.to_thread(remove_models, before)
+            await cache.sweep()
             await asyncio.sleep(UPKEEP_SECONDS)
             await cache.check_index()
         except Exception as error:  # whatever it is, the next turn tries again, and requests go on

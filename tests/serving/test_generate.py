@@ -23,7 +23,8 @@ from diffcache_core.states import StateKind
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import MemoryIndex
-from diffcache_serving.cache.ledger import Budget, Ledger
+from diffcache_serving.cache.ledger import Budget
+from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, load_model
@@ -35,7 +36,7 @@ from diffcache_serving.queueing import StepQueue
 async def generator(model: LoadedModel, engine: Engine, levels: Levels) -> Generator:
     metrics = Metrics(model.name)
     identity = CacheIdentity(model.name, model.fingerprint, model.embedder, "float32", lambda: "DDIM", shared=False)
-    ledger = await Ledger.open(None, LCBFU())
+    ledger = await SqliteLedger.open(None, LCBFU())
     budget = Budget(2**20, 100)
     cache = Cache(ledger, StateStore(None), MemoryIndex(), metrics, identity, levels, StateKind.CLEAN, budget)
     return Generator(StepQueue(1000), engine, cache, metrics)

@@ -19,7 +19,7 @@ from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Res
 from diffcache_serving.cache.identity import CacheIdentity, prompt_digest
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
 from diffcache_serving.cache.keeper import Keeper
-from diffcache_serving.cache.ledger import Budget, Ledger, Target, Totals
+from diffcache_serving.cache.ledger import Budget, Ledger, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.look_up import LookUp
 from diffcache_serving.cache.pending import PendingEntry
 from diffcache_serving.cache.store import StateStore
@@ -33,6 +33,13 @@ latency while it is slow; a denoising step on a GPU takes 20 to 50 ms, so more t
 START_SECONDS = 20.0
 """How long a start waits for the index: an embedded one is up in 3 s, one that is out of reach is given up after 10.
 More delays a pod whose Milvus hangs; less lets more pods serve before they know all they have."""
+
+SWEEP_SECONDS = 3600.0
+"""Between two sweeps of a shared store, by one process for all. A shorter time lists the bucket more often for the few
+bytes that a killed process leaves."""
+
+ORPHAN_SECONDS = 3600.0
+"""A shared store's bytes without a row of the ledger are kept so long: their writer may be about to insert it."""
 
 log = structlog.get_logger("diffcache.cache")
 
@@ -67,7 +74,7 @@ class Cache:
         self._ledger, self._store, self._index, self._metrics, self._identity = ledger, store, index, metrics, identity
         self._look_up_seconds, self._has_admission = look_up_seconds, has_admission
         self._breaker = Breaker()
-        self._outages_repaired: int | None = None  # the index's count at the last repair
+        self._outages_repaired: tuple[int, int] | None = None  # of index and ledger, at the last repair
         self._background = Background(metrics)
         self._keeper = Keeper(ledger, store, index, metrics, kind, budget)
         self._finder = LookUp(ledger, store, index, self._keeper, metrics, identity, levels, kind, self._background)
@@ -160,35 +167,58 @@ class Cache:
 
     async def repair(self) -> Repair:
         """Brings ledger, store and index into step after whatever ended the last process."""
-        retired = await self._ledger.adopt(self._identity.family(self.kind), self._identity.model_id, time.time())
-        if retired:
-            log.info("entries of an earlier model, scheduler, dtype or kind of state are retired", entries=retired)
-        known = await self._ledger.state_ids()
-        present, swept = await self._store.sweep(known)
-        await self._ledger.drop_states(known - present)
-        self._metrics.dropped.labels("missing").inc(len(known - present))
-        await self.resize(self.budget)  # the capacity may have been larger before
+        entries = missing = swept = 0
+        try:
+            retired = await self._ledger.adopt(self._identity.family(self.kind), self._identity.model_id, time.time())
+            if retired:
+                log.info("entries of an earlier model, scheduler, dtype or kind of state are retired", entries=retired)
+            if not self._store.is_shared:
+                known = await self._ledger.state_ids()
+                present, swept = await self._store.sweep(known)
+                missing = await self._drop_missing(known - present)
+            await self.resize(self.budget)  # the capacity may have been larger before
+            entries = (await self._ledger.totals()).entries
+        except LedgerUnavailable as error:
+            log.warning("serving without a ledger until it answers: requests miss, nothing is kept", error=str(error))
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self.check_index()
         except TimeoutError:
             log.warning("the index is not in step yet; until it is, requests may miss")
-        return Repair((await self._ledger.totals()).entries, len(known - present), swept)
+        return Repair(entries, missing, swept)
 
     async def check_index(self) -> None:
-        """Asks the index something cheap; after an outage, and at the start, brings it into step with the ledger."""
-        outages = self._index.outages
+        """Asks index and ledger something cheap; after an outage, and at the start, brings the index into step with the
+        ledger."""
+        outages = self._index.outages, self._ledger.outages
         try:
+            await self._keeper.count()
             if outages == self._outages_repaired:
                 await self._index.ping()
                 return
             await self._repair_index()
-            if self._outages_repaired is not None or outages:
-                log.info("the index answers again")
+            if self._outages_repaired is not None or any(outages):
+                log.info("index and ledger answer again")
             self._outages_repaired = outages
-        except IndexUnavailable as error:
+        except (IndexUnavailable, LedgerUnavailable) as error:
             self._metrics.index_errors.labels("repair").inc()
-            log.warning("the index does not answer; until it does, requests may miss", error=str(error))
+            what = "index" if isinstance(error, IndexUnavailable) else "ledger"
+            log.warning(f"the {what} does not answer; until it does, requests may miss", error=str(error))
+
+    async def sweep(self) -> None:
+        """Of a shared store, once in SWEEP_SECONDS by one of the processes: bytes and index rows that a killed process
+        left go, and so do states whose bytes are gone."""
+        if not self._store.is_shared or not await self._ledger.lease("sweep", SWEEP_SECONDS):
+            return
+        known = await self._ledger.state_ids()  # before the list: their bytes were written before
+        listed = await self._store.listed()
+        missing = await self._drop_missing(known - set(listed))
+        alive = await self._ledger.state_ids()  # after the list
+        before = time.time() - ORPHAN_SECONDS
+        orphans = {i for i, written in listed.items() if written < before and i not in alive}
+        await self._store.delete(orphans)
+        await self._repair_index()
+        log.info("the store is swept", states=len(listed), missing=missing, removed=len(orphans))
 
     async def purge_retired(self, before: float) -> None:
         """Drops entries that were retired at or before `before` (seconds since the epoch), and their collections."""
@@ -221,11 +251,17 @@ class Cache:
     async def _repair_index(self) -> None:
         there = await self._index.entry_ids()  # may wait for the index, so the keeper goes on meanwhile
         async with self._keeper.write_lock:
-            wanted = {row.entry_id: row for row in await self._ledger.keys(self.kind)}
-            await self._index.delete(there - set(wanted))
-            missing = [row for entry_id, row in wanted.items() if entry_id not in there]
+            # After `there`: a row follows its entry, so what another process adds meanwhile is not taken for dead.
+            wanted = await self._ledger.indexed_ids(self.kind)
+            await self._index.delete(there - wanted.mine - wanted.others)
+            missing = await self._ledger.keys(wanted.mine - there)
             await self._index.insert([IndexRow(row.entry_id, row.space, row.key) for row in missing])
         await self._forget_models()
+
+    async def _drop_missing(self, state_ids: set[str]) -> int:
+        dropped = await self._ledger.drop_states(state_ids)
+        self._metrics.dropped.labels("missing").inc(len(dropped.states))
+        return len(dropped.states)
 
     async def _forget_models(self) -> None:
         """Retired entries may come back, so their models' rows stay until the last of them is purged."""

@@ -140,10 +140,19 @@ class LayeredIndex:
     """
 
     def __init__(
-        self, backing: Index, on_error: Callable[[str, Exception], None], flush_rows: int = FLUSH_ROWS
+        self,
+        backing: Index,
+        on_error: Callable[[str, Exception], None],
+        flush_rows: int = FLUSH_ROWS,
+        shared: bool = False,
     ) -> None:
-        """`on_error(operation, error)` is told of failed writes."""
-        self._backing, self._on_error, self._flush_rows = backing, on_error, flush_rows
+        """`on_error(operation, error)` is told of failed writes.
+
+        `shared`: others write to the backing index, too, and wait for our rows: each goes there at once, and any row
+        may be there.
+        """
+        self._backing, self._on_error, self._shared = backing, on_error, shared
+        self._flush_rows = 1 if shared else flush_rows
         self._fresh = MemoryIndex()
         self._deleted: set[str] = set()
         self._backed: set[str] = set()  # what the backing index holds
@@ -154,7 +163,7 @@ class LayeredIndex:
 
     async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
         fresh = self._fresh.nearest(space, key, limit)
-        if not self._backed:  # saves a newcomer the round trip to an empty index
+        if not self._backed and not self._shared:  # saves a newcomer the round trip to an empty index
             return fresh
         hidden = self._deleted | {n.entry_id for n in fresh}
         backed = await self._backing.search(space, key, limit + len(self._deleted))
@@ -169,7 +178,7 @@ class LayeredIndex:
     async def delete(self, entry_ids: Iterable[str]) -> None:
         gone = set(entry_ids)
         self._fresh.remove(gone)
-        self._deleted |= gone & (self._backed | self._unsure)
+        self._deleted |= gone if self._shared else gone & (self._backed | self._unsure)
         self._wake_if_full()
 
     async def entry_ids(self) -> set[str]:

@@ -1,7 +1,8 @@
-"""The only writer: keeps new entries, evicts, forgets and purges, one after the other.
+"""The only writer of its process: keeps new entries, evicts, forgets and purges, one after the other.
 
 Writing goes bytes, ledger, index; dropping goes ledger, index, bytes. So whatever is killed between two of them, the
-ledger never names bytes that were not written, and the repair at the next start finds what is left over.
+ledger never names bytes that were not written, and the repair at the next start, or the sweep of a shared store, finds
+what is left over.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections import deque
 from dataclasses import replace
 
 import structlog
+from obstore.exceptions import BaseError
 
 from diffcache_core.states import StateKind, allocated_bytes
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
-from diffcache_serving.cache.ledger import Budget, Dropped, Ledger, Target, Totals
+from diffcache_serving.cache.ledger import Budget, Dropped, Ledger, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.pending import Pending, PendingEntry
 from diffcache_serving.cache.store import StateStore, StoreFull
 from diffcache_serving.metrics import Metrics
@@ -81,6 +83,7 @@ class Keeper:
             dropped = await self._ledger.drop_states([state_id])
             self._metrics.dropped.labels(reason).inc(len(dropped.states))
             await self.let_go(dropped)
+            await self.count()
 
     async def purge(self, target: Target) -> Dropped:
         """Drops all that `target` matches, what waits in the queue included; to the end, also when nobody waits."""
@@ -100,6 +103,7 @@ class Keeper:
                     return count
                 count += len(dropped.entries)
                 await self.let_go(dropped, "space")
+                await self.count()
 
     async def resize(self, budget: Budget) -> None:
         """Keeps to another budget from now on; what no longer fits is evicted."""
@@ -107,6 +111,7 @@ class Keeper:
             self._budget = budget
             self._metrics.capacity_bytes.set(budget.bytes)
             await self.let_go(await self._ledger.reserve(0, 0, budget), "capacity")
+            await self.count()
 
     def was_purged(self, entry_id: str) -> bool:
         """Whether a purge has dropped this entry, while a run that resumed from it was still going on."""
@@ -114,22 +119,26 @@ class Keeper:
 
     async def let_go(self, dropped: Dropped, reason: str = "") -> None:
         """What left the ledger leaves index and store. `reason`: of metrics.EVICTION_REASONS."""
-        unindexed = set(dropped.entries)
-        if (
-            self._kind is StateKind.TRAJECTORY
-        ):  # an entry may have lost its last state to resume from, and keep the rest
-            left = await self._ledger.entries(list({s.entry_id for s in dropped.states}))
-            unindexed |= {e.id for e in left.values() if all(s.kind is not self._kind for s in e.states)}
-        if unindexed:
-            try:
-                await self._index.delete(unindexed)
-            except IndexUnavailable as error:  # the look-up tolerates dead rows, and the next start removes them
-                self._metrics.index_errors.labels("delete").inc()
-                log.warning("index rows were not deleted", error=str(error))
-        await self._store.delete(state.id for state in dropped.states)
+        if not dropped.states:
+            return
+        try:
+            await self._index.delete(await self._without_use(dropped))
+        except (IndexUnavailable, LedgerUnavailable) as error:  # look-ups tolerate dead rows, the next repair ends them
+            self._metrics.index_errors.labels("delete").inc()
+            log.warning("index rows were not deleted", error=str(error))
+        try:
+            await self._store.delete(state.id for state in dropped.states)
+        except (BaseError, OSError) as error:  # no ledger names them any more: the next sweep removes them
+            self._metrics.index_errors.labels("delete").inc()
+            log.warning("bytes were not deleted", error=str(error))
         if reason:
             self._metrics.evictions.labels(reason).inc(len(dropped.states))
-        await self._count()
+
+    async def count(self) -> None:
+        """Learns how much the cache holds, of all who write to it."""
+        self._totals = await self._ledger.totals()
+        self._metrics.entries.set(self._totals.entries)
+        self._metrics.cache_bytes.set(self._totals.bytes)
 
     async def close(self) -> None:
         """Writes what is queued, and ends."""
@@ -143,7 +152,16 @@ class Keeper:
             dropped = await self._ledger.drop_entries(target)
             self._purged.extend(dropped.entries)
             await self.let_go(dropped, "purge")
+            await self.count()
         return dropped
+
+    async def _without_use(self, dropped: Dropped) -> set[str]:
+        """Entries that nobody can resume from any more. One may lose its last state for that, and keep the rest."""
+        gone = set(dropped.entries)
+        if self._kind is not StateKind.TRAJECTORY:
+            return gone
+        left = await self._ledger.entries(list({s.entry_id for s in dropped.states} - gone))
+        return gone | {e.id for e in left.values() if all(s.kind is not self._kind for s in e.states)}
 
     async def _keep_all(self) -> None:
         while (pending := await self._queue.get()) is not None:
@@ -155,7 +173,7 @@ class Keeper:
                 async with self.write_lock:
                     await self._write(pending)
             except Exception as error:
-                reason = "disk" if _is_full_disk(error) else "error"
+                reason = _reason(error)
                 self._metrics.dropped.labels(reason).inc(len(pending.entry.states))
                 log.warning("a generation was not kept", reason=reason, error=repr(error))
             finally:
@@ -175,19 +193,25 @@ class Keeper:
         try:
             for state in states:
                 await self._store.put(state.id, encoded[state.id])
-            replaced = await self._ledger.insert(replace(pending.entry, states=states), pending.key)
+            inserted = await self._ledger.insert(replace(pending.entry, states=states), pending.key, self._budget)
+        except LedgerUnavailable:  # it may have arrived all the same, so its bytes stay: if not, the sweep removes them
+            raise
         except Exception:
             await self._store.delete(encoded)
             raise
-        await self.let_go(replaced, "replaced")
-        if pending.is_indexed:
+        await self.let_go(inserted.evicted, "capacity")
+        await self.let_go(inserted.replaced, "replaced")
+        if inserted.was_purged:
+            self._metrics.dropped.labels("purged").inc(len(states))
+            await self._store.delete(encoded)
+        elif pending.is_indexed:
             await self._index.insert([IndexRow(pending.entry.id, pending.entry.space, pending.key)])
-
-    async def _count(self) -> None:
-        self._totals = await self._ledger.totals()
-        self._metrics.entries.set(self._totals.entries)
-        self._metrics.cache_bytes.set(self._totals.bytes)
+        await self.count()
 
 
-def _is_full_disk(error: Exception) -> bool:
-    return isinstance(error, StoreFull) or (isinstance(error, sqlite3.OperationalError) and "full" in str(error))
+def _reason(error: Exception) -> str:
+    """Of metrics.DROP_REASONS."""
+    if isinstance(error, LedgerUnavailable):
+        return "ledger"
+    is_full = isinstance(error, StoreFull) or (isinstance(error, sqlite3.OperationalError) and "full" in str(error))
+    return "disk" if is_full else "error"

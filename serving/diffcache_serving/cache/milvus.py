@@ -67,20 +67,24 @@ class MilvusIndex:
     def __init__(
         self,
         uri: Callable[[], str],
-        collection: str,
+        collection: str | Callable[[], str],
         dim: int,
         call_seconds: float = CALL_SECONDS,
         access: Access = Access(),
-        siblings: str = "",
+        siblings: str | Callable[[], str] = "",
+        flushes: bool = True,
         on_outcome: Callable[[bool], None] = lambda succeeded: None,
     ) -> None:
         """`uri()` is asked, in a thread, for each new connection: a Milvus Lite that died comes back elsewhere.
 
-        `siblings`: how the names of this cache's collections begin, before the model's fingerprint; empty: there are
-        none. `on_outcome(succeeded)` is told of every operation, in a thread.
+        `collection` may become known, or become another, later. `siblings`: how the names of this cache's collections
+        begin, before the model's fingerprint; empty: there are none. `flushes`: after each write, which Milvus Lite
+        needs for speed; a real Milvus shows and keeps rows without, and refuses more than one in ten seconds.
+        `on_outcome(succeeded)` is told of every operation, in a thread.
         """
-        self._uri, self._collection, self._dim, self._seconds = uri, collection, dim, call_seconds
-        self._access, self._siblings, self._on_outcome = access, siblings, on_outcome
+        self._uri, self._name, self._dim, self._seconds = uri, _later(collection), dim, call_seconds
+        self._access, self._siblings, self._flushes, self._on_outcome = access, _later(siblings), flushes, on_outcome
+        self._collection = ""  # that the client is made for
         self.outages = 0
         self._client: MilvusClient | None = None
         self._connecting = threading.Lock()
@@ -112,7 +116,8 @@ class MilvusIndex:
                     {"entry_id": row.entry_id, "space": row.space, "key": row.key.astype(np.float32)} for row in rows
                 ],
             )
-            client.flush(self._collection, timeout=self._seconds)
+            if self._flushes:
+                client.flush(self._collection, timeout=self._seconds)
             _await_shown(client, self._collection, ids, self._seconds)
 
         if rows:
@@ -151,16 +156,15 @@ class MilvusIndex:
         await self._call(call)
 
     async def forget_models(self, kept: set[str]) -> None:
-        beginnings = tuple(self._siblings + model[:MODEL_DIGITS] for model in kept)
-
         def call(client: MilvusClient) -> None:
-            for name in client.list_collections(timeout=self._seconds):
-                is_sibling = name.startswith(self._siblings) and name != self._collection
+            siblings = self._siblings()
+            beginnings = tuple(siblings + model[:MODEL_DIGITS] for model in kept)
+            for name in client.list_collections(timeout=self._seconds) if siblings else ():
+                is_sibling = name.startswith(siblings) and name != self._collection
                 if is_sibling and not name.startswith(beginnings):
                     client.drop_collection(name, timeout=self._seconds)
 
-        if self._siblings:
-            await self._call(call)
+        await self._call(call)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
@@ -172,7 +176,9 @@ class MilvusIndex:
             client = None
             try:
                 with self._connecting:  # two threads would make the collection at the same time
-                    if self._client is None:
+                    name = self._name()
+                    if self._client is None or name != self._collection:
+                        self._collection = name
                         self._client = self._connect()
                     client = self._client
                 answer = call(client)
@@ -210,6 +216,10 @@ class MilvusIndex:
                     raise  # else another replica was faster
         client.load_collection(self._collection, timeout=60)
         return client
+
+
+def _later(name: str | Callable[[], str]) -> Callable[[], str]:
+    return (lambda: name) if isinstance(name, str) else name
 
 
 def _await_shown(client: MilvusClient, collection: str, ids: list[str], seconds: float) -> None:

@@ -1,17 +1,20 @@
-"""Where the bytes of states lie: an obstore folder or, in tests, memory."""
+"""Where the bytes of states lie: an obstore folder or, in tests, memory; s3.py has buckets."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import LocalStore, MemoryStore
+from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 SUFFIX = ".safetensors"
+
+DELETIONS = 16  # at once: a bucket takes 10 ms for each
 
 
 class StoreFull(Exception):
@@ -21,17 +24,21 @@ class StoreFull(Exception):
 class StateStore:
     """Bytes by state id. Writing is atomic: a reader sees all of a state or nothing."""
 
+    is_shared = False
+    """Whether other processes write there."""
+    _folder: Path | None = None
+
     def __init__(self, folder: Path | None) -> None:
         """`folder`: where states lie, made if missing; None keeps them in memory."""
         self._folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        self._store = MemoryStore() if folder is None else LocalStore(folder)
+        self._store: ObjectStore = MemoryStore() if folder is None else LocalStore(folder)
 
     async def put(self, state_id: str, data: bytes) -> None:
         """Raises StoreFull when the volume is, OSError or obstore's errors for the rest."""
         try:
-            await obstore.put_async(self._store, _path(state_id), data)
+            await obstore.put_async(self._store, path_of(state_id), data)
         except (BaseError, OSError) as error:
             if "os error 28" in str(error) or "os error 122" in str(error):  # ENOSPC, EDQUOT
                 raise StoreFull(str(error).splitlines()[0]) from None
@@ -40,17 +47,20 @@ class StateStore:
     async def get(self, state_id: str) -> bytes:
         """Raises FileNotFoundError when there is no such state."""
         try:
-            return bytes(await (await obstore.get_async(self._store, _path(state_id))).bytes_async())
+            return bytes(await (await obstore.get_async(self._store, path_of(state_id))).bytes_async())
         except NotFoundError as error:
             raise FileNotFoundError(state_id) from error
 
     async def delete(self, state_ids: Iterable[str]) -> None:
         """What is not there needs no deleting."""
-        for state_id in state_ids:
-            try:
-                await obstore.delete_async(self._store, _path(state_id))
-            except (FileNotFoundError, NotFoundError):
-                continue
+        at_once = asyncio.Semaphore(DELETIONS)
+
+        async def delete(state_id: str) -> None:
+            async with at_once:
+                with contextlib.suppress(FileNotFoundError, NotFoundError):
+                    await obstore.delete_async(self._store, path_of(state_id))
+
+        await asyncio.gather(*(delete(state_id) for state_id in state_ids))
 
     async def sweep(self, known: set[str]) -> tuple[set[str], int]:
         """Removes whatever is not a state in `known`: leftovers of a killed writer, states without a ledger row.
@@ -61,8 +71,13 @@ class StateStore:
             return known, 0
         return await asyncio.to_thread(_sweep, self._folder, known)
 
+    async def listed(self) -> dict[str, float]:
+        """Of a shared store: every state that is there, and when it was written (seconds since the epoch)."""
+        raise NotImplementedError
 
-def _path(state_id: str) -> str:
+
+def path_of(state_id: str) -> str:
+    """Where a state lies in its store."""
     return f"{state_id[:2]}/{state_id}{SUFFIX}"  # spread over 256 folders: some file systems slow down in large ones
 
 

@@ -14,12 +14,14 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from diffcache_core.generation import InvalidRequest, Violation
 from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_serving.cache.ledger import LedgerUnavailable
 from diffcache_serving.engine.engine import DeviceOutOfMemory, EngineStopped
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import QueueFull
 
 OOM_RETRY_SECONDS = 1.0
 DRAIN_RETRY_SECONDS = 5.0  # about what another replica, or this one's successor, needs to be found
+LEDGER_RETRY_SECONDS = 5.0
 
 IMAGE_SERVICE = pb.DESCRIPTOR.services_by_name["ImageGeneration"].full_name
 
@@ -62,6 +64,8 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                 "the server is shutting down: try again, on another replica",
                 _retry(DRAIN_RETRY_SECONDS),
             )
+        case LedgerUnavailable():
+            return _status(code_pb2.UNAVAILABLE, f"the ledger does not answer: {error}", _retry(LEDGER_RETRY_SECONDS))
     return None
 
 

@@ -18,6 +18,7 @@ from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Res
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import Index, MemoryIndex
 from diffcache_serving.cache.ledger import Budget, Ledger
+from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.metrics import Metrics
@@ -67,7 +68,7 @@ class Box:
     ) -> Box:
         """`identity`: fields of CacheIdentity that differ from the usual ones."""
         self.metrics = Metrics("emoji")
-        self.ledger = await Ledger.open(self.folder / "ledger.db", LCBFU())
+        self.ledger: Ledger = await SqliteLedger.open(self.folder / "ledger.db", LCBFU())
         self.index = index or MemoryIndex()
         usual = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
         self.identity = replace(usual, **identity)

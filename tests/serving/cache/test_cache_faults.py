@@ -17,7 +17,8 @@ from diffcache_serving.cache.cache import LOOK_UP_SECONDS, Cache
 from diffcache_serving.cache.found import Exact, Miss, Resume
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import IndexRow, LayeredIndex, MemoryIndex
-from diffcache_serving.cache.ledger import Budget, Ledger, Target
+from diffcache_serving.cache.ledger import Budget, Target
+from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.metrics import Metrics
@@ -168,7 +169,7 @@ async def test_a_slow_index_costs_at_most_the_deadline(
 ) -> None:
     box = Box(folder)
     box.metrics = Metrics("emoji")
-    box.ledger = await Ledger.open(None, LCBFU())
+    box.ledger = await SqliteLedger.open(None, LCBFU())
     index = MilvusIndex(lambda: f"http://127.0.0.1:{silent_port}", "c", 2, call_seconds=1.0)
     identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared=False)
     cache = Cache(box.ledger, StateStore(None), index, box.metrics, identity, LEVELS, CLEAN, Budget(2**20, 9))

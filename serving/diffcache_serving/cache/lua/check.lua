@@ -1,0 +1,2 @@
+-- Fails when any other script would.
+return 'OK'

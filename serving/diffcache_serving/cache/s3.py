@@ -1,0 +1,57 @@
+"""States in a bucket of S3 or of what speaks like it: shared by all processes of a cache."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import PurePosixPath
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from diffcache_core.serving_config import StoreConfig
+from diffcache_serving.cache.store import SUFFIX, StateStore, path_of
+
+CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
+"""Of one request; a look-up gives up sooner by its own deadline. More time and retries keep more of what a slow bucket
+is given, and hold up the keeper as long."""
+
+
+class S3StateStore(StateStore):
+    """Credentials and anything else come from the environment, as AWS names them."""
+
+    is_shared = True
+
+    def __init__(self, config: StoreConfig) -> None:
+        seconds = timedelta(seconds=REQUEST_SECONDS)
+        self._store = S3Store(
+            config.bucket,
+            prefix=config.prefix or None,
+            region=config.region or None,
+            endpoint=config.endpoint or None,
+            virtual_hosted_style_request=not config.endpoint,  # others than Amazon rarely have such names
+            client_options={
+                "allow_http": config.endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+                "timeout": seconds,
+            },
+            retry_config={"max_retries": RETRIES, "retry_timeout": seconds},
+        )
+
+    async def get(self, state_id: str) -> bytes:
+        try:
+            return await super().get(state_id)
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error.__cause__):  # says nothing about the state
+                raise BaseError(f"there is no such bucket: {error.__cause__}") from None
+            raise
+
+    async def listed(self) -> dict[str, float]:
+        """Every state that is there, and when it was written (seconds since the epoch)."""
+        found: dict[str, float] = {}
+        async for page in obstore.list(self._store):
+            for item in page:
+                state_id = PurePosixPath(item["path"]).name.removesuffix(SUFFIX)
+                if item["path"] == path_of(state_id):  # whatever else lies there is not ours
+                    found[state_id] = item["last_modified"].timestamp()
+        return found
