@@ -14,7 +14,8 @@ from grpc_tools import protoc
 from diffcache_core.crd import custom_resource_definition
 
 sys.path.insert(0, str(Path(__file__).parent))
-from chart_readme import chart_readme  # these two lie beside this script
+from chart_readme import chart_readme  # these lie beside this script
+from dashboards import dashboards
 from resource_docs import resource_reference
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,8 @@ def generated() -> Iterator[tuple[Path, str]]:
     yield from crd()
     yield Path("docs/resource.md"), resource_reference()
     yield Path("charts/diffcache/README.md"), chart_readme()
+    for name, text in dashboards().items():
+        yield Path("charts/diffcache/files/dashboards") / name, text
 
 
 def main() -> None:
