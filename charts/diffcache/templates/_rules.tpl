@@ -10,11 +10,17 @@ start. Secrets are not among it, and nothing is deleted: children go by their ow
   resources: [diffusioncaches/status]
   verbs: [update]
 - apiGroups: [diffcache.io]
+  resources: [diffusioncaches/scale] # by the scaling loop, where a resource asks for it
+  verbs: [patch]
+- apiGroups: [diffcache.io]
   resources: [diffusioncaches/finalizers] # for blockOwnerDeletion, where the API server checks it, as OpenShift's does
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch] # the last two are server-side apply
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
   verbs: [get, list, watch, create, patch]
