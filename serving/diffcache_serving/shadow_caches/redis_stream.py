@@ -23,6 +23,8 @@ STREAM_EVENTS = 10_000
 LEASE_SECONDS = 10.0
 """After a reader's death nobody reads for so long. A shorter lease is lost by a pod that is only slow."""
 
+FORGET_SECONDS = 3600  # after the last event: nothing is left behind by caches that are gone
+
 _BLOCK_MS = 1000  # in Redis at most: below the time after which the client gives a command up
 
 PAUSE_SECONDS = 1.0  # after a failure, and between two attempts to become the reader
@@ -152,6 +154,7 @@ class RedisStream:
                 pipe.xadd(
                     self._stream, {"from": source, "event": encode(event)}, maxlen=STREAM_EVENTS, approximate=True
                 )
+            pipe.expire(self._stream, FORGET_SECONDS)
             await pipe.execute()
 
     @staticmethod
