@@ -18,7 +18,7 @@ _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 PHASES = ("queue", "encode", "look_up", "load", "denoise", "decode", "compress")
 EVICTION_REASONS = ("capacity", "replaced", "purge", "space")
-DROP_REASONS = ("admission", "damaged", "disk", "error", "missing", "purged", "queue", "size")
+DROP_REASONS = ("admission", "damaged", "disk", "error", "ledger", "missing", "purged", "queue", "size")
 INDEX_OPERATIONS = ("look_up", "hit", "insert", "delete", "repair")
 
 
@@ -73,6 +73,7 @@ class Metrics:
         self.look_ups_skipped = counter("look_ups_skipped", "Look-ups not made because the last ones failed.")
         self.inconclusive = counter("searches_inconclusive", "Look-ups in which an unseen entry could have saved more.")
         self.index_up = gauge("index_up", "1 if the last operation on the index succeeded, 0 if it failed.")
+        self.ledger_up = gauge("ledger_up", "1 if the last operation on the ledger succeeded, 0 if it failed.")
         self.model_info = gauge(
             "model_info", "Always 1; the fingerprint is of weights and configs.", ("model", "fingerprint")
         )

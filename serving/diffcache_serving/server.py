@@ -23,7 +23,6 @@ from grpc_reflection.v1alpha import reflection
 from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
-from diffcache_core.policies import LCBFU
 from diffcache_core.resume import Levels
 from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import Scope
@@ -34,7 +33,7 @@ from diffcache_serving.cache.index import Index, LayeredIndex, MemoryIndex
 from diffcache_serving.cache.ledger import Budget, Ledger
 from diffcache_serving.cache.milvus import Access, MilvusIndex, collection_name, collection_prefix
 from diffcache_serving.cache.milvus_lite import MilvusLite
-from diffcache_serving.cache.store import StateStore
+from diffcache_serving.cache.opening import open_ledger, open_store
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.config_watch import watch_config
 from diffcache_serving.defaults import choose_defaults
@@ -56,6 +55,10 @@ from diffcache_serving.shadow_caches.feed import Feed
 from diffcache_serving.upkeep import keep_up
 
 ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
+
+CONNECTION_AGE_MILLISECONDS = 30_000
+"""Then a client connects anew, which ends no call: only so do those that balance themselves ever learn of a new pod,
+and those behind a Service's one address reach it."""
 
 log = structlog.get_logger("diffcache.server")
 
@@ -206,10 +209,10 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     levels, source = choose_levels(config, model)
     metrics.levels_in_force(levels)
     metrics.queue_max_steps.set(config.queue_max_steps)
-    ledger = await Ledger.open(config.data_dir / "ledger.db", LCBFU(), on_set_aside=lambda why: log.warning(why))
-    index = _build_index(config, model, ledger.id, lite, metrics)
+    ledger = await open_ledger(config, metrics)
+    index = _build_index(config, model, ledger, lite, metrics)
     identity = CacheIdentity.of(model, shared=config.cache.scope is Scope.SHARED)
-    store = StateStore(config.data_dir / "states")
+    store = open_store(config)
     cache = Cache(ledger, store, index, metrics, identity, levels, config.cache.state, budget_of(config))
 
     def on_queue_change(steps: int, requests: int) -> None:
@@ -273,13 +276,17 @@ def budget_of(config: ServingConfig) -> Budget:
 
 
 def _build_index(
-    config: ServingConfig, model: LoadedModel, ledger_id: str, lite: MilvusLite | None, metrics: Metrics
+    config: ServingConfig, model: LoadedModel, ledger: Ledger, lite: MilvusLite | None, metrics: Metrics
 ) -> Index:
     if config.index.type == "Memory":
         metrics.index_up.set(1)
         return MemoryIndex()
     dim = model.diffusion.key_dim
-    prefix = collection_prefix(config.name, ledger_id)
+
+    def prefix() -> str:
+        if not ledger.id:
+            raise LookupError("the ledger, whose id is in the names of the collections, has not answered yet")
+        return collection_prefix(config.name, ledger.id)
 
     def on_error(operation: str, error: Exception) -> None:
         metrics.index_errors.labels(operation).inc()
@@ -287,17 +294,21 @@ def _build_index(
 
     backing = MilvusIndex(
         lite.uri if lite else lambda: config.index.uri,
-        collection_name(prefix, model.fingerprint, dim),
+        lambda: collection_name(prefix(), model.fingerprint, dim),
         dim,
         access=Access(config.index.token_file, config.index.ca_file),
         siblings=prefix,
+        flushes=lite is not None,
         on_outcome=metrics.index_up.set,
     )
-    return LayeredIndex(backing, on_error)
+    return LayeredIndex(backing, on_error, shared=config.cache.is_shared)
 
 
 def _build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics) -> tuple[Any, Any, Any]:
-    options = [("grpc.so_reuseport", 0)]  # two servers on one port would share it silently
+    options = [
+        ("grpc.so_reuseport", 0),  # two servers on one port would share it silently
+        ("grpc.max_connection_age_ms", CONNECTION_AGE_MILLISECONDS),
+    ]
     servicer = health.aio.HealthServicer()
     servers = []
     for add, implementation, name in (
