@@ -15,6 +15,7 @@ from diffcache.commands import cache
 from diffcache.commands.calibrate import calibrate
 from diffcache.commands.generate import generate
 from diffcache.commands.render import render
+from diffcache.commands.simulate_loops import simulate_loops
 from diffcache.commands.stats import stats
 from diffcache.commands.up import up
 from diffcache.commands.version import options
@@ -32,6 +33,7 @@ app.command()(stats)
 app.add_typer(cache.app, name="cache")
 app.command()(calibrate)
 app.command()(render)
+app.command()(simulate_loops)
 app.callback()(options)
 
 

@@ -1,0 +1,82 @@
+"""The picture of `diffcache simulate-loops`: what the loops did, over days."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffcache_core.simulator.loops import Comparison
+from diffcache_core.simulator.loops_cache import Sample
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"  # Okabe & Ito: told apart by the colour-blind
+DAY_SECONDS = 86400.0
+SMOOTHING = 6  # hours: the steps saved of one hour are mostly chance
+CLOSED = 1.0  # a level above it is used by nobody
+
+
+def write_plot(path: Path, comparison: Comparison, title: str) -> None:
+    """Writes a PNG, SVG or PDF, by the name's ending."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # no display
+    from matplotlib import pyplot as plt
+
+    samples = comparison.ours.samples
+    begin = samples[0].at if samples else 0.0
+    days = [(sample.at - begin) / DAY_SECONDS for sample in samples]
+    figure, axes = plt.subplots(6, 1, figsize=(11, 14), sharex=True, layout="constrained")
+    _replicas(axes[0], comparison, begin)
+    _line(axes[1], days, [s.backlog_seconds for s in samples], "backlog a pod, s")
+    _line(axes[2], days, _saved(samples), f"steps saved ratio, {SMOOTHING} h")
+    _levels(axes[3], days, samples)
+    _line(axes[4], days, [s.tuning.capacity_bytes / 2**20 for s in samples], "capacity, MiB", steps=True)
+    _line(axes[5], days, [s.p95_seconds for s in samples], "p95 of the hour, s")
+    axes[-1].set_xlabel("days")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _replicas(axis: Any, comparison: Comparison, begin: float) -> None:
+    changes = comparison.ours_replicas.replicas
+    at = [*((when - begin) / DAY_SECONDS for when, _ in changes), (comparison.ours_replicas.end - begin) / DAY_SECONDS]
+    counts = [count for _, count in changes]
+    axis.step(at, [*counts, counts[-1]], where="post", color=BLUE, linewidth=0.9)
+    axis.set_ylabel("pods")
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+
+
+def _levels(axis: Any, days: Sequence[float], samples: Sequence[Sample]) -> None:
+    colours = (BLUE, ORANGE, GREEN, GREY, "#CC79A7", "#F0E442", "#56B4E9", "black")
+    levels = samples[0].tuning.levels if samples else ()
+    for number, level in enumerate(levels):
+        similarities = [min(CLOSED, sample.tuning.levels[number].similarity) for sample in samples]
+        colour = colours[number % len(colours)]
+        axis.step(days, similarities, where="post", color=colour, label=f"skip {level.skip_percent}%")
+    axis.set_ylabel("levels: similarity")
+    if levels:
+        axis.legend(loc="upper right", ncols=len(levels), fontsize=8, frameon=False)
+    axis.grid(alpha=0.3)
+
+
+def _line(axis: Any, days: Sequence[float], values: Sequence[float | None], name: str, *, steps: bool = False) -> None:
+    shown = [float("nan") if value is None else value for value in values]
+    if steps:
+        axis.step(days, shown, where="post", color=BLUE)
+    else:
+        axis.plot(days, shown, color=BLUE, linewidth=0.9)
+    axis.set_ylabel(name)
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+
+
+def _saved(samples: Sequence[Sample]) -> list[float | None]:
+    """Over the last hours, by steps."""
+    ratios: list[float | None] = []
+    for end in range(1, len(samples) + 1):
+        recent = samples[max(0, end - SMOOTHING) : end]
+        steps = sum(sample.steps for sample in recent)
+        ratios.append(sum(sample.skipped for sample in recent) / steps if steps else None)
+    return ratios
