@@ -72,8 +72,10 @@ class Access:
 
 
 class Prometheus:
-    def __init__(self, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
-        self._access, self._clock = access, clock
+    def __init__(
+        self, access: Access, clock: Callable[[], float] = time.monotonic, seconds: float = QUERY_SECONDS
+    ) -> None:
+        self._access, self._clock, self._seconds = access, clock, seconds
         self._resting: dict[str, tuple[float, PrometheusError]] = {}
 
     @property
@@ -104,7 +106,7 @@ class Prometheus:
     async def _fetch(self, url: str, address: str, parameters: Mapping[str, str]) -> Any:
         own = url == self._access.url
         headers = {"Accept-Encoding": "identity"} | (self._authorization() if own else {})
-        timeout = aiohttp.ClientTimeout(total=QUERY_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=self._seconds)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, connector=self._connector() if own else None) as session,
@@ -114,7 +116,7 @@ class Prometheus:
                     raise Refused(f"Prometheus at {url} answers with status {response.status}: {_advice(own)}")
                 body = await _limited(response, url)
         except TimeoutError:
-            raise Slow(f"Prometheus at {url} does not answer within {QUERY_SECONDS:g} s: is it overloaded?") from None
+            raise Slow(f"Prometheus at {url} does not answer within {self._seconds:g} s: is it overloaded?") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Down(
                 f"Prometheus at {url} cannot be reached ({type(error).__name__}): is it up, and is the URL right?"
