@@ -6,12 +6,17 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from diffcache_core.manifest import ManifestError, parse_manifest
 from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
-from diffcache_core.spec import DiffusionCacheSpec, IndexType, SourceKind
+from diffcache_core.spec import DiffusionCacheSpec, IndexType, LedgerType, SourceKind, TuningMode
+from diffcache_core.status import TuningStatus
+from diffcache_core.tuning_record import RECORD_FILE, followed, record_for
 
 DATA_ENVIRONMENT = "XDG_DATA_HOME"  # freedesktop.org: where programs keep a user's data
 
@@ -23,14 +28,63 @@ def default_data_dir(name: str) -> Path:
 
 def _cluster_only(spec: DiffusionCacheSpec) -> Iterator[tuple[str, str]]:
     """What only a cluster has: the field, and what to write instead."""
-    if SourceKind.of(spec.model.source) is SourceKind.PVC:
-        yield "spec.model.source pvc://", "give file:// and a folder, or a Hugging Face id"
-    if spec.index.type is IndexType.STANDALONE:
-        yield "spec.index.type Standalone", "set Lite, or External and the address of a Milvus"
-    if spec.index.external is not None and spec.index.external.token_secret_ref is not None:
-        yield "spec.index.external.tokenSecretRef", "write the uri as http://USER:PASSWORD@HOST:PORT"
-    if spec.index.external is not None and spec.index.external.ca_secret_ref is not None:
-        yield "spec.index.external.caSecretRef", "name the PEM file in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
+    index, ledger, s3 = spec.index.external, spec.cache.ledger.external, spec.cache.store.s3
+    checks = (
+        (
+            SourceKind.of(spec.model.source) is SourceKind.PVC,
+            "spec.model.source pvc://",
+            "give file:// and a folder, or a Hugging Face id",
+        ),
+        (
+            spec.index.type is IndexType.STANDALONE,
+            "spec.index.type Standalone",
+            "set Lite, or External and the address of a Milvus",
+        ),
+        (
+            index and index.token_secret_ref,
+            "spec.index.external.tokenSecretRef",
+            "write the uri as http://USER:PASSWORD@HOST:PORT",
+        ),
+        (
+            index and index.ca_secret_ref,
+            "spec.index.external.caSecretRef",
+            "name the PEM file in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+        ),
+        (
+            spec.cache.ledger.type is LedgerType.PROVISIONED,
+            "spec.cache.ledger.type Provisioned",
+            "set Embedded, or External and the address of a Redis",
+        ),
+        (
+            ledger and ledger.password_secret_ref,
+            "spec.cache.ledger.external.passwordSecretRef",
+            "write the address as redis://:PASSWORD@HOST:PORT",
+        ),
+        (
+            ledger and ledger.ca_secret_ref,
+            "spec.cache.ledger.external.caSecretRef",
+            "name the PEM file in SSL_CERT_FILE",
+        ),
+        (
+            s3 and s3.credentials_secret_ref,
+            "spec.cache.store.s3.credentialsSecretRef",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
+        ),
+        (
+            spec.serving.replicas > 1,
+            "spec.serving.replicas above 1",
+            "set 1, and run `diffcache up` again with other ports and --data-dir",
+        ),
+    )
+    yield from ((field, remedy) for has_it, field, remedy in checks if has_it)
+
+
+def _read_record(folder: Path) -> TuningStatus | None:
+    """What the tuner of an earlier `up` has decided; a record that cannot be read says nothing."""
+    try:
+        return TuningStatus.model_validate_json((folder / RECORD_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) -> None:
@@ -52,9 +106,12 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) 
     if missing:
         raise ManifestError(f"serving needs {', '.join(missing)}: install diffcache[local]")
     folder = (data_dir or default_data_dir(resource.metadata.name)).absolute()
-    config = build_serving_config(resource, Surroundings(folder, listen))
+    record = record_for(resource.spec, _read_record(folder), time.time())
+    config = build_serving_config(resource, Surroundings(folder, listen), followed(resource.spec, record))
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / f"manifest-{listen.port}.yaml"
+        copy.write_text(text, encoding="utf-8")  # the one that is served, whatever becomes of the other
         path = folder / f"serving-{listen.port}.json"
         path.write_text(config.model_dump_json(indent=2), encoding="utf-8")
     except OSError as error:
@@ -64,4 +121,6 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) 
         if fetched.returncode:
             sys.exit(fetched.returncode)  # it has said why
     command = [sys.executable, "-m", "diffcache_serving", "--config", str(path)]
+    if resource.spec.tuning.mode is not TuningMode.DISABLED:
+        command += ["--manifest", str(copy)]
     os.execv(command[0], command)  # noqa: S606  # our own program, and the arguments are a list
