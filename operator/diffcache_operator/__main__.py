@@ -15,7 +15,7 @@ from diffcache_operator.clients.api import Api, ApiError, connect
 from diffcache_operator.handlers import registry_for, settings
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.permissions import MissingPermission, check_permissions
-from diffcache_operator.queue import Key, Queue
+from diffcache_operator.queue import Key, Queue, Schedule
 from diffcache_operator.reconcile import Reconciler, StillHalted
 from diffcache_operator.settings import Settings, SettingsError
 
@@ -69,11 +69,13 @@ async def operate(chosen: Settings) -> None:
         await check_permissions(api, chosen.namespaces)
         metrics = Metrics()
         start_http_server(METRICS_PORT, registry=metrics.registry)
-        reconciler = Reconciler(api, chosen, metrics)
-        await _run(api, chosen, metrics, reconciler)
+        await _run(api, chosen, metrics)
 
 
-async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconciler) -> None:
+async def _run(api: Api, chosen: Settings, metrics: Metrics) -> None:
+    schedule = Schedule()
+    reconciler = Reconciler(api, chosen, metrics, schedule.progressed)
+
     async def reconcile(key: Key) -> object:
         with metrics.seconds.time():
             again = await reconciler.reconcile(key)
@@ -97,8 +99,8 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics, reconciler: Reconci
             exc_info=None if known else error,
         )
 
-    queue = Queue(reconcile, on_failure)
-    metrics.resources.set_function(lambda: len(queue.schedule))
+    queue = Queue(reconcile, on_failure, schedule)
+    metrics.resources.set_function(lambda: len(schedule))
     # Before kopf's own, or it would cancel them as leftovers of its own when it ends.
     others = {asyncio.create_task(queue.run(), name="queue"), asyncio.create_task(_keep_checking(api, chosen, refused))}
     watching = asyncio.create_task(

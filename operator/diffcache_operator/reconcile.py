@@ -75,8 +75,9 @@ class StillHalted(Exception):
 
 
 class Reconciler:
-    def __init__(self, api: Api, settings: Settings, metrics: Metrics) -> None:
-        self._api, self._settings, self._metrics = api, settings, metrics
+    def __init__(self, api: Api, settings: Settings, metrics: Metrics, on_progress: Callable[[Key], None]) -> None:
+        """`on_progress` is told of every action carried out."""
+        self._api, self._settings, self._metrics, self._on_progress = api, settings, metrics, on_progress
         self._memory = _Memory({})
 
     async def reconcile(self, key: Key) -> object:
@@ -132,6 +133,7 @@ class Reconciler:
             for action in decide():
                 await carry_out(self._api, action)
                 done += 1
+                self._on_progress(Key(resource.metadata.namespace, resource.metadata.name))
                 log.info("%s/%s: applied %s", resource.metadata.namespace, resource.metadata.name, action)
                 self._metrics.writes.labels(action.kind).inc()
         except NameTaken as error:
