@@ -103,7 +103,9 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics) -> None:
     queue = Queue(reconcile, on_failure)
     scaler = Scaler(api, on_news=lambda key: queue.add(*key))
     scaling = Queue(scaler.step, on_failure)
-    reconciler = Reconciler(api, chosen, metrics, Tuner(Prometheus(chosen.prometheus)), scaler, scaling.ensure)
+    reconciler = Reconciler(
+        api, chosen, metrics, Tuner(Prometheus(chosen.prometheus)), scaler, scaling.ensure, queue.schedule.progressed
+    )
     metrics.resources.set_function(lambda: len(queue.schedule))
     metrics.running.set_function(lambda: queue.schedule.running)
     metrics.lag.set_function(queue.lag)

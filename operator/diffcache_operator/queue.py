@@ -73,6 +73,11 @@ class Schedule:
         item.due = now + wait if item.due is None else max(item.due, item.not_before)
         return wait
 
+    def progressed(self, key: Key) -> None:
+        """Something of it was done: should it fail now, that is its first failure. Against a busy server each write may
+        fail once or twice, and waits that grow with all of them would add up to hours."""
+        self._items[key].failures = 0
+
     def forget(self, key: Key) -> None:
         """The object is gone. What was added while it ran (it was made anew) is kept."""
         item = self._items[key]

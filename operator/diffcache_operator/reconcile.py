@@ -82,7 +82,7 @@ class StillHalted(Exception):
 
 
 class Reconciler:
-    """`on_scaled(key)`: the scaling loop is to look after a resource."""
+    """`on_scaled(key)`: the scaling loop is to look after a resource. `on_progress(key)`: an action was carried out."""
 
     def __init__(
         self,
@@ -92,9 +92,10 @@ class Reconciler:
         tuner: Tuner,
         scaler: Scaler,
         on_scaled: Callable[[Key], None],
+        on_progress: Callable[[Key], None],
     ) -> None:
         self._api, self._settings, self._metrics = api, settings, metrics
-        self._tuner, self._scaler, self._on_scaled = tuner, scaler, on_scaled
+        self._tuner, self._scaler, self._on_scaled, self._on_progress = tuner, scaler, on_scaled, on_progress
         self._memory = _Memory({}, {})
 
     async def reconcile(self, key: Key) -> object:
@@ -186,6 +187,7 @@ class Reconciler:
             for action in decide():
                 await carry_out(self._api, action)
                 done += 1
+                self._on_progress(Key(resource.metadata.namespace, resource.metadata.name))
                 log.info("%s/%s: applied %s", resource.metadata.namespace, resource.metadata.name, action)
                 self._metrics.writes.labels(action.kind).inc()
         except NameTaken as error:

@@ -20,7 +20,7 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 GPU = "nvidia.com/gpu"
 
 HUB = """
-import hashlib, sys, threading, time
+import hashlib, signal, sys
 from pathlib import Path
 sys.path.insert(0, "/hub")
 import hubserver
@@ -37,12 +37,7 @@ class Told(list):
 
 hub.downloads = Told()
 
-def wait():
-    while not Path("/tmp/go-on").exists():
-        time.sleep(0.1)
-    hub.go_on.set()
-
-threading.Thread(target=wait, daemon=True).start()
+signal.signal(signal.SIGUSR1, lambda *_: hub.go_on.set())
 hubserver._Server(("", 8000), type("Handler", (hubserver._Handler,), {"hub": hub})).serve_forever()
 """
 
@@ -89,7 +84,7 @@ def test_a_model_of_a_gated_hub(operator: Kube, namespace: Kube, tmp_path: Path)
     endpoint = {"env": [{"name": "HF_ENDPOINT", "value": "http://hub:8000"}]}
     namespace.apply(secret("hub", token=TOKEN), cache(model=model, serving={"pod": endpoint}))
     assert REPO in namespace.wait_reason("emoji", "DownloadingModel")
-    namespace("exec", "hub", "--", "touch", "/tmp/go-on")
+    namespace("exec", "hub", "--", "python", "-c", "import os, signal; os.kill(1, signal.SIGUSR1)")
     namespace.wait_ready("emoji")
     assert picture(namespace, tmp_path) == "MISS"
     only_the_init_container_has_the_token(namespace)

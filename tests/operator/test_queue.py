@@ -62,6 +62,18 @@ def test_failures_wait_from_1_s_to_5_min() -> None:
     assert s.failed(A, now) == 1  # a success forgets the failures
 
 
+def test_progress_forgets_earlier_failures() -> None:
+    """A server that refuses each write twice is waited for twice 1 and 2 s a write, not for ever longer."""
+    s, now = schedule(), 0.0
+    s.add(A, now)
+    for _ in range(6):
+        assert s.take(now) == A
+        now += s.failed(A, now)
+    assert s.take(now) == A
+    s.progressed(A)
+    assert s.failed(A, now) == 1
+
+
 def test_a_change_of_a_failing_object_is_tried_soon_but_not_at_once() -> None:
     s, now = schedule(), 0.0
     s.add(A, now)

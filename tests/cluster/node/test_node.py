@@ -86,7 +86,7 @@ def test_a_volume_is_wiped_and_offered_again(namespace: Kube, kube: Kube) -> Non
     namespace("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
     volume = namespace.get("pvc", "data")["spec"]["volumeName"]
     namespace("delete", "pod/web", "pvc/data")
-    eventually(lambda: kube.get("pv", volume)["status"]["phase"] == "Available", 30)
+    eventually(lambda: kube.get("pv", volume)["status"]["phase"] == "Available", 90)
     assert list((STATE / "volumes" / volume).iterdir()) == []
 
 
