@@ -18,6 +18,9 @@ from diffcache_core.status import LevelStatus, TuningDecision, TuningStatus
 if TYPE_CHECKING:
     from diffcache_core.tuning import Decision, Goals, Tuning
 
+RECORD_FILE = "tuning.json"
+"""Where `diffcache up` keeps it, in the data folder."""
+
 HISTORY = 10
 """Decisions that are kept: as many as the schema of the status allows."""
 

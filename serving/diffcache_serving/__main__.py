@@ -24,18 +24,20 @@ from diffcache_serving.surroundings import exit_at_sigterm, keep_caches_in, stay
 def main() -> None:
     parser = argparse.ArgumentParser(prog="diffcache_serving", description="Serve a diffusion model with its cache.")
     parser.add_argument("--config", type=Path, required=True, help="ServingConfig as JSON")
+    parser.add_argument("--manifest", type=Path, help="tune by this DiffusionCache; in a cluster the operator does")
     arguments = parser.parse_args()
     exit_at_sigterm()
     try:
-        run(arguments.config)
+        run(arguments.config, arguments.manifest)
     except KeyboardInterrupt:  # before the server listens to signals itself
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         sys.exit(refuse(error))
 
 
-def run(path: Path) -> None:
-    """Serves until a signal. Raises what refusal.REASONS lists if it cannot."""
+def run(path: Path, manifest: Path | None = None) -> None:
+    """Serves until a signal; by `manifest`, if there is one, it tunes itself. Raises
+    what refusal.REASONS lists if it cannot."""
     file = read_config_file(path)
     config = file.config
     make_folder(config.data_dir)
@@ -55,7 +57,7 @@ def run(path: Path) -> None:
                 lite.start()
             from diffcache_serving.server import serve  # imports torch
 
-            serve(file, lite)
+            serve(file, lite, manifest)
         finally:
             if lite is not None:
                 lite.stop()

@@ -21,11 +21,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat
+from diffcache_core.manifest import parse_manifest
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_core.resume import Levels
 from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import Scope
+from diffcache_core.status import TuningStatus
 from diffcache_serving.cache.cache import Cache, Repair
 from diffcache_serving.cache.found import Miss
 from diffcache_serving.cache.identity import CacheIdentity
@@ -52,6 +54,7 @@ from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
 from diffcache_serving.shadow.shadows import Shadows
 from diffcache_serving.shadow_caches.beside import ShadowCachesBeside
 from diffcache_serving.shadow_caches.feed import Feed
+from diffcache_serving.tuning.loop import LocalTuner
 from diffcache_serving.upkeep import keep_up
 
 ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
@@ -63,13 +66,16 @@ and those behind a Service's one address reach it."""
 log = structlog.get_logger("diffcache.server")
 
 
-def serve(file: ConfigFile, lite: MilvusLite | None) -> None:
-    """Serves until SIGTERM or SIGINT. Raises what refusal.REASONS lists when it cannot start."""
+def serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | None = None) -> None:
+    """Serves until SIGTERM or SIGINT; by `manifest`, if there is one, it tunes itself.
+
+    Raises what refusal.REASONS lists when it cannot start.
+    """
     configure_logs(json=not sys.stderr.isatty())
-    asyncio.run(_serve(file, lite))
+    asyncio.run(_serve(file, lite, manifest))
 
 
-async def _serve(file: ConfigFile, lite: MilvusLite | None) -> None:
+async def _serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | None) -> None:
     config = file.config
     started = time.perf_counter()
     if config.require_cuda:
@@ -84,6 +90,8 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None) -> None:
         await server.start()
         server.generator.metrics.config_taken_over(file.revision)
         server.background.append(asyncio.create_task(watch_config(file, server.take_over), name="config"))
+        if manifest is not None:
+            server.background.append(asyncio.create_task(_tuner(server, file, manifest).run(), name="tuner"))
         log.info(
             "ready",
             model=model.name,
@@ -109,6 +117,15 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None) -> None:
         log.info("draining", in_flight=server.generator.queue.requests, grace_seconds=config.drain_seconds)
         await server.drain(config.drain_seconds)
     log.info("stopped")
+
+
+def _tuner(server: Server, file: ConfigFile, manifest: Path) -> LocalTuner:
+    def tell(record: TuningStatus) -> None:
+        server.admin.tuning = record.model_dump_json(by_alias=True)
+
+    spec = parse_manifest(manifest.read_text(encoding="utf-8"), str(manifest)).spec
+    registry, own = server.generator.metrics.registry, server.model.levels.table
+    return LocalTuner(spec, file.path, server.config.data_dir, registry, own, tell)
 
 
 def _listen_to_signals() -> asyncio.Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -38,6 +39,7 @@ def stats(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> No
             ("cache", f"{s.entries} entries, {size(s.bytes)} of {size(s.capacity_bytes)}"),
             ("pending steps", s.pending_steps),
             ("levels", f"{levels} (from: {s.levels_source})"),
+            *([("tuning", json.loads(s.tuning)["decision"] or "waits for its first look")] if s.tuning else []),
             ("model", f"{s.model} on {s.device}"),
         ],
     )

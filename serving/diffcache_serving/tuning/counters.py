@@ -1,0 +1,109 @@
+"""What this process has counted, and what of it makes the tuner's window. Pure but for `read`.
+
+There are no gaps and no resets here: the counters are read where they are counted, and begin with the process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from diffcache_core.names import (
+    MOMENTS,
+    QUALITY_PAIRS,
+    QUALITY_SUM,
+    REQUEST_SECONDS,
+    SHADOW_CACHE_SKIPPED,
+    SHADOW_CACHE_STEPS,
+    SHADOW_RUNS,
+    STEPS,
+    STEPS_SKIPPED,
+)
+from diffcache_core.tuning import Batch, PairSums, Window
+
+_LABELS = {
+    STEPS: (),
+    STEPS_SKIPPED: (),
+    REQUEST_SECONDS + "_bucket": ("le",),
+    QUALITY_PAIRS: ("skip", "similarity"),
+    QUALITY_SUM: ("skip", "similarity", "moment"),
+    SHADOW_CACHE_STEPS: ("multiple",),
+    SHADOW_CACHE_SKIPPED: ("multiple",),
+    SHADOW_RUNS: ("outcome",),
+}
+
+Values = Mapping[tuple[str, ...], float]  # by values of the labels above
+
+
+@dataclass(frozen=True)
+class Counters:
+    """All that the tuner reads, at one time."""
+
+    at: float  # seconds since the epoch
+    of: Mapping[str, Values]
+
+    @classmethod
+    def read(cls, registry: CollectorRegistry, now: float) -> Counters:
+        """Series that differ only in other labels are added up."""
+        of: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in _LABELS}
+        for metric in registry.collect():
+            for sample in metric.samples:
+                if sample.name in of:
+                    own = tuple(sample.labels[label] for label in _LABELS[sample.name])
+                    of[sample.name][own] = of[sample.name].get(own, 0.0) + sample.value
+        return cls(now, of)
+
+    def since(self, before: Counters, name: str) -> dict[tuple[str, ...], float]:
+        """How much each series of a metric has risen."""
+        return {own: value - before.of[name].get(own, 0.0) for own, value in self.of[name].items()}
+
+
+def batch_between(before: Counters, after: Counters) -> Batch:
+    """The comparisons that were made between two looks."""
+    sums = after.since(before, QUALITY_SUM)
+    pairs = {}
+    for own, n in after.since(before, QUALITY_PAIRS).items():
+        if n > 0:
+            c, u, cc, uu, cu = (sums.get((*own, moment), 0.0) for moment in MOMENTS)
+            pairs[int(own[0]), float(own[1])] = PairSums(n, c, u, cc, uu, cu)
+    return Batch(before.at, after.at, pairs)
+
+
+def window_between(before: Counters, after: Counters, batches: Sequence[Batch]) -> Window:
+    """What was measured since the tuning in force began to hold, at `before`."""
+    steps = sum(after.since(before, STEPS).values())
+    skipped = sum(after.since(before, STEPS_SKIPPED).values())
+    buckets = {float(le): rise for (le,), rise in after.since(before, REQUEST_SECONDS + "_bucket").items()}
+    asked = after.since(before, SHADOW_CACHE_STEPS)
+    saved = after.since(before, SHADOW_CACHE_SKIPPED)
+    runs = after.since(before, SHADOW_RUNS)
+    return Window(
+        batches=batches,
+        steps=steps,
+        steps_skipped=skipped,
+        requests=max(buckets.values(), default=0.0),
+        p95_seconds=quantile(0.95, buckets),
+        shadow_ssr={float(own[0]): saved.get(own, 0.0) / rise for own, rise in asked.items() if rise > 0},
+        measured_ssr=skipped / steps if steps > 0 else None,
+        shadow_due=sum(runs.values()),
+        shadow_dropped=runs.get(("dropped",), 0.0),
+        newest=after.at,
+    )
+
+
+def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
+    """Of cumulative counts by upper bound, linear inside a bucket, as Prometheus' `histogram_quantile` has it.
+
+    None without observations. In the last bucket, which has no end, it is that bucket's beginning.
+    """
+    total = max(buckets.values(), default=0.0)
+    low, below = 0.0, 0.0
+    for bound in sorted(buckets):
+        count = buckets[bound]
+        if total > 0 and count >= share * total:
+            return low if math.isinf(bound) else low + (bound - low) * (share * total - below) / (count - below)
+        low, below = bound, count
+    return None

@@ -1,0 +1,41 @@
+"""The tuner's record on disk: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from diffcache_core.status import TuningStatus
+from diffcache_core.tuning_record import RECORD_FILE
+
+log = structlog.get_logger("diffcache.tuning")
+
+
+def read_record(folder: Path) -> TuningStatus | None:
+    """None if there is none, or what lies there is none."""
+    path = folder / RECORD_FILE
+    try:
+        return TuningStatus.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        log.warning("the tuner's record cannot be read, the manifest's values hold", file=str(path), error=str(error))
+        return None
+
+
+def write_record(folder: Path, record: TuningStatus) -> None:
+    """Raises OSError."""
+    write_whole(folder / RECORD_FILE, record.model_dump_json(by_alias=True, indent=2))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Readers see the old content or the new one, after a crash too. Raises OSError."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
