@@ -1,4 +1,4 @@
-"""What answers in Prometheus' place: a plain HTTP server that says what a test wants said."""
+"""What answers in the place of Prometheus, of a pod or of the API server: it says what a test wants said."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(answer: Answer, tls: SSLContext | None = None) -> AsyncIterator[str]:
+async def serving(
+    answer: Answer, tls: SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[str]:
     """Its URL."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    site = web.TCPSite(runner, host, port, ssl_context=tls)
     await site.start()
-    host, port = runner.addresses[0][:2]
+    port = runner.addresses[0][1]
     try:
         yield f"{'https' if tls else 'http'}://{'localhost' if tls else host}:{port}"
     finally:

@@ -24,7 +24,7 @@ from diffcache_operator.clients.prometheus import (
     Series,
     Slow,
 )
-from tests.operator.prometheus_server import Answer, serving
+from tests.operator.http_server import Answer, serving
 
 MATRIX = {
     "status": "success",
