@@ -22,6 +22,7 @@ from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.images import images_in_use
 from diffcache_operator.observed import Observed
 from tests.operator.resources import IMAGES, cache
+from tests.operator.shared import RENTED, SHARED
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -75,33 +76,6 @@ FULL = cache(
 )
 STANDALONE = cache("alone", index={"type": "Standalone", "standalone": {"volume": {"storageClassName": "fast"}}})
 CLAIM = cache("claim", model={"source": "pvc://models/sd/1.5"})
-SHARED = cache(
-    "shared",
-    serving={"replicas": 2},
-    cache={
-        "store": {"type": "S3", "s3": {"bucket": "states", "endpoint": "http://minio:9000"}},
-        "ledger": {"type": "Provisioned", "provisioned": {"volume": {"storageClassName": "fast"}}},
-    },
-    index={"type": "Standalone", "standalone": {}},
-)
-RENTED = cache(
-    "rented",
-    serving={"pod": {"env": [{"name": "AWS_SESSION_TOKEN", "value": "mine"}]}},
-    cache={
-        "store": {"type": "S3", "s3": {"bucket": "states", "prefix": "a/b", "credentialsSecretRef": {"name": "s3"}}},
-        "ledger": {
-            "type": "External",
-            "external": {
-                "address": "rediss://redis:6380/1",
-                "passwordSecretRef": {"name": "redis", "key": "password"},
-                "caSecretRef": {"name": "redis", "key": "ca.crt"},
-            },
-        },
-    },
-    index={"type": "External", "external": {"uri": "http://milvus:19530"}},
-    tuning={"mode": "Auto", "latency": {"p95Milliseconds": 4000}, "capacity": {"min": "32Mi", "max": "1Gi"}},
-    autoscaling={"mode": "Operator", "maxReplicas": 4},
-)
 ALL = [LITE, FULL, STANDALONE, CLAIM, SHARED, RENTED]
 
 
@@ -126,6 +100,17 @@ def environment(resource: DiffusionCache) -> dict[str, Any]:
     return {env["name"]: env.get("value") for env in container(resource)["env"]}
 
 
+class Readable(yaml.SafeDumper):
+    """A config line by line: a new field of it is one line of a difference."""
+
+
+def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Readable.add_representer(str, represent)
+
+
 @pytest.mark.parametrize("resource", ALL, ids=lambda r: r.metadata.name)
 def test_children_are_what_the_golden_file_says(resource: DiffusionCache) -> None:
     """A difference in a pod template restarts the pods of all caches when the operator is upgraded.
@@ -133,7 +118,7 @@ def test_children_are_what_the_golden_file_says(resource: DiffusionCache) -> Non
     Whoever means it writes the file anew (`DIFFCACHE_WRITE_GOLDEN=1`) and says so in the release notes.
     """
     path = GOLDEN / f"{resource.metadata.name}.yaml"
-    text = yaml.safe_dump_all(json.loads(json.dumps(render(resource))), sort_keys=False, width=120)
+    text = yaml.dump_all(json.loads(json.dumps(render(resource))), Dumper=Readable, sort_keys=False, width=120)
     if os.environ.get("DIFFCACHE_WRITE_GOLDEN"):
         path.write_text(text)
     assert path.read_text() == text
