@@ -20,7 +20,7 @@ class Figures:
     steps_skipped: float = 0
     hits: float = 0
     look_ups: float = 0  # requests that may read the cache and were answered
-    entries: float = 0
+    entries: float = 0  # of the cache, which all pods share: of the pod that knows of most
     bytes: float = 0
     index_up: bool | None = None  # None: no pod told
     ledger_up: bool | None = None
@@ -83,14 +83,14 @@ def _table(levels: dict[int, float]) -> tuple[Level, ...]:
 
 
 def add(pods: list[Figures]) -> Figures:
-    """Index and ledger are up only if every pod says so."""
+    """Index and ledger are up only if every pod says so. Several pods have one cache: its size is no sum."""
     return Figures(
         steps=sum(figures.steps for figures in pods),
         steps_skipped=sum(figures.steps_skipped for figures in pods),
         hits=sum(figures.hits for figures in pods),
         look_ups=sum(figures.look_ups for figures in pods),
-        entries=sum(figures.entries for figures in pods),
-        bytes=sum(figures.bytes for figures in pods),
+        entries=max((figures.entries for figures in pods), default=0),
+        bytes=max((figures.bytes for figures in pods), default=0),
         index_up=_all(figures.index_up for figures in pods),
         ledger_up=_all(figures.ledger_up for figures in pods),
         config_revisions=frozenset().union(*(figures.config_revisions for figures in pods)),

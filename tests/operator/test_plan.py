@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,6 +161,14 @@ def test_volumes_go_with_the_resource_or_stay(policy: str, before: list[JSON], a
     there = observed([], claims=(claim(*before),))
     owners = [action.owners for action in plan_owners(resource, there) if isinstance(action, SetOwners)]
     assert owners == ([] if after is None else [after])
+
+
+def test_the_ledgers_volume_goes_with_the_resource() -> None:
+    volume = claim()
+    volume["metadata"]["name"] = "data-emoji-redis-0"
+    (action,) = plan_owners(RESOURCE, replace(observed([]), ledger_claims=(volume,)))
+    assert isinstance(action, SetOwners)
+    assert action.owners == [OURS]
 
 
 def test_the_digest_is_of_what_is_applied() -> None:

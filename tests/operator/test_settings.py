@@ -13,6 +13,7 @@ def test_settings() -> None:
     assert settings.serving_image == "x:1"
     assert Settings.from_environment({}).namespaces == ()
     assert Settings.from_environment({}).serving_image.startswith("docker.io/diffcache/serving:")
+    assert Settings.from_environment({"DIFFCACHE_REDIS_IMAGE": "valkey:8"}).images.redis == "valkey:8"
     for name, value in (("RESYNC_SECONDS", "often"), ("RESYNC_SECONDS", "1"), ("LOG_LEVEL", "loud")):
         with pytest.raises(SettingsError, match=name):
             Settings.from_environment({f"DIFFCACHE_{name}": value})

@@ -61,6 +61,12 @@ def status_of(given: Facts, old: DiffusionCacheStatus = EMPTY, now: str = NOW) -
     return make_status(given, old, now)
 
 
+def message(status: DiffusionCacheStatus, kind: str) -> str:
+    condition = status.condition(kind)
+    assert condition is not None
+    return condition.message
+
+
 def told(status: DiffusionCacheStatus, kind: str) -> tuple[str, str] | None:
     condition = status.condition(kind)
     return None if condition is None else (condition.status, condition.reason)
@@ -124,6 +130,65 @@ def test_the_milvus_of_a_cache_says_why_it_is_down() -> None:
     given = facts(pod(), resource=resource, figures=DOWN)
     given = replace(given, observed=replace(given.observed, index_pods=(milvus,)))
     assert told(status_of(given), "IndexReady") == ("False", "ImagePullFailed")
+
+
+OWN_REDIS = cache(cache={"ledger": {"type": "Provisioned", "provisioned": {}}})
+THEIR_REDIS = cache(cache={"ledger": {"type": "External", "external": {"address": "redis://me:secret@redis:6379/1"}}})
+LOST = Figures(index_up=True, ledger_up=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "ledger", "ready"),
+    [
+        (facts(pod(), figures=UP), None, "Serving"),  # one that is embedded is the pod's own affair
+        (facts(resource=OWN_REDIS), ("Unknown", "NoPod"), "Starting"),
+        (facts(pod(), resource=OWN_REDIS, figures=replace(UP, ledger_up=True)), ("True", "Up"), "Serving"),
+        (facts(pod(), resource=OWN_REDIS, figures=LOST), ("False", "Down"), "ServingWithoutLedger"),
+        (facts(pod(), resource=THEIR_REDIS, figures=LOST), ("False", "Down"), "ServingWithoutLedger"),
+        (
+            facts(pod(), resource=OWN_REDIS, figures=replace(LOST, index_up=False)),
+            ("False", "Down"),
+            "ServingWithoutLedger",
+        ),
+    ],
+)
+def test_ledger(given: Facts, ledger: tuple[str, str] | None, ready: str) -> None:
+    status = status_of(given)
+    assert told(status, "LedgerReady") == ledger
+    assert (told(status, "Ready") or ("", ""))[1] == ready
+
+
+def test_no_password_is_told() -> None:
+    milvus = {"type": "External", "external": {"uri": "https://root:secret@milvus:19530"}}
+    redis = {"ledger": {"type": "External", "external": {"address": "redis://me:secret@redis:6379/1"}}}
+    resource = cache(index=milvus, cache=redis)
+    status = status_of(facts(pod(), resource=resource, figures=replace(LOST, index_up=False)))
+    assert "redis://redis:6379/1" in message(status, "LedgerReady")
+    assert "https://milvus:19530" in message(status, "IndexReady")
+    assert "secret" not in status.model_dump_json()
+
+
+def test_the_redis_of_a_cache_says_why_it_is_down() -> None:
+    redis = pod(
+        ready=False,
+        containerStatuses=[
+            {
+                "name": "redis",
+                "image": "redis:1",
+                "ready": False,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
+            }
+        ],
+    )
+    given = facts(pod(), resource=OWN_REDIS, figures=LOST)
+    status = status_of(replace(given, observed=replace(given.observed, ledger_pods=(redis,))))
+    assert told(status, "LedgerReady") == ("False", "OutOfMemory")
+    assert "spec.cache.ledger.provisioned.resources.limits.memory" in message(status, "LedgerReady")
+
+
+def test_the_image_of_redis_is_recorded() -> None:
+    assert status_of(facts(pod(), resource=OWN_REDIS)).ledger.image == IMAGES.redis
 
 
 def test_model() -> None:
