@@ -109,7 +109,7 @@ class Tuner:
         began = seconds_of(record.window_start)
         if began is not None and began > now + CLOCK_SECONDS:
             text = "the window began in the future: the clock was set back, and the window begins again"
-            return record.model_copy(update={"window_start": ""}), frozen("ClockJump", text)
+            return record.model_copy(update={"window_start": "", "measured_since": ""}), frozen("ClockJump", text)
         figures = seen.figures or Figures()
         if len(figures.tuning_revisions) == ready and len(figures.levels) == 1:
             record = acknowledged(resource.spec, record, figures.tuning_revisions, now)

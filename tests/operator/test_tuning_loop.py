@@ -1,0 +1,280 @@
+"""From what pods and Prometheus say to the tuner's record and its condition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from diffcache_core.names import (
+    QUALITY_PAIRS,
+    QUALITY_SUM,
+    REQUEST_SECONDS,
+    SHADOW_RUNS,
+    START_TIME,
+    STEPS,
+    STEPS_SKIPPED,
+)
+from diffcache_core.resume import Level
+from diffcache_core.spec import DiffusionCache
+from diffcache_core.status import Condition, DiffusionCacheStatus, TuningStatus
+from diffcache_core.tuning_record import time_text
+from diffcache_operator.clients.prometheus import Access, Prometheus
+from diffcache_operator.figures import Figures
+from diffcache_operator.observed import Observed
+from diffcache_operator.tuning.loop import LOOK_SECONDS, TAKE_OVER_SECONDS, Tuned, Tuner
+from tests.operator.api_server import ready_pod
+from tests.operator.http_server import serving
+from tests.operator.resources import cache
+
+T0 = 1_800_000_000.0
+LEVELS = (Level(20, 0.9),)
+MOMENTS = {"c": 0.6, "u": 0.6, "cc": 0.36, "uu": 0.36, "cu": 0.36}  # as good with the cache as without
+
+
+def counters(name: str, at: float) -> list[tuple[dict[str, str], float]]:
+    """Of one pod that answers a request a second and compares in the bin below its level."""
+    count = at - T0 + 1000
+    pair = {"skip": "20", "similarity": "0.85"}
+    if name == QUALITY_SUM:
+        return [(pair | {"moment": moment}, count * q) for moment, q in MOMENTS.items()]
+    if name == REQUEST_SECONDS + "_bucket":
+        return [({"model": "m", "result": "miss", "le": le}, count) for le in ("1.0", "+Inf")]
+    values: dict[str, list[tuple[dict[str, str], float]]] = {
+        START_TIME: [({}, T0 - 1000)],
+        STEPS: [({}, 8 * count)],
+        STEPS_SKIPPED: [({}, 2 * count)],
+        QUALITY_PAIRS: [(pair, count)],
+        SHADOW_RUNS: [({"outcome": "compared"}, count), ({"outcome": "dropped"}, 0.0)],
+    }
+    return values.get(name, [])
+
+
+class FakePrometheus:
+    """Answers from a function of time."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[str, float], list[tuple[dict[str, str], float]]] = counters
+        self.asked = 0
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked += 1
+        query, parameters = request.query["query"], request.query
+        if request.path.endswith("/query"):
+            at = float(parameters["time"])
+            return _json("vector", [{"metric": {"pod": "emoji-0"}, "value": [at, f"{at - 5}"]}])
+        start, end, step = (float(parameters[name]) for name in ("start", "end", "step"))
+        times = [start + i * step for i in range(int((end - start) // step) + 1)]
+        name = query.partition("{")[0]
+        found: dict[str, list[tuple[float, str]]] = {}
+        for at in times:
+            for labels, value in self.say(name, at):
+                found.setdefault(json.dumps(labels), []).append((at, str(value)))
+        own = {"__name__": name, "pod": "emoji-0", "namespace": "demo", "job": "pods"}
+        return _json("matrix", [{"metric": own | json.loads(key), "values": values} for key, values in found.items()])
+
+
+def _json(kind: str, result: object) -> web.Response:
+    return web.json_response({"status": "success", "data": {"resultType": kind, "result": result}})
+
+
+class Bench:
+    """A resource that is looked at again and again, as the reconcile does."""
+
+    def __init__(self, url: str, prometheus: FakePrometheus) -> None:
+        self.prometheus, self.now = prometheus, T0
+        self.tuner = Tuner(Prometheus(Access(url)), lambda: self.now, lambda: self.now)
+        self.resource = tuned()
+        self.status = DiffusionCacheStatus()
+        self.revision = 0  # that the pods follow
+        self.levels: frozenset[tuple[Level, ...]] = frozenset({LEVELS})
+        self.pods = 1
+
+    async def look(self, after: float = 0.0) -> Tuned:
+        self.now += after
+        figures = Figures(tuning_revisions=(self.revision,) * self.pods, levels=self.levels)
+        pods = tuple(ready_pod(number, "10.0.0.1") for number in range(self.pods))
+        found = await self.tuner.look(self.resource, self.status, Observed({}, pods, figures=figures))
+        assert found is not None
+        claim = found.claim
+        condition = Condition(
+            type=claim.type,
+            status=claim.status,
+            reason=claim.reason,
+            message=claim.message,
+            observed_generation=3,
+            last_transition_time=time_text(self.now),
+        )
+        self.status = DiffusionCacheStatus(tuning=found.record, conditions=[condition])
+        return found
+
+    @property
+    def record(self) -> TuningStatus:
+        assert self.status.tuning is not None
+        return self.status.tuning
+
+
+def tuned(mode: str = "Auto", **more: Any) -> DiffusionCache:
+    return cache(tuning={"mode": mode} | more)
+
+
+@asynccontextmanager
+async def bench_of(prometheus: FakePrometheus) -> AsyncIterator[Bench]:
+    async with serving(prometheus.answer) as url:
+        yield Bench(url, prometheus)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with bench_of(FakePrometheus()) as one:
+        yield one
+
+
+async def test_the_way_of_a_decision(bench: Bench) -> None:
+    first = await bench.look()
+    assert first.record.window_start == time_text(T0)
+    assert (first.claim.reason, first.moved, bench.prometheus.asked) == ("WindowBegins", False, 0)
+
+    decided = await bench.look(after=3600)
+    assert decided.moved
+    assert (decided.claim.status, decided.claim.reason) == ("True", "Tuned")
+    assert (decided.record.revision, decided.record.window_start) == (1, "")
+    assert decided.record.levels[0].similarity == "0.85"
+    assert decided.record.history[0].reason == "Loosened"
+    assert decided.record.history[0].inputs["pairs"] != "0"
+
+    asked = bench.prometheus.asked
+    waiting = await bench.look(after=5)  # the kubelet has not passed it on yet
+    assert (waiting.claim, waiting.record) == (decided.claim, decided.record)
+    assert bench.prometheus.asked == asked
+    late = await bench.look(after=TAKE_OVER_SECONDS)
+    assert (late.claim.status, late.claim.reason) == ("False", "WaitingForPods")
+
+    bench.revision = 1
+    again = await bench.look(after=5)
+    assert again.record.window_start == time_text(bench.now)
+    assert again.record.measured_since == time_text(T0)  # comparisons go on counting
+    settled = await bench.look(after=900)
+    assert not settled.moved
+    assert settled.record.revision == 1
+
+
+async def test_what_is_only_recommended_is_followed_by_nothing(bench: Bench) -> None:
+    bench.resource = tuned("Recommend")
+    await bench.look()
+    told = await bench.look(after=3600)
+    assert (told.claim.status, told.claim.reason) == ("True", "Recommended")
+    assert told.record.decision.startswith("would be Loosened")
+    assert told.record.window_start == time_text(T0)
+    same = await bench.look(after=600)
+    assert not same.moved
+    assert same.record == told.record
+    assert same.claim == told.claim
+
+
+async def test_prometheus_is_asked_once_a_minute_at_most(bench: Bench) -> None:
+    bench.prometheus.say = lambda name, at: []
+    await bench.look()
+    await bench.look(after=3600)
+    asked = bench.prometheus.asked
+    assert asked
+    for _ in range(5):
+        await bench.look(after=LOOK_SECONDS / 6)
+    assert bench.prometheus.asked == asked
+    await bench.look(after=LOOK_SECONDS)
+    assert bench.prometheus.asked == 2 * asked
+
+
+def nan(name: str, at: float) -> list[tuple[dict[str, str], float]]:
+    return [(labels, float("nan") if name == STEPS else value) for labels, value in counters(name, at)]
+
+
+def dropped(name: str, at: float) -> list[tuple[dict[str, str], float]]:
+    more = [({"outcome": "dropped"}, at - T0)] if name == SHADOW_RUNS else []
+    return [one for one in counters(name, at) if one[0] != {"outcome": "dropped"}] + more
+
+
+@pytest.mark.parametrize(
+    ("say", "reason"),
+    [(nan, "BadData"), (dropped, "ShadowsDropped"), (lambda name, at: [], "TooFewSamples")],
+)
+async def test_what_freezes_it_is_told_and_moves_nothing(
+    bench: Bench, say: Callable[[str, float], list[tuple[dict[str, str], float]]], reason: str
+) -> None:
+    bench.prometheus.say = say
+    await bench.look()
+    frozen = await bench.look(after=3600)
+    assert (frozen.claim.status, frozen.claim.reason) == ("False", reason)
+    assert (frozen.moved, frozen.record.revision, frozen.record.levels) == (False, 0, [])
+    later = await bench.look(after=3600)
+    assert (later.claim, later.record) == (frozen.claim, frozen.record)  # though its numbers have moved
+
+
+async def test_without_prometheus_it_rests_and_goes_on_with_it(bench: Bench) -> None:
+    bench.resource = cache(tuning={"mode": "Auto"}, prometheus={"url": "http://127.0.0.1:1"})
+    await bench.look()
+    frozen = await bench.look(after=3600)
+    assert (frozen.claim.status, frozen.claim.reason) == ("False", "PrometheusDown")
+    bench.resource = tuned()
+    assert (await bench.look(after=120)).claim.reason == "Tuned"
+
+
+async def test_nobody_has_named_a_prometheus() -> None:
+    bench = Bench("", FakePrometheus())
+    await bench.look()
+    claim = (await bench.look(after=3600)).claim
+    assert (claim.status, claim.reason) == ("False", "NoPrometheus")
+    assert "spec.prometheus.url" in claim.message
+
+
+async def test_a_changed_spec_sets_it_back(bench: Bench) -> None:
+    await bench.look()
+    await bench.look(after=3600)
+    bench.revision = 1
+    bench.resource = tuned(quality={"targetPercent": 90})
+    reset = await bench.look(after=60)
+    assert reset.moved
+    assert (reset.record.revision, reset.record.levels, reset.record.measured_since) == (2, [], "")
+    assert reset.record.history[0].reason == "Reset"
+    assert (await bench.look(after=5)).record.window_start == ""
+    bench.revision = 2
+    again = await bench.look(after=5)
+    assert again.record.window_start == again.record.measured_since == time_text(bench.now)
+
+
+async def test_no_window_before_every_ready_pod_follows(bench: Bench) -> None:
+    bench.pods = 0
+    assert (await bench.look()).claim.reason == "NoPod"
+    bench.pods, bench.levels = 2, frozenset()
+    assert (await bench.look()).claim.reason == "WaitingForPods"
+    bench.levels = frozenset({LEVELS, (Level(20, 0.8),)})
+    assert (await bench.look()).record.window_start == ""
+    bench.levels = frozenset({LEVELS})
+    assert (await bench.look()).record.window_start
+
+
+async def test_a_pod_that_is_silent_is_not_one_that_follows(bench: Bench) -> None:
+    figures = Figures(tuning_revisions=(0,), levels=bench.levels)
+    seen = Observed({}, (ready_pod(0, "10.0.0.1"), ready_pod(1, "10.0.0.2")), figures=figures)
+    for one in (seen, replace(seen, figures=None)):
+        found = await bench.tuner.look(bench.resource, bench.status, one)
+        assert found is not None
+        assert (found.claim.reason, found.record.window_start) == ("WaitingForPods", "")
+
+
+async def test_a_clock_that_was_set_back_begins_the_window_again(bench: Bench) -> None:
+    await bench.look()
+    await bench.look(after=30)
+    jumped = await bench.look(after=-7200)
+    assert (jumped.claim.status, jumped.claim.reason, jumped.moved) == ("False", "ClockJump", False)
+    record = (await bench.look(after=1)).record
+    assert record.window_start == record.measured_since == time_text(bench.now)
+
+
+async def test_off_is_off(bench: Bench) -> None:
+    assert await bench.tuner.look(cache(), DiffusionCacheStatus(), Observed({})) is None
