@@ -276,11 +276,15 @@ class StoreSpec(Block):
     )
 
 
+class LedgerVolumeSpec(VolumeSpec):
+    size: Annotated[Quantity, Change.IMMUTABLE] = "1Gi"
+
+
 class ProvisionedLedgerSpec(Block):
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
     """Absent: the running one, at first the operator's default."""
     resources: Annotated[Resources, Change.ROLL] = Resources()
-    volume: VolumeSpec = VolumeSpec(size="1Gi")
+    volume: LedgerVolumeSpec = LedgerVolumeSpec()
 
 
 class ExternalLedgerSpec(Block):

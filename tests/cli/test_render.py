@@ -33,6 +33,22 @@ def test_what_the_operator_would_apply(diffcache: Diffcache, kubectl_diffcache: 
     assert {one["metadata"]["namespace"] for one in json.loads(as_list.stdout)["items"]} == {"studio"}
 
 
+def test_what_stands_beside_the_pods_of_a_shared_cache(diffcache: Diffcache) -> None:
+    shared = MANIFEST.with_name("shared.yaml")
+    done = diffcache(
+        "render", "-f", str(shared), "--redis-image", "valkey:8", "--milvus-image", "milvus:3", "-o", "json"
+    )
+    assert done.returncode == 0, done.stderr
+    objects = {(one["kind"], one["metadata"]["name"]): one for one in json.loads(done.stdout)["items"]}
+    images = {
+        name: one["spec"]["template"]["spec"]["containers"][0]["image"]
+        for (kind, name), one in objects.items()
+        if kind == "StatefulSet"
+    }
+    assert (images["emoji-redis"], images["emoji-milvus"]) == ("valkey:8", "milvus:3")
+    assert ("PodDisruptionBudget", "emoji") in objects
+
+
 def test_the_manifest_says_more_than_the_options(diffcache: Diffcache, monkeypatch: pytest.MonkeyPatch) -> None:
     text = MANIFEST.read_text().replace("name: emoji", "name: emoji\n  namespace: one\n  uid: abc")
     monkeypatch.setattr("sys.stdin", io.StringIO(text + "  serving: {image: pinned:1}\n"))

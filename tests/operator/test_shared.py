@@ -103,9 +103,16 @@ def test_redis_keeps_what_it_is_told_and_throws_nothing_away() -> None:
         "maxmemory-policy": "noeviction",
         "save": "",
     }
-    (claim,) = redis(volume={"size": "3Gi", "storageClassName": "fast"})["spec"]["volumeClaimTemplates"]
-    assert claim["spec"]["storageClassName"] == "fast"
-    assert claim["spec"]["resources"]["requests"] == {"storage": "3Gi"}
+
+
+@pytest.mark.parametrize(
+    ("volume", "storage"),
+    [({}, "1Gi"), ({"storageClassName": "fast"}, "1Gi"), ({"storageClassName": "fast", "size": "3Gi"}, "3Gi")],
+)
+def test_the_volume_of_redis(volume: dict[str, Any], storage: str) -> None:
+    (claim,) = redis(volume=volume)["spec"]["volumeClaimTemplates"]
+    assert claim["spec"].get("storageClassName") == volume.get("storageClassName")
+    assert claim["spec"]["resources"]["requests"] == {"storage": storage}
 
 
 @pytest.mark.parametrize(
