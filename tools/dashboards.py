@@ -175,8 +175,8 @@ OPERATOR = (
         "short",
         [
             Query(
-                "count by (type, reason) "
-                f"(max by (namespace, cache, type, reason) (diffcache_operator_cache_condition{{{CACHE}}}) == 0)",
+                "sum by (type, reason) "
+                f"(max by (namespace, cache, type, reason) (diffcache_operator_cache_condition{{{CACHE}}}) == bool 0)",
                 "{{type}}: {{reason}}",
             )
         ],

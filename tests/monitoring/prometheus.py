@@ -25,7 +25,7 @@ class Prometheus:
         every_second = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config.write_text(json.dumps({"global": every_second, "rule_files": [str(rules)], "scrape_configs": jobs}))
         (port,) = free_ports(1)
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._log = folder / "prometheus.log"
         self._command = [
             program("prometheus"),
@@ -46,7 +46,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: str) -> Any:
         """The answer's data; None while it is not up. Raises HTTPError for a query that it does not understand."""
         assert self._process.poll() is None, self._log.read_text()
-        url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 return json.load(answer)["data"]
