@@ -121,11 +121,7 @@ class Reconciler:
         tuned = await self._tuner.look(resource, old, look.observed)
         if tuned is not None and tuned.moved:
             # Before the pods are told: whoever goes on from here after a crash has to know what they follow.
-            told = old.model_copy(update={"tuning": tuned.record}).model_dump(
-                mode="json", by_alias=True, exclude_none=True
-            )
-            raw = await self._api.replace_status(raw | {"status": told})
-            self._metrics.writes.labels("DiffusionCacheStatus").inc()
+            raw = await self._replace_status(raw, old.model_copy(update={"tuning": tuned.record}))
         record = switched_off(old.tuning) if tuned is None else tuned.record
         facts = replace(
             await self._converge(resource, old, look, record),
@@ -229,17 +225,21 @@ class Reconciler:
 
     async def _write_status(self, key: Key, raw: JSON, old: DiffusionCacheStatus, new: DiffusionCacheStatus) -> bool:
         """Whether it was written: not if nothing moved, nor too often if only figures did."""
-        body = new.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if body == raw.get("status"):
+        if _body(new) == raw.get("status"):
             return False
         now = time.monotonic()
         moved = new.model_copy(update={"cache": old.cache}) != old
         if not moved and now - self._memory.figures_written.get(key, float("-inf")) < FIGURES_SECONDS:
             return False
-        await self._api.replace_status(raw | {"status": body})
-        self._metrics.writes.labels("DiffusionCacheStatus").inc()
+        await self._replace_status(raw, new)
         self._memory.figures_written[key] = now
         return True
+
+    async def _replace_status(self, raw: JSON, status: DiffusionCacheStatus) -> JSON:
+        """The resource as it is then."""
+        written = await self._api.replace_status(raw | {"status": _body(status)})
+        self._metrics.writes.labels("DiffusionCacheStatus").inc()
+        return written
 
     async def _missing_fields(self) -> list[str]:
         read, missing = self._memory.schema
@@ -248,6 +248,10 @@ class Reconciler:
             missing = missing_fields(served) if served is not None else []
             self._memory.schema = (time.monotonic(), missing)
         return missing
+
+
+def _body(status: DiffusionCacheStatus) -> JSON:
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _next_look(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float) -> float:

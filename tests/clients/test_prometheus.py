@@ -86,7 +86,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "history.txt").write_text(history())
     (folder / "prometheus.yml").write_text("scrape_configs: []\n")
-    blocks = [promtool, "tsdb", "create-blocks-from", "openmetrics", folder / "history.txt", folder / "data"]
+    blocks = [promtool, "tsdb", "create-blocks-from", "openmetrics", str(folder / "history.txt"), str(folder / "data")]
     subprocess.run(blocks, check=True, capture_output=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

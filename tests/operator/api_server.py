@@ -6,7 +6,6 @@ What an API server really does is tested on one, in tests/cluster.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,6 +30,7 @@ class Objects:
     def __init__(self) -> None:
         self.found: dict[str, JSON] = {}
         self.calls: list[tuple[str, str]] = []
+        self.events: list[JSON] = []
         self.refusal: tuple[int, str] | None = None  # of writes to /scale
         self.before_write: Callable[[str, str], None] = lambda verb, path: None
         self._version = 0
@@ -51,6 +51,9 @@ class Objects:
         body = await request.json()
         self.before_write(request.method, request.path)
         self.calls.append((request.method, request.path))
+        if request.method == "POST":
+            self.events.append(body)
+            return web.json_response(body)
         _, _, subresource = request.path.partition(CACHE + "/")
         if subresource:
             return self._write_part(subresource, body)
@@ -117,7 +120,3 @@ async def pod_metrics(address: str, text: Callable[[], str]) -> AsyncIterator[No
 
     async with serving(answer, host=address, port=METRICS_PORT):
         yield
-
-
-def as_text(value: object) -> str:
-    return json.dumps(value, sort_keys=True)

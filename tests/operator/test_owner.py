@@ -8,8 +8,8 @@ import pytest
 
 from diffcache_operator.scaling.owner import other_scaler
 
-REPLICAS = {"f:spec": {"f:serving": {"f:replicas": {}}}}
-MODE = {"f:spec": {"f:autoscaling": {".": {}, "f:mode": {}}}}
+REPLICAS: dict[str, Any] = {"f:spec": {"f:serving": {"f:replicas": {}}}}
+MODE: dict[str, Any] = {"f:spec": {"f:autoscaling": {".": {}, "f:mode": {}}}}
 
 
 def entry(manager: str, fields: dict[str, Any], minute: int, subresource: str = "") -> dict[str, Any]:

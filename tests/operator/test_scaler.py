@@ -23,7 +23,7 @@ SHARED: dict[str, Any] = {
     },
     "index": {"type": "External", "external": {"uri": "http://milvus:19530"}},
 }
-REPLICAS = {"f:spec": {"f:serving": {"f:replicas": {}}}}
+REPLICAS: dict[str, Any] = {"f:spec": {"f:serving": {"f:replicas": {}}}}
 
 
 class Bench:

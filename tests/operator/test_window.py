@@ -72,7 +72,7 @@ def test_everything_that_the_tuner_reads() -> None:
     window = reading.window
     assert reading.bad == ()
     assert (window.steps, window.steps_skipped, window.measured_ssr) == (100, 25, 0.25)
-    assert (window.requests, window.p95_seconds) == (20, pytest.approx(2.8))
+    assert (window.requests, window.p95_seconds) == pytest.approx((20, 2.8))
     assert window.shadow_ssr == {1.0: 0.26}
     assert (window.shadow_due, window.shadow_dropped, window.newest) == (10, 1, 1119.0)
     assert [batch.start for batch in window.batches] == [1000, 1030, 1060, 1090]

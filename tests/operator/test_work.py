@@ -60,21 +60,21 @@ def test_load_of_two_pods_over_ten_seconds() -> None:
     ]
     load = load_of(seen, 2)
     assert load is not None
-    assert (load.pending_steps, load.seconds_per_step, load.busy) == (10, 1.0, pytest.approx(0.8))
+    assert (load.pending_steps, load.seconds_per_step, load.busy) == pytest.approx((10, 1.0, 0.8))
 
 
 def test_a_pod_that_does_not_answer_is_taken_for_one_like_the_others() -> None:
     later = replace(BUSY, device_seconds=13)
     load = load_of([Snapshot(0, {"a": BUSY}), Snapshot(10, {"a": later})], 2)
     assert load is not None
-    assert (load.ready, load.pending_steps, load.busy) == (2, 80, pytest.approx(1.0))
+    assert (load.ready, load.pending_steps, load.busy) == pytest.approx((2, 80, 1.0))
 
 
 def test_a_pod_that_began_anew_has_worked_as_much_as_it_says() -> None:
     again = Work(pending_steps=4, step_seconds=1, calls=4, device_seconds=2)
     load = load_of([Snapshot(0, {"a": BUSY}), Snapshot(10, {"a": again})], 1)
     assert load is not None
-    assert (load.seconds_per_step, load.busy) == (0.25, pytest.approx(0.2))
+    assert (load.seconds_per_step, load.busy) == pytest.approx((0.25, 0.2))
 
 
 def test_a_pod_that_has_just_come_does_not_hide_the_others_share() -> None:

@@ -1,0 +1,208 @@
+"""The loops inside a reconcile: what is written, in which order, and what is left of it when it breaks off."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from diffcache_core.names import LEVEL, TUNING_REVISION
+from diffcache_operator.clients.api import Api, ApiError
+from diffcache_operator.clients.prometheus import Access, Prometheus
+from diffcache_operator.metrics import Metrics
+from diffcache_operator.queue import Key
+from diffcache_operator.reconcile import Reconciler
+from diffcache_operator.scaling.loop import Scaler
+from diffcache_operator.settings import Settings
+from diffcache_operator.tuning.loop import Tuner
+from tests.operator.api_server import CACHE, JSON, Objects, api_of, pod_metrics, ready_pod, resource
+from tests.operator.http_server import serving
+from tests.operator.test_tuning_loop import T0, FakePrometheus
+
+KEY = Key("demo", "emoji")
+ADDRESS = "127.0.24.1"
+CONFIG = "/api/v1/namespaces/demo/configmaps/emoji-config"
+STATUS = f"{CACHE}/status"
+STATEFUL_SET = "/apis/apps/v1/namespaces/demo/statefulsets/emoji"
+
+
+class Bench:
+    def __init__(self, api: Api, objects: Objects, url: str) -> None:
+        self.api, self.objects, self.url = api, objects, url
+        self.now, self.revision = T0, 0
+        self.scaled: list[Key] = []
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """As an operator that has just started: it remembers nothing."""
+        tuner = Tuner(Prometheus(Access(self.url)), lambda: self.now, lambda: self.now)
+        scaler = Scaler(self.api, lambda key: None)
+        settings = Settings(serving_image="serving:1")
+        self.reconciler = Reconciler(
+            self.api, settings, Metrics(), tuner, scaler, self.scaled.append, on_progress=lambda key: None
+        )
+
+    def metrics(self) -> str:
+        return f'{TUNING_REVISION} {self.revision}\n{LEVEL}{{skip="20"}} 0.9\ndiffcache_index_up 1\n'
+
+    async def reconcile(self, after: float = 0.0) -> None:
+        self.now += after
+        await self.reconciler.reconcile(KEY)
+        live = self.objects.found[STATEFUL_SET]
+        generation = live["metadata"]["generation"]
+        live["status"] = {"observedGeneration": generation, "updateRevision": "one", "replicas": 1}
+
+    @property
+    def config(self) -> str:
+        return str(self.objects.found[CONFIG]["data"]["serving.json"])
+
+    @property
+    def status(self) -> JSON:
+        return dict(self.objects.cache["status"])
+
+    def condition(self, kind: str) -> tuple[str, str] | None:
+        found = [one for one in self.status["conditions"] if one["type"] == kind]
+        return (found[0]["status"], found[0]["reason"]) if found else None
+
+    def events(self) -> list[str]:
+        return [event["reason"] for event in self.objects.events]
+
+    def writes(self, path: str) -> int:
+        return sum(one == path for _, one in self.objects.calls)
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., Any]]:
+    async with AsyncExitStack() as stack:
+
+        async def begin(**spec: Any) -> Bench:
+            objects = Objects()
+            objects.put(CACHE, resource(**spec))
+            objects.put("/api/v1/namespaces/demo/pods/emoji-0", ready_pod(0, ADDRESS))
+            url = await stack.enter_async_context(serving(FakePrometheus().answer))
+            bench = Bench(await stack.enter_async_context(api_of(objects)), objects, url)
+            await stack.enter_async_context(pod_metrics(ADDRESS, bench.metrics))
+            await bench.reconcile()
+            await bench.reconcile(after=1)
+            return bench
+
+        yield begin
+
+
+async def test_a_decision_is_in_the_status_before_a_pod_hears_of_it(make: Callable[..., Any]) -> None:
+    bench = await make(tuning={"mode": "Auto"})
+    assert bench.condition("Ready") == ("True", "Serving")
+    seen: list[tuple[str, int]] = []
+
+    def before_write(verb: str, path: str) -> None:
+        if path == CONFIG:
+            seen.append((path, bench.status["tuning"]["revision"]))
+
+    bench.objects.before_write = before_write
+    await bench.reconcile(after=3600)
+    assert seen == [(CONFIG, 1)]
+    assert '"revision": 1' in bench.config
+    assert '"similarity": 0.85' in bench.config
+    assert bench.condition("TuningActive") == ("True", "Tuned")
+    assert bench.condition("Ready") == ("True", "Serving")
+
+
+async def test_a_crash_between_the_two_ends_the_same(make: Callable[..., Any]) -> None:
+    bench = await make(tuning={"mode": "Auto"})
+
+    gone = False
+
+    def crash(verb: str, path: str) -> None:
+        nonlocal gone
+        gone = gone or path == CONFIG
+        if gone:
+            raise web.HTTPServiceUnavailable
+
+    bench.objects.before_write = crash
+    with pytest.raises(ApiError):
+        await bench.reconcile(after=3600)
+    decided = bench.status["tuning"]
+    assert decided["revision"] == 1
+    assert '"revision": 1' not in bench.config
+    bench.objects.before_write = lambda verb, path: None
+    bench.begin_anew()
+    await bench.reconcile(after=1)
+    assert '"revision": 1' in bench.config
+    assert bench.status["tuning"]["revision"] == 1
+    assert bench.status["tuning"]["history"] == decided["history"]
+
+
+async def test_a_status_that_somebody_else_wrote_meanwhile_moves_nothing(make: Callable[..., Any]) -> None:
+    bench = await make(tuning={"mode": "Auto"})
+
+    def somebody(verb: str, path: str) -> None:
+        if path == STATUS:
+            bench.objects.put(CACHE, bench.objects.cache)
+
+    bench.objects.before_write = somebody
+    with pytest.raises(ApiError):
+        await bench.reconcile(after=3600)
+    assert '"revision": 1' not in bench.config
+
+
+async def test_what_is_recommended_reaches_no_pod(make: Callable[..., Any]) -> None:
+    bench = await make(tuning={"mode": "Recommend"})
+    config = bench.config
+    await bench.reconcile(after=3600)
+    assert bench.config == config
+    assert bench.status["tuning"]["decision"].startswith("would be Loosened")
+
+
+async def test_at_rest_nothing_is_written(make: Callable[..., Any]) -> None:
+    bench = await make(tuning={"mode": "Recommend"})
+    await bench.reconcile(after=3600)
+    writes, events = len(bench.objects.calls), bench.events()
+    for _ in range(5):
+        await bench.reconcile(after=61)
+    assert len(bench.objects.calls) == writes
+    assert bench.events() == events
+
+
+async def test_switched_off_the_spec_holds_again_and_what_was_stays_to_be_read(make: Callable[..., Any]) -> None:
+    bench = await make(tuning={"mode": "Auto"})
+    await bench.reconcile(after=3600)
+    off = bench.objects.cache
+    off["spec"]["tuning"] = {"mode": "Disabled"}
+    bench.objects.put(CACHE, off)
+    await bench.reconcile(after=1)
+    assert bench.condition("TuningActive") is None
+    assert '"levels": null' in bench.config
+    assert bench.status["tuning"]["history"][0]["reason"] == "Loosened"
+    again = bench.objects.cache
+    again["spec"]["tuning"] = {"mode": "Auto"}
+    bench.objects.put(CACHE, again)
+    await bench.reconcile(after=1)
+    assert bench.status["tuning"]["revision"] == 2  # not one that a pod might still tell of
+
+
+async def test_a_change_of_nothing_but_the_number_of_pods_leaves_ready(make: Callable[..., Any]) -> None:
+    shared = {
+        "cache": {
+            "store": {"type": "S3", "s3": {"bucket": "states"}},
+            "ledger": {"type": "External", "external": {"address": "redis://redis:6379"}},
+        },
+        "index": {"type": "External", "external": {"uri": "http://milvus:19530"}},
+    }
+    bench = await make(**shared, autoscaling={"mode": "Operator", "maxReplicas": 4})
+    assert bench.scaled == [KEY, KEY]
+    changed = bench.objects.cache
+    changed["spec"]["serving"] = {"replicas": 3}
+    bench.objects.put(CACHE, changed)
+    await bench.reconciler.reconcile(KEY)  # the StatefulSet's controller has not looked yet
+    live = bench.objects.found[STATEFUL_SET]
+    assert live["spec"]["replicas"] == 3
+    assert live["status"]["observedGeneration"] < live["metadata"]["generation"]
+    assert bench.condition("Ready") == ("True", "Serving")
+    changed = bench.objects.cache
+    changed["spec"]["serving"] = {"replicas": 3, "image": "serving:2"}
+    bench.objects.put(CACHE, changed)
+    await bench.reconciler.reconcile(KEY)
+    assert bench.condition("Ready") == ("False", "RollingOut")
