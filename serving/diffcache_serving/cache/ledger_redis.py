@@ -177,8 +177,10 @@ class RedisLedger:
         return dropped
 
     async def adopt(self, family: str, model: str, now: float) -> int:
-        self._family = (family, model)
-        return int(await self._call("adopt", family, repr(now)))
+        try:
+            return int(await self._call("adopt", family, repr(now)))
+        finally:
+            self._family = (family, model)  # one that is out of reach adopts it when it comes
 
     async def drop_retired(self, before: float, limit: int) -> Dropped:
         return _dropped(*await self._call("drop_retired", repr(before), limit))

@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 
 import obstore
-from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from diffcache_core.serving_config import StoreConfig
@@ -15,6 +14,10 @@ from diffcache_serving.cache.store import SUFFIX, StateStore, path_of
 CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
 """Of one request; a look-up gives up sooner by its own deadline. More time and retries keep more of what a slow bucket
 is given, and hold up the keeper as long."""
+
+
+class BucketMissing(Exception):
+    """Somebody has removed the bucket, or never made it."""
 
 
 class S3StateStore(StateStore):
@@ -42,8 +45,8 @@ class S3StateStore(StateStore):
         try:
             return await super().get(state_id)
         except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error.__cause__):  # says nothing about the state
-                raise BaseError(f"there is no such bucket: {error.__cause__}") from None
+            if "NoSuchBucket" in f"{error} {error.__cause__}":  # says nothing about the state
+                raise BucketMissing(str(error).splitlines()[0]) from None
             raise
 
     async def listed(self) -> dict[str, float]:

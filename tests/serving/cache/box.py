@@ -59,6 +59,8 @@ class Box:
     async def open(
         self,
         index: Index | None = None,
+        ledger: Ledger | None = None,
+        store: StateStore | None = None,
         kind: StateKind = CLEAN,
         budget: Budget = ROOMY,
         shared: bool = False,
@@ -68,12 +70,12 @@ class Box:
     ) -> Box:
         """`identity`: fields of CacheIdentity that differ from the usual ones."""
         self.metrics = Metrics("emoji")
-        self.ledger: Ledger = await SqliteLedger.open(self.folder / "ledger.db", LCBFU())
+        self.ledger = ledger or await SqliteLedger.open(self.folder / "ledger.db", LCBFU())
         self.index = index or MemoryIndex()
         usual = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
         self.identity = replace(usual, **identity)
-        store = StateStore(self.folder / "states")
-        parts = (self.ledger, store, self.index, self.metrics, self.identity)
+        self.store = store or StateStore(self.folder / "states")
+        parts = (self.ledger, self.store, self.index, self.metrics, self.identity)
         self.cache = Cache(*parts, levels, kind, budget, look_up_seconds=look_up_seconds)
         self.repaired = await self.cache.repair()
         self.is_closed = False

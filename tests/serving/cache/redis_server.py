@@ -36,17 +36,17 @@ class RedisServer:
     def address(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self, *options: str, password: str = "", port_option: str = "--port") -> Self:
+    def start(self, *options: str, password: str = "", tls: bool = False) -> Self:
         """With nothing in it; `options` as on the command line."""
-        base = ["redis-server", port_option, str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        ports = ["--port", "0", "--tls-port", str(self.port)] if tls else ["--port", str(self.port)]
+        base = ["redis-server", *ports, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         if password:
             options = (*options, "--requirepass", password)
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*base, "--dir", str(self._folder), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        if port_option == "--port":
-            self._wait(password)
+        self._wait(self.client(password, ssl=tls, ssl_cert_reqs="none"))
         return self
 
     def client(self, password: str = "", **options: Any) -> Redis:
@@ -73,12 +73,12 @@ class RedisServer:
     def __exit__(self, *exc: object) -> None:
         self.kill()
 
-    def _wait(self, password: str) -> None:
+    def _wait(self, client: Redis) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self._process is not None
             assert self._process.poll() is None, (self._folder / "redis.log").read_text()
-            with contextlib.suppress(RedisError), self.client(password) as client:
+            with contextlib.suppress(RedisError), client:
                 client.ping()
                 return
             time.sleep(0.01)
