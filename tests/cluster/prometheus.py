@@ -1,6 +1,6 @@
 """A real Prometheus in a test's namespace, with the chart's rules: it scrapes the serving pods and the operator.
 
-Debian's build knows no kubernetes_sd, so it finds pods by the SRV records of a cache's headless Service: they hold names.
+Debian's build knows no kubernetes_sd: pods are found by the SRV records of a headless Service, which hold their names.
 """
 
 from __future__ import annotations

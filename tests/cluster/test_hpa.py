@@ -58,7 +58,7 @@ def quicker(example: JSON) -> JSON:
 def condition(inside: Kube, kind: str) -> JSON:
     """Of the HorizontalPodAutoscaler."""
     found: list[JSON] = inside.get("hpa", "emoji")["status"]["conditions"]
-    return next(one for one in found if one["type"] == kind)
+    return {one["type"]: one for one in found}[kind]
 
 
 def writers(inside: Kube) -> list[str]:
