@@ -17,6 +17,7 @@ from diffcache.commands.generate import generate
 from diffcache.commands.render import render
 from diffcache.commands.simulate_loops import simulate_loops
 from diffcache.commands.stats import stats
+from diffcache.commands.tuning import tuning
 from diffcache.commands.up import up
 from diffcache.commands.version import options
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(up)
 app.command()(generate)
 app.command()(stats)
+app.command()(tuning)
 app.add_typer(cache.app, name="cache")
 app.command()(calibrate)
 app.command()(render)

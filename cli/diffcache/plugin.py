@@ -8,6 +8,7 @@ from diffcache.commands import cache
 from diffcache.commands.cluster.at_pod import at_pod
 from diffcache.commands.cluster.get import get
 from diffcache.commands.cluster.status import status
+from diffcache.commands.cluster.tuning import tuning
 from diffcache.commands.cluster.upgrade import upgrade
 from diffcache.commands.generate import generate
 from diffcache.commands.render import render
@@ -20,6 +21,7 @@ EXAMPLES = (
     "kubectl diffcache status emoji -n studio",
     'kubectl diffcache generate emoji "red apple, noto style" -o apple.png',
     "kubectl diffcache stats emoji -o json",
+    "kubectl diffcache tuning emoji",
     'kubectl diffcache purge emoji --prompt "red apple, noto style"',
     "kubectl diffcache upgrade emoji",
     "kubectl diffcache render -f emoji.yaml",
@@ -35,6 +37,7 @@ app = typer.Typer(
 app.callback()(options)
 app.command()(get)
 app.command()(status)
+app.command()(tuning)
 # TLS is the server's to strangers; kubectl's way to the pod is encrypted and authenticated by the cluster.
 app.command("generate")(at_pod(generate, GRPC_PORT, "server", without=("tls", "ca")))
 app.command("stats")(at_pod(stats, ADMIN_PORT, "admin"))

@@ -53,11 +53,12 @@ def test_rows() -> None:
         "HIT": "0.44",
         "ENTRIES": 120,
         "REPLICAS": "1/1",
+        "TUNED": "-",
         "ENDPOINT": "emoji.cli-a.svc:50051",
         "AGE": "16 min",
     }
     assert row(resource(UNSEEN), NOW, True) == (
-        *("cli-a", "emoji", "Unknown", "NotSeenYet", "-", "-", "-", "0/1", "-", "16 min"),
+        *("cli-a", "emoji", "Unknown", "NotSeenYet", "-", "-", "-", "0/1", "-", "-", "16 min"),
     )
 
 

@@ -50,11 +50,23 @@ class IndexView(View):
     type: str = ""
 
 
+class TuningView(View):
+    mode: str = "Disabled"
+
+
+class AutoscalingView(View):
+    mode: str = "Disabled"
+    min_replicas: int = 1
+    max_replicas: int = 1
+
+
 class SpecView(View):
     model: ModelView
     serving: ServingView = ServingView()
     cache: CacheView = CacheView()
     index: IndexView = IndexView()
+    tuning: TuningView = TuningView()
+    autoscaling: AutoscalingView = AutoscalingView()
 
 
 class Resource(View):

@@ -101,11 +101,13 @@ def _summary(resource: Resource) -> Table:
     rows = [
         ("model", spec.model.source),
         ("endpoint", status.endpoint or "none yet"),
-        ("replicas", f"{status.ready_replicas} ready of {spec.serving.replicas} wanted"),
+        ("replicas", f"{status.ready_replicas} ready of {spec.serving.replicas} wanted{_scaling(resource)}"),
         ("index", spec.index.type + (f", {index.reason}" if index is not None else "")),
         ("image", _image(resource)),
         ("cache", _cache(resource)),
     ]
+    if spec.tuning.mode != "Disabled":
+        rows.append(("tuning", _tuning(resource)))
     if status.serving.available:
         name = resource.metadata.name
         rows.append(("update", f"{status.serving.available}: `kubectl diffcache upgrade {name}` moves to it"))
@@ -118,8 +120,24 @@ def _image(resource: Resource) -> str:
     return f"{resource.image} ({'pinned by spec.serving.image' if resource.spec.serving.image else 'recorded'})"
 
 
+def _scaling(resource: Resource) -> str:
+    scaling, last = resource.spec.autoscaling, resource.status.autoscaling
+    if scaling.mode == "Disabled":
+        return ""
+    told = f"; last {last.message}" if last is not None and last.message else ""
+    return f" ({scaling.min_replicas} to {scaling.max_replicas} by the operator{told})"
+
+
+def _tuning(resource: Resource) -> str:
+    tuning, name = resource.status.tuning, resource.metadata.name
+    told = tuning.decision if tuning is not None and tuning.decision else "no decision yet"
+    return f"{resource.spec.tuning.mode}: {told} (`kubectl diffcache tuning {name}` tells more)"
+
+
 def _cache(resource: Resource) -> str:
-    cache, capacity = resource.status.cache, resource.spec.cache.capacity
+    cache, tuning = resource.status.cache, resource.status.tuning
+    tuned = tuning.capacity if tuning is not None and resource.spec.tuning.mode == "Auto" else ""
+    capacity = tuned or resource.spec.cache.capacity
     if cache is None:
         return f"no figures yet, capacity {capacity}"
     return (

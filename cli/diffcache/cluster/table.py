@@ -8,7 +8,7 @@ from datetime import datetime
 from diffcache.cluster.objects import Resource
 from diffcache.output import duration
 
-COLUMNS = ("NAME", "READY", "REASON", "SSR", "HIT", "ENTRIES", "REPLICAS", "ENDPOINT", "AGE")
+COLUMNS = ("NAME", "READY", "REASON", "SSR", "HIT", "ENTRIES", "REPLICAS", "TUNED", "ENDPOINT", "AGE")
 
 
 def columns(with_namespace: bool) -> tuple[str, ...]:
@@ -25,6 +25,7 @@ def row(resource: Resource, now: datetime, with_namespace: bool) -> Sequence[obj
         "-" if cache is None else cache.hit_ratio or "-",
         "-" if cache is None else cache.entries,
         f"{status.ready_replicas}/{resource.spec.serving.replicas}",
+        status.tuning.history[0].reason if status.tuning is not None and status.tuning.history else "-",
         status.endpoint or "-",
         duration((now - resource.metadata.creation_timestamp).total_seconds()),
     )

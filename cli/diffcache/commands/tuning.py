@@ -1,0 +1,33 @@
+"""diffcache tuning"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import typer
+
+from diffcache.commands.stats import ADMIN, AdminOption
+from diffcache.output import Output, OutputOption, console, print_json
+
+
+def tuning(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> None:
+    """Show what the tuner of a local server has decided, and from what. Exit status 1 if it does not tune."""
+    from diffcache.admin import AdminClient
+    from diffcache.tuning_report import facts, layout
+    from diffcache_core.pb import diffcache_pb2 as pb
+    from diffcache_core.status import TuningStatus
+
+    with AdminClient(admin) as client:
+        told = client.call("GetStats", pb.GetStatsRequest()).tuning
+    if not told:
+        typer.echo(
+            "this server does not tune itself: set spec.tuning.mode to Recommend or Auto in its manifest; of one in a "
+            "cluster `kubectl diffcache tuning NAME` tells",
+            err=True,
+        )
+        raise typer.Exit(1)
+    record = TuningStatus.model_validate_json(told)
+    if output is Output.JSON:
+        print_json(facts(admin, "", record))
+    else:
+        console().print(layout(admin, "", record, datetime.now(UTC)))
