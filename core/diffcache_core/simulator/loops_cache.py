@@ -95,6 +95,7 @@ class CachedWork:
     quality_sum: float = 0.0  # of true ratios, over approximate hits
     hits: int = 0  # approximate ones
     reasons: dict[str, int] = field(default_factory=dict)  # how often the tuner said what
+    batches: list[Batch] = field(default_factory=list)  # of comparisons, one a look of the tuner
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -106,7 +107,6 @@ class CachedWork:
         self._random = random.Random(self.seed)
         self._budget, self._cost = StepBudget(), MeanCost()
         self._due = self._dropped = 0
-        self._batches: list[Batch] = []
         self._pairs: dict[tuple[int, float], PairSums] = {}
         self._changed_at: float | None = None
         self._begun = self.stream.times[0] if self.stream.times else 0.0
@@ -237,7 +237,7 @@ class CachedWork:
 
     def _tune(self, goals: Goals, now: float) -> None:
         if self._pairs:
-            self._batches.append(Batch(self._batch_start, now, self._pairs))
+            self.batches.append(Batch(self._batch_start, now, self._pairs))
             self._pairs = {}
         self._batch_start = now
         start = evidence_start(now, self._begun)
@@ -256,7 +256,7 @@ class CachedWork:
         window = self._window
         steps = window.steps
         return Window(
-            batches=[batch for batch in self._batches if batch.start >= since],
+            batches=[batch for batch in self.batches if batch.start >= since],
             steps=steps,
             steps_skipped=window.skipped,
             requests=window.requests,
