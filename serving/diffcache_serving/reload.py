@@ -9,7 +9,7 @@ from typing import Any
 
 from diffcache_core.serving_config import ServingConfig
 
-HOT_FIELDS = frozenset({"batch_max_size", "quality", "queue_max_steps", "space_grace_seconds", "tuning"})
+HOT_FIELDS = frozenset({"batch_max_size", "queue_max_steps", "space_grace_seconds", "tuning"})
 HOT_MODEL_FIELDS = frozenset({"steps", "guidance", "width", "height"})
 HOT_CACHE_FIELDS = frozenset({"capacity_bytes", "levels"})
 
@@ -19,9 +19,11 @@ def take_hot(running: ServingConfig, new: ServingConfig) -> ServingConfig:
     hot = {name: getattr(new, name) for name in HOT_FIELDS}
     model = {name: getattr(new.model, name) for name in HOT_MODEL_FIELDS}
     cache = {name: getattr(new.cache, name) for name in HOT_CACHE_FIELDS}
+    same_model = new.model.source == running.model.source  # the scorer goes with the model
     return running.model_copy(
         update={
             **hot,
+            "quality": new.quality if same_model else running.quality,
             "model": running.model.model_copy(update=model),
             "cache": running.cache.model_copy(update=cache),
         }

@@ -29,12 +29,12 @@ class ClipScorer:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
-            self._clip: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            self.clip: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # transformers raises of everything for a damaged file
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ScorerError(f"scorer {folder} cannot be loaded ({first}): copy it again") from None
-        self._clip.to(device).eval()
+        self.clip.to(device).eval()
         self._device = device
         self._mean, self._std = (v.to(device) for v in _read_normalization(folder))
         self.digest = fingerprint(folder)
@@ -57,23 +57,23 @@ class ClipScorer:
         return scores
 
     def _embed_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
-        side = self._clip.config.vision_config.image_size
+        side = self.clip.config.vision_config.image_size
         if pictures.shape[-2:] != (side, side):
             pictures = interpolate(pictures, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
         pixels = (pictures.to(self._device) - self._mean) / self._std
-        pooled = self._clip.vision_model(pixel_values=pixels).pooler_output
-        return normalize(self._clip.visual_projection(pooled))
+        pooled = self.clip.vision_model(pixel_values=pixels).pooler_output
+        return normalize(self.clip.visual_projection(pooled))
 
     def _embed_text(self, prompt: str) -> torch.Tensor:
         if prompt not in self._texts:
-            length = self._clip.config.text_config.max_position_embeddings
+            length = self.clip.config.text_config.max_position_embeddings
             tokens = self._tokenizer(
                 [prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
             ).to(self._device)
-            pooled = self._clip.text_model(
+            pooled = self.clip.text_model(
                 input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
             ).pooler_output
-            self._texts[prompt] = normalize(self._clip.text_projection(pooled))[0]
+            self._texts[prompt] = normalize(self.clip.text_projection(pooled))[0]
             if len(self._texts) > self._texts_kept:
                 self._texts.popitem(last=False)
         return self._texts[prompt]

@@ -13,15 +13,27 @@ from pydantic.alias_generators import to_camel
 from diffcache_core.manifest import parse_manifest
 from diffcache_core.rules import Change, fields_by_change
 from diffcache_core.serving_config import ListenConfig, ServingConfig, Surroundings, build_serving_config
-from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec
+from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec, TuningMode, TuningSpec
 from diffcache_serving.config_file import ConfigFile, read_config_file
 from diffcache_serving.config_watch import watch_config
 from diffcache_serving.errors import ModelError
 from diffcache_serving.reload import changes, take_hot
 
 MANIFEST = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
-RESOURCE = parse_manifest(MANIFEST.read_text())
-OF_THE_OPERATOR = {("serving", "replicas"), ("reclaim_policy",)}  # Hot, and no concern of the serving process
+_GIVEN = parse_manifest(MANIFEST.read_text())
+RESOURCE = _GIVEN.model_copy(
+    update={"spec": _GIVEN.spec.model_copy(update={"tuning": TuningSpec(mode=TuningMode.RECOMMEND)})}
+)
+OF_THE_OPERATOR = (  # Hot, and no concern of the serving process
+    ("serving", "replicas"),
+    ("reclaim_policy",),
+    ("prometheus",),
+    ("autoscaling",),
+    ("tuning", "quality", "target_percent"),
+    ("tuning", "latency"),
+    ("tuning", "capacity"),
+    ("tuning", "min_similarity"),
+)
 VALUES: dict[str, Any] = {
     "steps": 11,
     "guidance": "1.5",
@@ -32,6 +44,8 @@ VALUES: dict[str, Any] = {
     "capacity": "33Mi",
     "levels": [{"skipPercent": 10, "similarity": "0.5"}],
     "space_grace_seconds": 5,
+    "mode": "Disabled",
+    "shadow_percent": 7,
 }
 
 
@@ -49,7 +63,11 @@ def with_value(path: tuple[str, ...], value: Any) -> DiffusionCache:
     return DiffusionCache.model_validate(document)
 
 
-HOT = [p for p, change in fields_by_change(DiffusionCacheSpec) if change is Change.HOT and p not in OF_THE_OPERATOR]
+HOT = [
+    path
+    for path, change in fields_by_change(DiffusionCacheSpec)
+    if change is Change.HOT and not any(path[: len(prefix)] == prefix for prefix in OF_THE_OPERATOR)
+]
 
 
 @pytest.mark.parametrize("path", HOT, ids=".".join)

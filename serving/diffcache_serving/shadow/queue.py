@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from diffcache_serving.shadow.plan import Plan
 
@@ -13,33 +12,37 @@ longer busy time into the next idle one and holds more memory."""
 
 
 class PlanQueue:
-    """Plans in memory."""
+    """Plans in memory. Whoever gets one says `done` when it is dealt with."""
 
     def __init__(self, max_bytes: int = QUEUE_BYTES) -> None:
-        self._plans: deque[Plan] = deque()
-        self._filled = asyncio.Event()
+        self._plans: asyncio.Queue[Plan] = asyncio.Queue()
         self._max_bytes, self.nbytes = max_bytes, 0
 
     def put(self, plan: Plan) -> bool:
         """False when it does not fit beside what waits."""
         if self.nbytes + plan.nbytes > self._max_bytes:
             return False
-        self._plans.append(plan)
         self.nbytes += plan.nbytes
-        self._filled.set()
+        self._plans.put_nowait(plan)
         return True
 
     async def get(self) -> Plan:
-        while not self._plans:
-            self._filled.clear()
-            await self._filled.wait()
-        plan = self._plans.popleft()
+        plan = await self._plans.get()
         self.nbytes -= plan.nbytes
         return plan
 
-    def drain(self) -> list[Plan]:
-        """Takes out all that waits."""
-        plans = list(self._plans)
-        self._plans.clear()
-        self.nbytes = 0
-        return plans
+    def done(self) -> None:
+        self._plans.task_done()
+
+    async def join(self) -> None:
+        """Returns when all that was put is done."""
+        await self._plans.join()
+
+    def drain(self) -> int:
+        """Forgets all that waits, and returns how many that were."""
+        count = 0
+        while not self._plans.empty():
+            self.nbytes -= self._plans.get_nowait().nbytes
+            self._plans.task_done()
+            count += 1
+        return count

@@ -25,7 +25,7 @@ from diffcache_serving.queueing import StepQueue
 from diffcache_serving.scorer import ClipScorer
 from diffcache_serving.shadow.draw import Device, Flagged, Pair
 from diffcache_serving.shadow.plan import Answered, Arrival, Plan, make_plan
-from diffcache_serving.shadow.queue import PlanQueue
+from diffcache_serving.shadow.queue import QUEUE_BYTES, PlanQueue
 
 WAIT_SECONDS = 900.0
 """How long a comparison waits for idle time. Longer carries more of a busy time into the next idle one, and keeps
@@ -43,13 +43,22 @@ log = structlog.get_logger("diffcache.shadow")
 class Shadows:
     """Made by the constructor, given its settings by `configure`, ended by `close`."""
 
-    def __init__(self, queue: StepQueue, engine: Engine, cache: Cache, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        queue: StepQueue,
+        engine: Engine,
+        cache: Cache,
+        metrics: Metrics,
+        max_bytes: int = QUEUE_BYTES,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
         self._engine, self._cache, self._metrics = engine, cache, metrics
         self._quality = QualityConfig()
-        self._scorer: ClipScorer | None = None
+        self.scorer: ClipScorer | None = None
+        self._wait_seconds = wait_seconds
         self._budget, self._cost = StepBudget(), MeanCost()
         self._ran = 0  # steps of the comparison under way
-        self._plans = PlanQueue()
+        self._plans = PlanQueue(max_bytes)
         self._planning: set[asyncio.Task[None]] = set()
         self._device = Device(engine, queue.idle, self._count_step)
         self._worker = asyncio.create_task(self._work(), name="shadows")
@@ -58,15 +67,15 @@ class Shadows:
         """Goes by these settings from now on. A scorer that cannot be loaded is told once, and nothing is compared."""
         before, self._quality = self._quality, quality
         if quality.scorer != before.scorer:
-            self._scorer = None
+            self.scorer = None
             if quality.scorer:
-                self._scorer = await asyncio.to_thread(self._load, quality.scorer)
+                self.scorer = await asyncio.to_thread(self._load, quality.scorer)
         if quality.shadow_percent and not quality.scorer and quality != before:
             log.warning("quality is not measured: there is no scorer for this model, set tuning.quality.scorer")
 
     def arrive(self, request: GenerationRequest) -> Arrival:
         """Whether a request that has just come is to be compared: by its id, whatever will come of it."""
-        share = self._cost.share(self._percent) if self._scorer is not None else 0.0
+        share = self._cost.share(self._percent) if self.scorer is not None else 0.0
         due = is_due(request.request_id, share) and self._budget.covers(WORST_COST * request.steps)
         return Arrival(due, time.time())
 
@@ -78,9 +87,14 @@ class Shadows:
             self._planning.add(task)
             task.add_done_callback(self._planning.discard)
 
-    async def settle(self) -> None:
-        """Returns when all that is due so far waits, runs or is decided."""
+    async def planned(self) -> None:
+        """Returns when all that is due so far waits for idle time, or is dropped."""
         await asyncio.gather(*self._planning)
+
+    async def settle(self) -> None:
+        """Returns when all that is due so far is compared or dropped."""
+        await self.planned()
+        await self._plans.join()
 
     async def close(self) -> None:
         """Gives up what waits and what runs."""
@@ -88,8 +102,7 @@ class Shadows:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for _ in self._plans.drain():
-            self._count("dropped")
+        self._count("dropped", self._plans.drain())
 
     @property
     def _percent(self) -> int:
@@ -105,7 +118,7 @@ class Shadows:
     async def _plan(self, arrival: Arrival, answered: Answered) -> None:
         try:
             async with asyncio.timeout(PLAN_SECONDS):
-                plan = await make_plan(self._cache, answered, arrival.at, WAIT_SECONDS)
+                plan = await make_plan(self._cache, answered, arrival.at, self._wait_seconds)
         except Exception as error:  # an outage of the index has many types
             self._fail(error)
             return
@@ -126,9 +139,10 @@ class Shadows:
                 await self._compare(plan)
             finally:
                 self._budget.give_back(plan.steps - self._ran)
+                self._plans.done()
 
     async def _compare(self, plan: Plan) -> None:
-        scorer = self._scorer
+        scorer = self.scorer
         if scorer is None or time.monotonic() >= plan.deadline:
             self._count("dropped")
             return
@@ -155,8 +169,8 @@ class Shadows:
         for moment, value in moments(pair.cached, pair.uncached).items():
             self._metrics.quality_sum.labels(skip, similarity, moment).inc(value)
 
-    def _count(self, outcome: str) -> None:
-        self._metrics.shadow_runs.labels(outcome).inc()
+    def _count(self, outcome: str, number: int = 1) -> None:
+        self._metrics.shadow_runs.labels(outcome).inc(number)
 
     def _fail(self, error: Exception) -> None:
         self._count("failed")
