@@ -16,7 +16,7 @@ test. It needs sums of x and x^2 only, so nobody has to keep single values, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 STAKES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -27,9 +27,9 @@ PIECE = 50
 """Pairs after which a part of the wealth that was kept back is staked anew, so that what was lost before a change of
 the world does not weigh for ever. A smaller piece follows sooner and leaves less for each."""
 
-MEMORY = math.log(100)
+MEMORY = math.log(10)
 """How far, as a logarithm, wealth may rise above what proves: what is won beyond it is put aside. Less forgets the past
-sooner after a change and lets a proof flicker."""
+sooner after a change, and lets a proof come and go."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,27 @@ def log_wealth(parts: Iterable[Sums], *, lowest: float, enough: float) -> float:
     """
     limit = enough + MEMORY
     logs = [-math.inf] * len(STAKES)
-    pieces, inside = 0, math.inf
-    for part in parts:
-        if inside >= PIECE:
-            pieces, inside = pieces + 1, 0.0
-            share = -math.log(pieces * (pieces + 1) * len(STAKES))
-            logs = [_log_add(log, share) for log in logs]
-        y, yy = part.total / lowest, part.squares / lowest**2
-        logs = [min(limit, log + s * y - psi * yy) for log, (s, psi) in zip(logs, _WAGERS, strict=True)]
-        inside += part.count
+    for at, piece in enumerate(_pieces(parts), start=1):
+        fresh = -math.log(at * (at + 1) * len(STAKES))
+        y, yy = piece.total / lowest, piece.squares / lowest**2
+        logs = [
+            min(limit, _log_add(log, fresh) + stake * y - psi * yy)
+            for log, (stake, psi) in zip(logs, _WAGERS, strict=True)
+        ]
     top = max(logs)
     return top if top == -math.inf else top + math.log(sum(math.exp(log - top) for log in logs))
+
+
+def _pieces(parts: Iterable[Sums]) -> Iterator[Sums]:
+    """The parts gathered until they hold `PIECE` pairs; the last one as it is."""
+    count = total = squares = 0.0
+    for part in parts:
+        count, total, squares = count + part.count, total + part.total, squares + part.squares
+        if count >= PIECE:
+            yield Sums(count, total, squares)
+            count = total = squares = 0.0
+    if count:
+        yield Sums(count, total, squares)
 
 
 def _psi(stake: float) -> float:

@@ -26,11 +26,8 @@ FEW = 30
 BINS = round(1 / SIMILARITY_BIN_WIDTH)
 CLOSED = 1.01
 """The similarity of a level that nothing may use."""
-
-
-def edge(index: int) -> float:
-    """Lower edge of a bin; above the last one nothing lies."""
-    return CLOSED if index >= BINS else round(index * SIMILARITY_BIN_WIDTH, 2)
+EDGES = (*(round(index * SIMILARITY_BIN_WIDTH, 2) for index in range(BINS)), CLOSED)
+"""Lower edges of the bins, and what lies above the last one."""
 
 
 def bin_index(lower_edge: float) -> int:
@@ -62,13 +59,14 @@ class Evidence:
         return sum(part.c for part in parts) / uncached if uncached > 0 else None
 
     def proven(self, skip: int, index: int, passed: int) -> bool:
-        """Whether skipping so much, or even more, keeps the target in this bin.
+        """Whether skipping so much keeps the target in this bin.
 
-        `passed`: bins between this and the level in force that were passed over. The error allowed to a level is shared
-        out as 1/(1*2) + 1/(2*3) + ... = 1, so it holds for all the places from which a first wrong step may be made.
+        `passed`: bins between this and the level in force that were passed over. A level errs for the first time at the
+        highest bin that is wrong, or below it after passing it over, and its error is shared out over these by
+        1/(1*2) + 1/(2*3) + ... = 1. So the number of bins does not matter: they are asked in a fixed order.
         """
         needed = self._enough + math.log((passed + 1) * (passed + 2) / 2)
-        return any(self._log_wealth(other, index, good=True) >= needed for other in self.skips if other >= skip)
+        return self._log_wealth(skip, index, good=True) >= needed
 
     def disproven(self, skip: int, index: int) -> bool:
         """Whether skipping so much, or even less, misses the target in this bin."""

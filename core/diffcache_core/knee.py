@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+DEGREE = 3
+"""Of the polynomial through the measured points. Measured on 200 smooth curves with noise of .0005 (about 10,000
+requests): a cubic through all six points misses the knee by 3% (median) and has hardly a bias, a parabola through all
+misses it by 8%, and one through the best point and its neighbours by 6%."""
+GRID = 1 / 64
+"""Doublings between two capacities that are tried: 1%."""
 
 
-def knee(saved: Mapping[float, float], min_gain: float) -> float:
-    """The multiple of the capacity at which one more doubling would bring `min_gain`: where saved - min_gain * log2 is
-    highest.
+@dataclass(frozen=True)
+class Knee:
+    multiple: float  # of the capacity in force
+    worth: float  # steps saved ratio that going there brings beyond `min_gain`, per doubling or halving
+
+
+def find_knee(saved: Mapping[float, float], min_gain: float) -> Knee:
+    """Where one more doubling of the capacity would bring `min_gain`: where saved - min_gain * log2 is highest on a
+    smooth curve through all points.
 
     Args:
-        saved: steps saved ratio by multiple of the capacity, at least one.
+        saved: steps saved ratio by multiple of the capacity, at least one, multiples above 0.
         min_gain: the steps saved ratio that a doubling must bring.
 
     Returns:
-        A multiple between the lowest and the highest of `saved`. Between the measured ones a parabola (over the
-        logarithm of the capacity) through the best and its two neighbours says where the top lies.
+        A multiple between the lowest and the highest of `saved`.
     """
-    points = sorted((math.log2(multiple), ratio - min_gain * math.log2(multiple)) for multiple, ratio in saved.items())
-    best = max(range(len(points)), key=lambda i: points[i][1])
-    if best in (0, len(points) - 1):
-        return float(2 ** points[best][0])
-    left, middle, right = points[best - 1 : best + 2]
-    return float(2 ** _top(left, middle, right))
+    doublings = [math.log2(multiple) for multiple in sorted(saved)]
+    curve = fitted(doublings, [saved[multiple] for multiple in sorted(saved)], DEGREE)
+    span = doublings[-1] - doublings[0]
+    tried = [doublings[0] + span * i / max(1, round(span / GRID)) for i in range(round(span / GRID) + 1)]
+    best = max(tried, key=lambda x: curve(x) - min_gain * x)
+    return Knee(2.0**best, (curve(best) - min_gain * best - curve(0.0)) / abs(best) if best else 0.0)
 
 
-def _top(left: tuple[float, float], middle: tuple[float, float], right: tuple[float, float]) -> float:
-    """Where the parabola through three points, the middle one highest, has its top."""
-    rise, fall = (
-        (after[1] - before[1]) / (after[0] - before[0]) for before, after in itertools.pairwise((left, middle, right))
-    )
-    if rise == fall:  # a straight line, so all three are equally good
-        return middle[0]
-    half_left, half_right = (left[0] + middle[0]) / 2, (middle[0] + right[0]) / 2
-    # The slope is linear and equals the chords' slopes in their middles.
-    return half_left + (half_right - half_left) * rise / (rise - fall)
+def fitted(xs: Sequence[float], ys: Sequence[float], degree: int) -> Callable[[float], float]:
+    """The polynomial of least squares, of a lower degree when there are too few points.
+
+    By polynomials that are orthogonal on the points (Forsythe 1957): each is made from the two before it,
+    p_next(x) = (x - a) p(x) - b p_before(x), and its coefficient does not depend on the others.
+    """
+    recurrence: list[tuple[float, float]] = []
+    coefficients: list[float] = []
+    before, now, norm_before = [0.0] * len(xs), [1.0] * len(xs), 1.0
+    for _ in range(min(degree, len(xs) - 1) + 1):
+        norm = _dot(now, now)
+        coefficients.append(_dot(now, ys) / norm)
+        a = _dot(xs, [p * p for p in now]) / norm
+        b = norm / norm_before
+        recurrence.append((a, b))
+        before, now = now, [(x - a) * p - b * q for x, p, q in zip(xs, now, before, strict=True)]
+        norm_before = norm
+
+    def curve(x: float) -> float:
+        total, p, q = 0.0, 1.0, 0.0
+        for coefficient, (a, b) in zip(coefficients, recurrence, strict=True):
+            total += coefficient * p
+            p, q = (x - a) * p - b * q, p
+        return total
+
+    return curve
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return math.fsum(x * y for x, y in zip(a, b, strict=True))

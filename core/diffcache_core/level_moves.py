@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffcache_core.evidence import BINS, CLOSED, FEW, Evidence, edge
+from diffcache_core.evidence import BINS, CLOSED, EDGES, FEW, Evidence
 from diffcache_core.resume import Level
 
 Table = tuple[Level, ...]
@@ -16,7 +16,7 @@ def withdrawn(levels: Sequence[Level], evidence: Evidence, lowest: float) -> Tab
     floor = lowest
     for level in levels:
         bad = max((i + 1 for i in _served(level) if evidence.disproven(level.skip_percent, i)), default=0)
-        floor = max(floor, level.similarity, edge(bad) if bad else 0.0)
+        floor = max(floor, level.similarity, EDGES[bad] if bad else 0.0)
         table.append(Level(level.skip_percent, floor))
     return tuple(table)
 
@@ -29,7 +29,7 @@ def loosened(levels: Sequence[Level], evidence: Evidence, lowest: float) -> Tabl
         below = _below(level.similarity)
         wanted = level.similarity
         if _leads_to_proof(level.skip_percent, below, evidence, lowest):
-            wanted = min(wanted, max(edge(below), lowest))
+            wanted = min(wanted, max(EDGES[below], lowest))
         ceiling = min(ceiling, wanted)
         table.append(Level(level.skip_percent, ceiling))
     return tuple(reversed(table))
@@ -59,7 +59,7 @@ def eased(levels: Sequence[Level], evidence: Evidence) -> Table:
 def _leads_to_proof(skip: int, index: int, evidence: Evidence, lowest: float) -> bool:
     """Whether the bin, or one below it with hardly any requests between, is proven."""
     passed = 0
-    while index >= 0 and edge(index + 1) > lowest and not evidence.disproven(skip, index):
+    while index >= 0 and EDGES[index + 1] > lowest and not evidence.disproven(skip, index):
         if evidence.proven(skip, index, passed):
             return True
         if evidence.count(skip, index) >= FEW:
@@ -70,13 +70,13 @@ def _leads_to_proof(skip: int, index: int, evidence: Evidence, lowest: float) ->
 
 def _served(level: Level) -> range:
     """The bins that the level reaches, the lowest perhaps in part."""
-    return range(next((i for i in range(BINS) if edge(i + 1) > level.similarity), BINS), BINS)
+    return range(next((i for i in range(BINS) if EDGES[i + 1] > level.similarity), BINS), BINS)
 
 
 def _below(similarity: float) -> int:
     """The bin next below a threshold, in part or whole."""
-    return max((i for i in range(BINS) if edge(i) < similarity), default=-1)
+    return max((i for i in range(BINS) if EDGES[i] < similarity), default=-1)
 
 
 def _above(similarity: float) -> float:
-    return next(edge(i) for i in range(BINS + 1) if edge(i) > similarity or i == BINS)
+    return next(EDGES[i] for i in range(BINS + 1) if EDGES[i] > similarity or i == BINS)

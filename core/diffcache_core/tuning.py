@@ -16,7 +16,7 @@ import math
 from dataclasses import replace
 
 from diffcache_core.evidence import FEW, Evidence, bin_index
-from diffcache_core.knee import knee
+from diffcache_core.knee import find_knee
 from diffcache_core.level_moves import Table, eased, loosened, withdrawn
 from diffcache_core.tuning_types import Batch, Decision, Goals, PairSums, Tuning, Window
 from diffcache_core.window_checks import Trouble, find_trouble
@@ -38,6 +38,9 @@ CAPACITY_STEP = 2.0
 """Factor by which the capacity moves at most, per decision: the curve further away was measured on another mixture."""
 CAPACITY_REST = 1.05
 """Factor below which a move is not worth it."""
+CHANCE = 0.08
+"""What a doubling seems to bring is off by about CHANCE / sqrt(requests), since few requests are served by one cache and
+not by another of half the size. A move must be worth that much; with less the capacity wanders about the knee."""
 
 
 def evidence_start(now: float, since: float) -> float:
@@ -87,8 +90,9 @@ def tune(current: Tuning, window: Window, goals: Goals, *, now: float, changed_a
         return Decision(
             replace(current, capacity_bytes=capacity), "Grown" if grown else "Shrunk", message, inputs=inputs
         )
-    if evidence.pairs < FEW:
-        return _frozen(current, Trouble("TooFewSamples", f"only {evidence.pairs:.0f} comparisons so far"), inputs)
+    if current.levels and evidence.pairs < FEW:
+        few = f"only {evidence.pairs:.0f} comparisons so far: do quality.shadowPercent and the scorer allow any?"
+        return _frozen(current, Trouble("TooFewSamples", few), inputs)
     return Decision(current, "AtRest", "levels and capacity are where the measurements put them", inputs=inputs)
 
 
@@ -126,7 +130,10 @@ def _capacity(current: Tuning, window: Window, goals: Goals) -> int | Trouble:
     if abs(shadow - measured) > SHADOW_TOLERANCE:
         off = f"the simulated cache of this capacity saves {shadow:.3f} of the steps, the real one {measured:.3f}"
         return Trouble("ShadowCacheOff", f"{off}: capacity stays until they agree")
-    multiple = max(1 / CAPACITY_STEP, min(CAPACITY_STEP, knee(window.shadow_ssr, goals.min_gain)))
+    found = find_knee(window.shadow_ssr, goals.min_gain)
+    if found.worth < CHANCE / math.sqrt(window.requests):
+        return capacity
+    multiple = max(1 / CAPACITY_STEP, min(CAPACITY_STEP, found.multiple))
     wanted = max(goals.capacity_min, min(goals.capacity_max, _round_bytes(capacity * multiple)))
     return wanted if max(wanted / capacity, capacity / wanted) > CAPACITY_REST else capacity
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from diffcache_core.evidence import bin_index, edge
+from diffcache_core.evidence import EDGES, bin_index
 from diffcache_core.tuning_types import Batch, Goals, PairSums, Tuning, Window
 
 STALE_SECONDS = 300.0
@@ -125,7 +125,7 @@ def _bad_pairs(batch: Batch) -> itertools.chain[str]:
 
 
 def _is_bin(skip: int, lower_edge: float) -> bool:
-    return 0 < skip < 100 and 0 <= lower_edge < 1 and abs(edge(bin_index(lower_edge)) - lower_edge) < 1e-6
+    return 0 < skip < 100 and 0 <= lower_edge < 1 and abs(EDGES[bin_index(lower_edge)] - lower_edge) < 1e-6
 
 
 def _plausible(sums: PairSums) -> bool:
