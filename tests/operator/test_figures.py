@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from diffcache_core.generation import Result
+from diffcache_core.resume import Level, Levels
 from diffcache_operator.figures import add, parse
 from diffcache_serving.metrics import PHASES, Metrics
 
@@ -45,6 +46,26 @@ def test_the_figures_are_those_that_a_serving_process_exports() -> None:
     figures = parse(generate_latest(metrics.registry).decode())
     assert (figures.steps, figures.steps_skipped, figures.hits, figures.look_ups) == (24, 2, 1, 2)
     assert figures.entries == 3
+
+
+def test_what_the_tuner_asks_of_the_pods() -> None:
+    """Which decision each follows, and the levels that are in force: a model's own are nowhere else to be read."""
+    metrics = Metrics("emoji")
+    metrics.tuning_revision.set(3)
+    metrics.levels_in_force(Levels((Level(20, 0.8), Level(40, 1.01))))
+    one = parse(generate_latest(metrics.registry).decode())
+    assert (one.tuning_revisions, one.levels) == ((3,), frozenset({(Level(20, 0.8), Level(40, 1.01))}))
+    bare = parse("diffcache_tuning_revision 2\n")
+    both = add([one, bare, parse("")])  # the last one is of an old image
+    assert (both.tuning_revisions, len(both.levels)) == ((3, 2), 2)
+    for levels in (
+        '{skip="0"} 0.5',
+        '{skip="x"} 0.5',
+        '{skip="20"} 3',
+        '{skip="20"} 0.9\ndiffcache_level_similarity{skip="30"} 0.8',
+    ):
+        with pytest.raises(ValueError, match=r".+"):
+            parse(f"diffcache_tuning_revision 1\ndiffcache_level_similarity{levels}\n")
 
 
 @pytest.mark.parametrize("text", ["<html>", "diffcache_steps_total NaN\n", "diffcache_entries +Inf\n"])

@@ -21,9 +21,9 @@ from diffcache_operator.clients.prometheus import (
     Prometheus,
     PrometheusError,
     Refused,
-    Series,
     Slow,
 )
+from diffcache_operator.series import Series
 from tests.operator.http_server import Answer, serving
 
 MATRIX = {

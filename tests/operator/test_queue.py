@@ -193,3 +193,17 @@ async def test_one_object_that_fails_does_not_hold_up_the_others() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert told == ["a: no"]
+
+
+def test_what_is_cared_for_needs_no_reminder() -> None:
+    schedule, key = Schedule(), Key("a", "b")
+    assert not schedule.is_cared_for(key)
+    schedule.add(key, 0)
+    assert schedule.is_cared_for(key)
+    assert schedule.take(0) == key
+    assert schedule.is_cared_for(key)
+    schedule.failed(key, 0)
+    assert not schedule.is_cared_for(key)
+    assert schedule.take(1000) == key
+    schedule.succeeded(key, 1000, 5)
+    assert schedule.is_cared_for(key)

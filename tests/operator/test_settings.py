@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from diffcache_operator.clients.prometheus import Access
 from diffcache_operator.settings import Settings, SettingsError
 
 
@@ -17,3 +20,13 @@ def test_settings() -> None:
     for name, value in (("RESYNC_SECONDS", "often"), ("RESYNC_SECONDS", "1"), ("LOG_LEVEL", "loud")):
         with pytest.raises(SettingsError, match=name):
             Settings.from_environment({f"DIFFCACHE_{name}": value})
+
+
+def test_the_operators_own_prometheus() -> None:
+    given = {"URL": "https://prometheus:9090", "TOKEN_FILE": "/s/token", "CA_FILE": "/s/ca.crt"}
+    settings = Settings.from_environment({f"DIFFCACHE_PROMETHEUS_{name}": value for name, value in given.items()})
+    assert settings.prometheus == Access(given["URL"], Path("/s/token"), Path("/s/ca.crt"))
+    assert Settings.from_environment({}).prometheus == Access()
+    for name, value in (("URL", "prometheus:9090"), ("TOKEN_FILE", "/s/token"), ("CA_FILE", "/s/ca.crt")):
+        with pytest.raises(SettingsError, match="PROMETHEUS_URL"):
+            Settings.from_environment({f"DIFFCACHE_PROMETHEUS_{name}": value})

@@ -21,7 +21,7 @@ from diffcache_core.names import (
     STEPS_SKIPPED,
 )
 from diffcache_core.tuning import PairSums
-from diffcache_operator.clients.prometheus import Series
+from diffcache_operator.series import Series
 from diffcache_operator.tuning.window import LONGEST, MAX_BATCHES, SHORTEST_STEP, Grid, Span, quantile, read
 
 GRID = Grid(1000.0, 30.0, 4)

@@ -11,12 +11,14 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from diffcache_operator.series import Series
 
 QUERY_SECONDS = 10.0
 """Of one query, its answer included. The tuner looks once a minute, so nothing is gained by waiting longer."""
@@ -48,18 +50,6 @@ class Refused(PrometheusError):
 
 class Malformed(PrometheusError):
     reason = "PrometheusMalformed"
-
-
-@dataclass(frozen=True)
-class Series:
-    """One time series: its labels, `__name__` among them, and (seconds since the epoch, value) by rising time."""
-
-    labels: Mapping[str, str]
-    values: Sequence[tuple[float, float]]
-
-    @property
-    def name(self) -> str:
-        return self.labels.get("__name__", "")
 
 
 @dataclass(frozen=True)

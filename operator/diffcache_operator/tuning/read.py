@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Sequence
 
 from diffcache_core.names import STEPS
-from diffcache_operator.clients.prometheus import Prometheus, Series
+from diffcache_operator.clients.prometheus import Prometheus
+from diffcache_operator.series import Series
 from diffcache_operator.tuning.window import COMPARISONS, FIGURES, Grid, Reading, read
 
 

@@ -26,7 +26,7 @@ from diffcache_core.names import (
     STEPS_SKIPPED,
 )
 from diffcache_core.tuning import Batch, PairSums, Window
-from diffcache_operator.clients.prometheus import Series
+from diffcache_operator.series import Series
 
 DURATION_BUCKETS = REQUEST_SECONDS + "_bucket"
 OWN_LABELS: Mapping[str, tuple[str, ...]] = {

@@ -1,0 +1,18 @@
+"""A time series, as Prometheus hands it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Series:
+    """Its labels, `__name__` among them, and (seconds since the epoch, value) by rising time."""
+
+    labels: Mapping[str, str]
+    values: Sequence[tuple[float, float]]
+
+    @property
+    def name(self) -> str:
+        return self.labels.get("__name__", "")
