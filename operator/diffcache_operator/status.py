@@ -105,7 +105,7 @@ def _claims(facts: Facts, now: str) -> list[Claim]:
                 "Reconciling",
                 "True",
                 "ConfigOnItsWay",
-                "the pod has not taken over the present configuration: the kubelet passes it on within about a minute; "
+                "not every pod has taken over the present configuration: the kubelet passes it on in about a minute; "
                 "if it stays so, `kubectl logs` says what the pod does not like about it",
             )
         )
