@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from diffcache_core.evidence import EDGES, bin_index
+from diffcache_core.names import SHADOW_MULTIPLES
 from diffcache_core.tuning_types import Batch, Goals, PairSums, Tuning, Window
 
 STALE_SECONDS = 300.0
@@ -62,12 +63,11 @@ def _bad_figure(current: Tuning, window: Window, goals: Goals, now: float, chang
         "now": now,
         "changed_at": changed_at or 0.0,
         "capacity_bytes": current.capacity_bytes,
-        **{f"shadow_ssr's {multiple}": multiple for multiple in window.shadow_ssr},
     }
     checks = itertools.chain(
         (f"{name} = {value}" for name, value in ratios.items() if not 0 <= value <= 1),
         (f"{name} = {value}" for name, value in amounts.items() if not 0 <= value <= MOST),
-        (f"shadow_ssr's {multiple}" for multiple in window.shadow_ssr if not 1e-3 <= multiple <= 1e3),
+        (f"shadow_ssr[{multiple}]" for multiple in window.shadow_ssr if multiple not in SHADOW_MULTIPLES),
         _contradictions(window),
         _bad_goals(current, goals),
         _bad_batches(window),

@@ -15,7 +15,7 @@ from diffcache_core.evidence import CLOSED
 from diffcache_core.resume import Level, Levels
 from diffcache_core.shadow import percent_to_try
 from diffcache_core.tuning import Goals, Tuning, tune
-from tests.core.worlds import Quality, World, goals, granted, probed, random_world
+from tests.core.worlds import Quality, World, goals, granted, hopeless_world, probed, random_world
 
 LEVELS = (Level(13, 0.6), Level(25, 0.8), Level(38, 0.9), Level(50, 0.95))
 
@@ -52,6 +52,14 @@ def test_quality_keeps_its_target_over_the_whole_run_in_random_worlds() -> None:
         run(world, tuning, goals(), looks=16)
         below += world.whole_run() < world.quality.target
     assert below <= 16
+
+
+def test_where_all_is_a_little_too_bad_hardly_anything_is_ever_loosened() -> None:
+    loosened = 0
+    for seed in range(100):
+        world, tuning = hopeless_world(seed)
+        loosened += any(now != tuning for now in run(world, tuning, goals(), looks=12))
+    assert loosened <= 5
 
 
 @pytest.mark.parametrize("uncached", [(0.74, 0.1, 0.05), (0.31, 0.04, 0.02)], ids=["bundled", "photographs"])

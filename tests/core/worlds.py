@@ -87,7 +87,8 @@ class World:
         hits = skip > 0
         ratio = self.quality.ratio(skip[hits], self.crowd[hits])
         self.served.append((float(hits.mean()), float(ratio.mean()) if hits.any() else 1.0))
-        self.batches.append(Batch(self.now - LOOK_SECONDS, self.now, self._compare(tuning.levels)))
+        self.newest = Batch(self.now - LOOK_SECONDS, self.now, self._compare(tuning.levels))
+        self.batches.append(self.newest)
         if len(self.batches) > MOST_BATCHES:
             self.batches = [_joined(*two) for two in zip(self.batches[::2], self.batches[1::2], strict=True)]
         skipped = float(skip.mean()) / 100
@@ -208,6 +209,13 @@ def random_world(seed: int) -> tuple[World, Tuning]:
     world = World(quality, seed, similarities=(rng.uniform(3, 8), rng.uniform(1.5, 4)))
     off = rng.integers(-2, 5, len(SKIPS))
     return world, Tuning(start_levels(world, off), 2**20)
+
+
+def hopeless_world(seed: int) -> tuple[World, Tuning]:
+    """Nothing keeps the target, and everything nearly does; all levels are closed. Whatever is loosened is wrong."""
+    world, _ = random_world(seed)
+    world.quality = replace(world.quality, crossing=dict.fromkeys(SKIPS, 0.0), slope=0.0, best=0.945)
+    return world, Tuning(tuple(Level(skip, CLOSED) for skip in SKIPS), 2**20)
 
 
 def start_levels(world: World, off: NDArray[np.int64]) -> tuple[Level, ...]:
