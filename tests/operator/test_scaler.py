@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from diffcache_core.names import SCALER
 from diffcache_operator.clients.api import ApiError
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.loop import BLIND_SECONDS, LOOK_SECONDS, REFUSED_SECONDS, Scaler, Told
@@ -187,17 +186,40 @@ async def test_asleep_is_left_asleep(bench: Bench) -> None:
 async def test_beside_another_autoscaler_it_keeps_out(bench: Bench) -> None:
     scaler = await bench.begin(1)
     bench.text = exposed(pending=60)
-    theirs = {"manager": "kube-controller-manager", "subresource": "scale", "time": "2026-11-24T10:00:00Z"}
+
+    def written_by(manager: str, replicas: int) -> None:
+        cache = bench.objects.cache
+        cache["metadata"]["managedFields"] = [{"manager": manager, "subresource": "scale", "fieldsV1": REPLICAS}]
+        cache["spec"]["serving"]["replicas"] = replicas
+        bench.objects.put(CACHE, cache)
+
+    written_by("kube-controller-manager", 1)  # from before the loop was told to scale
+    await scaler.step(KEY)
+    assert bench.replicas == 3
+    written_by("kube-controller-manager", 1)  # it is alive
+    for _ in range(3):
+        bench.now += LOOK_SECONDS
+        await scaler.step(KEY)
+    assert claim(scaler) == ("False", "OtherScaler")
+    assert bench.replicas == 1
+    assert bench.writes() == [f"{CACHE}/scale"]
+    written_by("kubectl", 2)  # a person has decided
+    await scaler.step(KEY)
+    assert claim(scaler) == ("True", "Following")
+    assert bench.replicas > 2
+
+
+async def test_an_operator_that_has_just_started_keeps_out_as_well(bench: Bench) -> None:
+    scaler = await bench.begin(1)
+    bench.text = exposed(pending=60)
     cache = bench.objects.cache
-    cache["metadata"]["managedFields"] = [theirs | {"fieldsV1": REPLICAS}]
+    entry = {"manager": "kube-controller-manager", "subresource": "scale", "fieldsV1": REPLICAS}
+    cache["metadata"]["managedFields"] = [entry]
+    cache["status"] = {"autoscaling": {"replicas": 3}}
     bench.objects.put(CACHE, cache)
     await scaler.step(KEY)
     assert claim(scaler) == ("False", "OtherScaler")
     assert bench.writes() == []
-    cache["metadata"]["managedFields"] = [theirs | {"fieldsV1": REPLICAS, "manager": SCALER}]
-    bench.objects.put(CACHE, cache)
-    await scaler.step(KEY)
-    assert bench.replicas == 3
 
 
 async def test_told_off_it_forgets(bench: Bench) -> None:

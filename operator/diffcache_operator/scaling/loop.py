@@ -80,7 +80,7 @@ class Scaler:
             self._memories.pop(key, None)
             return GONE
         memory = self._memories.setdefault(key, _Memory())
-        obstacle = _obstacle(resource, raw)
+        obstacle = _asleep(resource) or _overruled(raw, memory)
         if obstacle is not None:
             memory.seen.clear()
             memory.wanted = ()
@@ -166,20 +166,25 @@ def _following(resource: DiffusionCache) -> Claim:
     return Claim(SCALING_ACTIVE, "True", "Following", text)
 
 
-def _obstacle(resource: DiffusionCache, raw: JSON) -> Claim | None:
-    """Why it is not this loop's to write."""
-    name = resource.metadata.name
-    if resource.spec.serving.replicas == 0:
-        text = f"replicas is 0, so the cache sleeps: `kubectl scale dcache {name} --replicas=1` wakes it"
-        return Claim(SCALING_ACTIVE, "False", "ScaledToZero", text)
+def _asleep(resource: DiffusionCache) -> Claim | None:
+    """0 is a person's to write, as for the horizontal pod autoscaler."""
+    if resource.spec.serving.replicas > 0:
+        return None
+    wakes = f"`kubectl scale dcache {resource.metadata.name} --replicas=1` wakes it"
+    return Claim(SCALING_ACTIVE, "False", "ScaledToZero", f"replicas is 0, so the cache sleeps: {wakes}")
+
+
+def _overruled(raw: JSON, memory: _Memory) -> Claim | None:
+    """Another autoscaler has written after this loop had. What it wrote before is ours to take over."""
+    wrote = raw.get("status", {}).get("autoscaling") or (memory.told is not None and memory.told.last is not None)
     other = other_scaler(raw)
-    if other is not None:
-        text = (
-            f"{other} scales this cache, too (a HorizontalPodAutoscaler or KEDA?), so the operator keeps out: delete "
-            "the other one, then set autoscaling.mode to Disabled and to Operator again; or leave it Disabled"
-        )
-        return Claim(SCALING_ACTIVE, "False", "OtherScaler", text)
-    return None
+    if not wrote or other is None:
+        return None
+    text = (
+        f"{other} scales this cache, too (a HorizontalPodAutoscaler or KEDA?), so the operator keeps out: delete the "
+        "other one, then set autoscaling.mode to Disabled and to Operator again; or leave it Disabled"
+    )
+    return Claim(SCALING_ACTIVE, "False", "OtherScaler", text)
 
 
 def _parsed(raw: JSON) -> DiffusionCache | None:

@@ -13,27 +13,19 @@ from diffcache_core.names import SCALER
 JSON = dict[str, Any]
 
 _REPLICAS = ("f:spec", "f:serving", "f:replicas")
-_MODE = ("f:spec", "f:autoscaling", "f:mode")
 
 
 def other_scaler(resource: JSON) -> str | None:
-    """A field manager that scales the resource beside us; None if there is none.
+    """The field manager that wrote the replicas last, if it is another autoscaler; else None.
 
-    It is one that wrote the replicas through the scale subresource, as the horizontal pod autoscaler does, which is
-    KEDA's way too, and did so after `autoscaling.mode` was set: what it wrote before is ours to take over.
+    Autoscalers write through the scale subresource, as the horizontal pod autoscaler does, which is KEDA's way too.
+    `kubectl scale` does so as well, but is a person. The API server notes no time of such a write.
     """
-    entries = resource["metadata"].get("managedFields", [])
-    told = max((_time(entry) for entry in entries if _owns(entry, _MODE)), default="")
-    others = [
-        str(entry["manager"])
-        for entry in entries
-        if entry.get("subresource") == "scale"
-        and entry.get("manager") != SCALER
-        and not str(entry.get("manager")).startswith("kubectl")
-        and _owns(entry, _REPLICAS)
-        and _time(entry) > told
-    ]
-    return others[0] if others else None
+    for entry in resource["metadata"].get("managedFields", []):
+        manager = str(entry.get("manager"))
+        if entry.get("subresource") == "scale" and _owns(entry, _REPLICAS):
+            return None if manager == SCALER or manager.startswith("kubectl") else manager
+    return None
 
 
 def _owns(entry: JSON, path: tuple[str, ...]) -> bool:
@@ -43,8 +35,3 @@ def _owns(entry: JSON, path: tuple[str, ...]) -> bool:
             return False
         fields = fields[part]
     return True
-
-
-def _time(entry: JSON) -> str:
-    """RFC 3339 in UTC, which is ordered as text."""
-    return str(entry.get("time", ""))
