@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from diffcache_core.manifest import parse_manifest
 from diffcache_core.rules import Change, fields_by_change
 from diffcache_core.serving_config import ListenConfig, ServingConfig, Surroundings, build_serving_config
-from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec, TuningMode, TuningSpec
+from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec, QualitySpec, TuningMode, TuningSpec
 from diffcache_serving.config_file import ConfigFile, read_config_file
 from diffcache_serving.config_watch import watch_config
 from diffcache_serving.errors import ModelError
@@ -22,7 +22,11 @@ from diffcache_serving.reload import changes, take_hot
 MANIFEST = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
 _GIVEN = parse_manifest(MANIFEST.read_text())
 RESOURCE = _GIVEN.model_copy(
-    update={"spec": _GIVEN.spec.model_copy(update={"tuning": TuningSpec(mode=TuningMode.RECOMMEND)})}
+    update={
+        "spec": _GIVEN.spec.model_copy(
+            update={"tuning": TuningSpec(mode=TuningMode.RECOMMEND, quality=QualitySpec(scorer="bundled://emoji-clip"))}
+        )
+    }
 )
 OF_THE_OPERATOR = (  # Hot, and no concern of the serving process
     ("serving", "replicas"),
@@ -86,6 +90,21 @@ def test_the_rest_waits_for_the_next_start(path: tuple[str, ...], value: str) ->
     running, new = config_of(RESOURCE), config_of(with_value(path, value))
     assert take_hot(running, new) == running
     assert list(changes(running, new)) == [".".join(path)]
+
+
+def test_the_scorer_that_goes_with_another_model_waits_with_it() -> None:
+    resource = RESOURCE.model_copy(
+        update={"spec": RESOURCE.spec.model_copy(update={"tuning": TuningSpec(mode=TuningMode.RECOMMEND)})}
+    )
+    running = config_of(resource)
+    new = running.model_copy(
+        update={
+            "model": running.model.model_copy(update={"source": "bundled://other"}),
+            "quality": running.quality.model_copy(update={"scorer": ""}),
+        }
+    )
+    assert running.quality.scorer
+    assert take_hot(running, new) == running
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------

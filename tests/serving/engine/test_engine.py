@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -175,3 +176,80 @@ async def test_stop_gives_up_what_runs_and_what_waits(model: LoadedModel, reques
             await task
     with pytest.raises(EngineStopped):
         await engine.encode(request)
+
+
+# ---- spare work ------------------------------------------------------------------------------------------------------
+
+
+async def test_spare_work_waits_for_every_request_in_the_loop(
+    model: LoadedModel, engines: Engines, draw: Draw, request_: GenerationRequest
+) -> None:
+    """Encoding, steps and decoding of requests that are there come first, those of one sent later too."""
+    engine = engines(model)
+    order: list[str] = []
+    request = replace(request_, steps=3, width=32, height=32)
+    text, _ = await engine.encode(request)
+    async with engine.run(request, text, Miss()) as run:
+        spare = [asyncio.ensure_future(engine.spare(partial(order.append, n))) for n in ("first", "second")]
+        await run.image()
+        order.append("picture")
+    await asyncio.gather(*spare)
+    assert order == ["picture", "first", "second"]
+
+
+async def test_spare_work_is_in_no_count_of_steps_and_its_result_comes_back(
+    model: LoadedModel, engines: Engines
+) -> None:
+    calls: list[int] = []
+    engine = engines(model, on_call=lambda seconds, size: calls.append(size))
+    assert await engine.spare(lambda: threading.current_thread().name) == "device"
+    assert calls == []
+
+
+async def test_cancelled_spare_work_is_not_begun(model: LoadedModel, engines: Engines) -> None:
+    engine = engines(model)
+    proceed = threading.Event()
+    done: list[str] = []
+    blocking = asyncio.ensure_future(engine.spare(proceed.wait))
+    waiting = asyncio.ensure_future(engine.spare(lambda: done.append("waiting")))
+    await asyncio.sleep(0)  # both are sent
+    waiting.cancel()
+    proceed.set()
+    await blocking
+    await engine.spare(lambda: done.append("after"))
+    assert done == ["after"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(torch.OutOfMemoryError("CUDA out of memory"), DeviceOutOfMemory), (KeyError("x"), KeyError)]
+)
+async def test_an_error_of_spare_work_goes_to_whoever_sent_it(
+    error: Exception, raised: type[Exception], model: LoadedModel, engines: Engines, draw: Draw
+) -> None:
+    engine = engines(model)
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(raised):
+        await engine.spare(fail)
+    assert (await draw(engine, steps=1)).image.size == (64, 64)
+
+
+async def test_stop_gives_spare_work_up(model: LoadedModel) -> None:
+    engine = Engine(model.diffusion, 1)
+    entered, proceed = threading.Event(), threading.Event()
+
+    def block() -> None:
+        entered.set()
+        proceed.wait()
+
+    sent = [asyncio.ensure_future(engine.spare(work)) for work in (block, lambda: None)]
+    await asyncio.to_thread(entered.wait)
+    stopping = asyncio.ensure_future(engine.stop())
+    await asyncio.sleep(0)  # it is told to stop, in the midst of the first
+    proceed.set()
+    await stopping
+    await sent[0]
+    with pytest.raises(EngineStopped):
+        await sent[1]
