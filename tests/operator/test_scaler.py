@@ -108,6 +108,15 @@ async def test_pods_go_after_the_window_and_never_the_last(bench: Bench) -> None
     assert all(count == 3 for at, count in seen if at < 60)
 
 
+async def test_a_pod_that_starts_is_nothing_to_warn_of(bench: Bench) -> None:
+    scaler = await bench.begin(1, pods=0)
+    for _ in range(9):
+        await scaler.step(KEY)
+        bench.now += LOOK_SECONDS
+    assert claim(scaler) == ("False", "NoPod")
+    assert bench.writes() == []
+
+
 async def test_who_does_not_answer_is_not_taken_away(bench: Bench) -> None:
     scaler = await bench.begin(2, pods=1, scaleDownStabilizationSeconds=10)
     silent = ready_pod(1, ADDRESS.format(99))

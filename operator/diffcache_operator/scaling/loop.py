@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -36,7 +36,7 @@ RACE_SECONDS = 1.0
 """After somebody else has written the resource between our look and our write."""
 REFUSED_SECONDS = 60.0
 """After a refusal: only a change of the spec, or of a right, helps."""
-BLIND = ("NoData", "BadData", "ClockJumped")
+BLIND = ("NoPod", "NoData", "BadData", "ClockJumped")
 BLIND_SECONDS = 30.0
 """Of looks that tell nothing, before the condition says so."""
 MEMORY_SECONDS = 60.0
@@ -117,6 +117,8 @@ class Scaler:
         current = resource.spec.serving.replicas
         scaling = scale(current, load_of(memory.seen, len(ready)), memory.wanted, bounds_of(resource))
         memory.wanted = scaling.wanted
+        if scaling.reason == "NoData" and not ready:
+            return replace(scaling, reason="NoPod", message=f"stays at {current}: no pod is ready")
         if scaling.reason == "Down" and len(told) < len(ready):
             text = f"stays at {current}: {len(ready) - len(told)} of {len(ready)} ready pods do not tell their work"
             return Scaling(current, "NoData", text, scaling.wanted)
