@@ -5,7 +5,8 @@ A policy is a score, not a container: the ledger keeps states ordered by it and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 
@@ -101,6 +102,15 @@ class HitStatistics:
     @property
     def mean_credit(self) -> float:
         return self.credits / self.hits if self.hits else FIRST_PRIOR_STEPS
+
+
+@dataclass(frozen=True)
+class PolicyRecord:
+    """What the policy remembers beside the states themselves."""
+
+    age: float = 0.0  # L: the highest score evicted so far
+    statistics: HitStatistics = HitStatistics()
+    grants: Mapping[int, int] = field(default_factory=dict)  # how often each k has been granted
 
 
 def prior_benefit(statistics: HitStatistics) -> float:

@@ -16,6 +16,7 @@ from typing import Protocol
 from diffcache_core.policies import (
     HitStatistics,
     Policy,
+    PolicyRecord,
     StateUse,
     admits,
     credit_of_hit,
@@ -211,6 +212,10 @@ class SimulatedCache:
 
     # ---- everything else -------------------------------------------------------------------------------------------
 
+    def continue_from(self, record: PolicyRecord) -> None:
+        """Before what a ledger holds is restored: what its policy remembers beside it."""
+        self._age, self.statistics, self._grants = record.age, record.statistics, dict(record.grants)
+
     def restore(
         self,
         entry: int,
@@ -220,22 +225,20 @@ class SimulatedCache:
         skipped: int = 0,
         similarity: float = 1.0,
         depth: int = 0,
-        age: float = 0.0,
     ) -> bool:
         """Takes over what a ledger holds, as long as it fits; False when it does not.
 
-        A ledger tells a state's score and not its benefit. `age` is the ledger's L, or the lowest score there, which L
-        has not passed: benefit = (score - age) bytes ranks it as it was ranked and is at most what LCBFU recorded.
+        A ledger tells a state's score and not its benefit. benefit = (score - L) bytes ranks it as it was ranked, and
+        is at most what LCBFU recorded: L has risen since.
         """
         if self._exceeds(1, sum(state.bytes for state in states)) or request.exact in self._exact:
             return False
-        self._age = max(self._age, age)
         self._clock += 1
         taken = []
         for state in states:
-            benefit = max(0.0, state.score - age) * state.bytes
+            benefit = max(0.0, state.score - self._age) * state.bytes
             most = state.k or request.steps
-            use = StateUse(state.bytes, most, benefit, state.uses, self._clock, self._clock, age)
+            use = StateUse(state.bytes, most, benefit, state.uses, self._clock, self._clock, self._age)
             taken.append(_State(entry, state.kind, state.k, use, state.score))
         self._admit(entry, _Entry(request, skipped, similarity, depth, tuple(taken)))
         return True

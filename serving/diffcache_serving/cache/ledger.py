@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from diffcache_core.policies import PolicyRecord
 from diffcache_core.states import Entry, StateKind, StateRecord
 
 _LOWER = str.maketrans({chr(c): chr(c + 32) for c in range(ord("A"), ord("Z") + 1)})  # ASCII only, as SQLite's lower()
@@ -151,6 +152,9 @@ class Ledger(Protocol):
     # ---- looking at it
 
     async def totals(self) -> Totals: ...
+
+    async def policy_record(self) -> PolicyRecord:
+        """What the policy remembers beside the states."""
 
     async def list_entries(self, target: Target, limit: int) -> tuple[list[Entry], int]:
         """The newest `limit` matching entries, and how many match in all."""

@@ -44,7 +44,7 @@ import numpy as np
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from diffcache_core.policies import CREDIT_DECAY, HitStatistics, prior_benefit, trajectory_weights
+from diffcache_core.policies import CREDIT_DECAY, HitStatistics, PolicyRecord, prior_benefit, trajectory_weights
 from diffcache_core.space import FORMAT_VERSION
 from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.ledger import (
@@ -191,6 +191,16 @@ class RedisLedger:
         await self.check()
         values = await self._command(lambda r: r.hmget(self._key("meta"), ["entries", "states", "bytes"]))
         return Totals(*(int(value or 0) for value in values))
+
+    async def policy_record(self) -> PolicyRecord:
+        await self.check()
+        age, hits, credit = await self._command(lambda r: r.hmget(self._key("meta"), ["age", "hits", "credits"]))
+        grants = await self._command(lambda r: r.hgetall(self._key("grants")))
+        return PolicyRecord(
+            float(age or 0),
+            HitStatistics(int(hits or 0), float(credit or 0)),
+            {int(k): int(number) for k, number in grants.items()},
+        )
 
     async def list_entries(self, target: Target, limit: int) -> tuple[list[Entry], int]:
         await self.check()

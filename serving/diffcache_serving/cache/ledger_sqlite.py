@@ -16,7 +16,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from diffcache_core.policies import HitStatistics, Policy, StateUse, prior_benefit, touch, trajectory_weights
+from diffcache_core.policies import (
+    HitStatistics,
+    Policy,
+    PolicyRecord,
+    StateUse,
+    prior_benefit,
+    touch,
+    trajectory_weights,
+)
 from diffcache_core.space import FORMAT_VERSION
 from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.ledger import Budget, Dropped, IndexedIds, Inserted, KeyRow, Target, Totals
@@ -126,6 +134,15 @@ class SqliteLedger:
 
     async def totals(self) -> Totals:
         return await self._run(lambda: self._total)
+
+    async def policy_record(self) -> PolicyRecord:
+        def work() -> PolicyRecord:
+            statistics = HitStatistics(int(self._meta("hits", 0)), float(self._meta("credits", 0.0)))
+            return PolicyRecord(
+                float(self._meta("age", 0.0)), statistics, dict(self._db.execute("SELECT k, hits FROM grants"))
+            )
+
+        return await self._run(work)
 
     async def list_entries(self, target: Target, limit: int) -> tuple[list[Entry], int]:
         def work() -> tuple[list[Entry], int]:

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from diffcache_core.names import SHADOW_MULTIPLES
-from diffcache_core.policies import Policy
+from diffcache_core.policies import Policy, PolicyRecord
 from diffcache_core.resume import Levels
 from diffcache_core.simulator.cache import (
     MISS,
@@ -125,10 +125,12 @@ class ShadowCaches:
         else:
             self._purge(event)
 
-    def restore(self, entries: Iterable[Restored]) -> None:
-        """Fills all caches with what the real one holds; a smaller one takes the highest scores."""
+    def restore(self, entries: Iterable[Restored], record: PolicyRecord) -> None:
+        """Fills all caches, while they are empty, with what the real one holds; a smaller one takes the highest
+        scores."""
+        for cache in self._caches.values():
+            cache.continue_from(record)
         rows = sorted(entries, key=lambda e: -max((s.score for s in e.states), default=0.0))
-        age = min((s.score for e in rows for s in e.states if s.score >= 0), default=0.0)
         for row in rows:
             for state in row.states:
                 self._sizes.setdefault(row.space, {})[state.kind] = state.bytes
@@ -141,7 +143,6 @@ class ShadowCaches:
                     skipped=row.skipped,
                     similarity=row.similarity,
                     depth=row.depth,
-                    age=age,
                 )
             self._sweep(entry)
         self._give_up_too_large()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffcache_core.policies import PolicyRecord
 from diffcache_core.simulator.cache import RestoredState
 from diffcache_core.states import StateKind
 from diffcache_serving.cache.ledger import Ledger
@@ -13,8 +14,11 @@ PIECE = 500
 """Entries asked for at once: some tens of milliseconds of the ledger, for which a look-up may have to wait."""
 
 
-async def read_ledger(ledger: Ledger, kind: StateKind) -> list[Restored]:
-    """Every entry of the adopted family that has a state of `kind`. Raises what the ledger raises."""
+async def read_ledger(ledger: Ledger, kind: StateKind) -> tuple[list[Restored], PolicyRecord]:
+    """Every entry of the adopted family that has a state of `kind`, and what the policy remembers beside them.
+
+    Raises what the ledger raises.
+    """
     restored: list[Restored] = []
     mine = sorted((await ledger.indexed_ids(kind)).mine)
     for start in range(0, len(mine), PIECE):
@@ -38,4 +42,4 @@ async def read_ledger(ledger: Ledger, kind: StateKind) -> list[Restored]:
                     text=digest(entry.prompt),
                 )
             )
-    return restored
+    return restored, await ledger.policy_record()

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from diffcache_core.policies import Policy
+from diffcache_core.policies import Policy, PolicyRecord
 from diffcache_core.resume import Levels
 from diffcache_core.simulator.cache import Budget
 from diffcache_core.states import StateKind
@@ -38,7 +38,7 @@ class ShadowWorker:
     def __init__(
         self,
         stream: RequestStream,
-        read_ledger: Callable[[], Awaitable[Sequence[Restored]]],
+        read_ledger: Callable[[], Awaitable[tuple[Sequence[Restored], PolicyRecord]]],
         metrics: Metrics,
         policy: Policy,
         kind: StateKind,
@@ -88,8 +88,8 @@ class ShadowWorker:
     async def _start(self) -> None:
         caches = ShadowCaches(self._policy, self._levels, self._kind, self._budget, self._count)
         try:
-            entries = await self._read_ledger()
-            await self._compute(lambda: caches.restore(entries))
+            entries, record = await self._read_ledger()
+            await self._compute(lambda: caches.restore(entries, record))
         except Exception as error:
             log.warning("the shadow caches start empty: the ledger was not read", error=repr(error))
             await asyncio.sleep(READ_SECONDS)

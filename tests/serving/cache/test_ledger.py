@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffcache_core.policies import CREDIT_DECAY, FIRST_PRIOR_STEPS, LCBFU, PRIOR_CREDITS
+from diffcache_core.policies import CREDIT_DECAY, FIRST_PRIOR_STEPS, LCBFU, PRIOR_CREDITS, HitStatistics, PolicyRecord
 from diffcache_core.states import StateKind
 from diffcache_serving.cache.ledger import Budget, Ledger, Target, Totals
 from diffcache_serving.cache.ledger_redis import RedisLedger
@@ -69,6 +69,16 @@ async def test_an_entry_comes_back_as_it_was(ledger: Ledger, reopen: Reopen) -> 
         assert (row.entry_id, row.space, row.key.tolist()) == ("a", "space", KEY.tolist())
         assert await opened.totals() == Totals(1, 3, 3 * 4096)
     assert again.id == ledger.id != ""
+
+
+async def test_what_the_policy_remembers(ledger: Ledger) -> None:
+    assert await ledger.policy_record() == PolicyRecord()
+    await ledger.insert(entry("a"), KEY)
+    await ledger.record_hit("a-0", 4, 3.0)
+    await ledger.record_hit("a-0", 2, 1.5)
+    score = (await ledger.entries(["a"]))["a"].states[0].score
+    await ledger.reserve(0, 1, Budget(2**20, 1))  # evicts it
+    assert await ledger.policy_record() == PolicyRecord(score, HitStatistics(2, 4.5), {4: 1, 2: 1})
 
 
 async def test_the_same_request_again_replaces_the_older_entry(ledger: Ledger) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffcache_core.names import SHADOW_MULTIPLES
-from diffcache_core.policies import LCBFU
+from diffcache_core.policies import LCBFU, PolicyRecord
 from diffcache_core.resume import Level, Levels
 from diffcache_core.simulator.cache import Budget, Neighbour, RestoredState, SimulatedRequest
 from diffcache_core.simulator.replay import ReplayOptions, ReplayRequest, replay
@@ -222,7 +222,7 @@ def restored(prompt: Prompt, score: float) -> Restored:
 def test_they_start_from_the_ledger_with_the_best_first() -> None:
     counts = Counts()
     caches = caches_of(4, counts)
-    caches.restore([restored(Prompt(i, 0, 0), score=float(i)) for i in range(4)])
+    caches.restore([restored(Prompt(i, 0, 0), score=float(i)) for i in range(4)], PolicyRecord())
     assert [caches.size_of(m) for m in SHADOW_MULTIPLES] == [2, 3, 4, 4, 4, 4]
     serve(caches, [Prompt(0, 0, 0)])  # the lowest score: only caches of 1x and above took it
     assert [counts.skipped[m] for m in SHADOW_MULTIPLES] == [0, 0, N, N, N, N]
