@@ -22,8 +22,9 @@ demo: $(RUNTIME) ## start a server, draw twenty prompts with and without the cac
 test: $(VENV)/dev ## fast tests, a few minutes
 	$(BIN)/pytest -q -m "not slow and not milvus and not shared and not clients and not cluster"
 
-test-slow: $(VENV)/dev ## tests that take minutes: kill -9 at 50 random points
-	$(BIN)/pytest -q -m slow
+test-slow: $(VENV)/dev ## tests that take minutes: kill -9 at many random points
+	tools/install-servers.sh
+	PATH="$(CURDIR)/build/servers:$$PATH" $(BIN)/pytest -q -m slow
 
 test-milvus: $(VENV)/milvus ## the index contract on a real Milvus server
 	$(BIN)/pytest -q -m milvus

@@ -79,7 +79,8 @@ class MilvusIndex:
 
         `collection` may become known, or become another, later. `siblings`: how the names of this cache's collections
         begin, before the model's fingerprint; empty: there are none. `flushes`: after each write, which Milvus Lite
-        needs for speed; a real Milvus shows and keeps rows without, and refuses more than one in ten seconds.
+        needs for speed; a real Milvus shows and keeps rows without, and refuses more than one in ten seconds (after a
+        restart of it they show once it has read its log again).
         `on_outcome(succeeded)` is told of every operation, in a thread.
         """
         self._uri, self._name, self._dim, self._seconds = uri, _later(collection), dim, call_seconds
