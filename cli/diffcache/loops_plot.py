@@ -27,7 +27,7 @@ def write_plot(path: Path, comparison: Comparison, title: str) -> None:
     days = [(sample.at - begin) / DAY_SECONDS for sample in samples]
     figure, axes = plt.subplots(6, 1, figsize=(11, 14), sharex=True, layout="constrained")
     _replicas(axes[0], comparison, begin)
-    _line(axes[1], days, [s.backlog_seconds for s in samples], "backlog a pod, s")
+    _line(axes[1], days, [s.backlog_seconds for s in samples], "highest backlog a pod, s")
     _line(axes[2], days, _saved(samples), f"steps saved ratio, {SMOOTHING} h")
     _levels(axes[3], days, samples)
     _line(axes[4], days, [s.tuning.capacity_bytes / 2**20 for s in samples], "capacity, MiB", steps=True)
@@ -39,12 +39,17 @@ def write_plot(path: Path, comparison: Comparison, title: str) -> None:
 
 
 def _replicas(axis: Any, comparison: Comparison, begin: float) -> None:
-    changes = comparison.ours_replicas.replicas
-    at = [*((when - begin) / DAY_SECONDS for when, _ in changes), (comparison.ours_replicas.end - begin) / DAY_SECONDS]
-    counts = [count for _, count in changes]
-    axis.step(at, [*counts, counts[-1]], where="post", color=BLUE, linewidth=0.9)
+    for outcome, colour, name in (
+        (comparison.uncached_replicas, GREY, "no cache, same scaling"),
+        (comparison.ours_replicas, BLUE, "ours"),
+    ):
+        at = [(when - begin) / DAY_SECONDS for when, _ in outcome.replicas]
+        counts = [count for _, count in outcome.replicas]
+        end = (outcome.end - begin) / DAY_SECONDS
+        axis.step([*at, end], [*counts, counts[-1]], where="post", color=colour, linewidth=0.9, label=name)
     axis.set_ylabel("pods")
     axis.set_ylim(bottom=0)
+    axis.legend(loc="upper right", ncols=2, fontsize=8, frameon=False)
     axis.grid(alpha=0.3)
 
 

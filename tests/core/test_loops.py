@@ -294,6 +294,8 @@ def test_every_control_is_held_against_the_same_p95() -> None:
         reached = row.at_equal_p95
         assert reached.p95_seconds <= EQUAL * ours.cost.p95_seconds or row.name.endswith("constant pods")
         assert math.isfinite(reached.device_hours)
+        if row.ours_there is not None:
+            assert row.ours_there.p95_seconds <= EQUAL * reached.p95_seconds or reached.p95_seconds < 60
         assert (row.steps_saved_ratio == 0) == row.name.startswith("no cache")
     by_name = {row.name: row for row in controls}
     assert (

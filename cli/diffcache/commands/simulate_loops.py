@@ -16,7 +16,7 @@ from diffcache_core.manifest import ManifestError, parse_manifest
 
 if TYPE_CHECKING:
     from diffcache_core.scaling import ScalingBounds
-    from diffcache_core.simulator.loops import Comparison, Cost
+    from diffcache_core.simulator.loops import Comparison, Row
     from diffcache_core.simulator.loops_cache import CacheSettings
     from diffcache_core.simulator.loops_stream import Arrivals, Stream
     from diffcache_core.spec import DiffusionCacheSpec
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 GZIP_MAGIC = b"\x1f\x8b"
 SYNTHETIC_DAYS = 3
+WINS, MISSES = "*", "!"
 LOWEST_LEVEL = 0.4
 """Similarities below it are left out of the search, where the manifest's tuning.minSimilarity allows no less."""
 
@@ -46,7 +47,7 @@ spec:
   index: {type: Standalone, standalone: {}}
   tuning:
     mode: Auto
-    quality: {targetPercent: 95, shadowPercent: 20}
+    quality: {targetPercent: 90, shadowPercent: 20}
     capacity: {min: 32Mi, max: 512Mi}
     minSimilarity: "0.4"
   autoscaling:
@@ -249,29 +250,22 @@ def _print(comparison: Comparison, stream: Stream) -> None:
     from diffcache.output import print_table, size
     from diffcache_core.simulator.loops_cache import told
 
-    columns = ("", "device h", "p95 s", "pods", "changes", "device h at our p95", "p95 s", "target", "SSR", "quality")
-    rows = []
+    columns = (
+        "",
+        "device h",
+        "p95 s",
+        "pods",
+        "changes",
+        "device h at our p95",
+        "p95 s",
+        "ours there",
+        "SSR",
+        "quality",
+    )
     ours = comparison.rows[0]
-    for row in comparison.rows:
-        equal = row.at_equal_p95
-        marks = ("", "") if row is ours else _marks(equal, ours.cost)
-        rows.append(
-            (
-                row.name,
-                f"{row.cost.device_hours:.1f}",
-                f"{row.cost.p95_seconds:.1f}",
-                f"{row.cost.most_replicas}",
-                f"{row.cost.changes}",
-                f"{equal.device_hours:.1f}{marks[0]}",
-                f"{equal.p95_seconds:.1f}{marks[1]}",
-                f"{equal.target:.3g}" if equal.target is not None else "",
-                f"{row.steps_saved_ratio:.3f}",
-                "" if row.quality_ratio is None else f"{row.quality_ratio:.3f}",
-            )
-        )
-    print_table(columns, rows)
+    print_table(columns, [_cells(row, ours) for row in comparison.rows])
     work = comparison.ours
-    typer.echo("* fewer device hours than ours   ! does not reach our p95   - cannot be as slow as ours")
+    typer.echo(f"{WINS} fewer device hours than ours at its p95   {MISSES} cannot be as fast as ours")
     typer.echo(f"tuned: {told(work.tuning.levels)}; capacity {size(work.tuning.capacity_bytes)}")
     share = work.shadow_steps / work.steps if work.steps else 0.0
     typer.echo(f"{len(work.decisions)} decisions; comparisons took {share:.1%} of the steps, in idle time, not counted")
@@ -279,12 +273,21 @@ def _print(comparison: Comparison, stream: Stream) -> None:
         typer.echo(f"  day {(at - stream.times[0]) / 86400:5.2f}  {decision.reason}: {decision.message}")
 
 
-def _marks(equal: Cost, ours: Cost) -> tuple[str, str]:
+def _cells(row: Row, ours: Row) -> tuple[str, ...]:
     from diffcache_core.simulator.loops import EQUAL
 
-    if equal.p95_seconds > ours.p95_seconds * EQUAL:
-        return "", " !"
+    equal, there = row.at_equal_p95, row.ours_there
+    wins = equal.device_hours < (ours.cost if there is None else there).device_hours
+    misses = equal.p95_seconds > ours.cost.p95_seconds * EQUAL
     return (
-        " *" if equal.device_hours < ours.device_hours else "",
-        " -" if equal.p95_seconds < 0.9 * ours.p95_seconds else "",
+        row.name,
+        f"{row.cost.device_hours:.1f}",
+        f"{row.cost.p95_seconds:.1f}",
+        str(row.cost.most_replicas),
+        str(row.cost.changes),
+        f"{equal.device_hours:.1f}" + (f" {WINS}" if wins and not misses else ""),
+        f"{equal.p95_seconds:.1f}" + (f" {MISSES}" if misses else ""),
+        "" if there is None else f"{there.device_hours:.1f} ({there.p95_seconds:.1f} s)",
+        f"{row.steps_saved_ratio:.3f}",
+        "" if row.quality_ratio is None else f"{row.quality_ratio:.3f}",
     )

@@ -47,19 +47,24 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the pods. `at_equal_p95`: the cheapest whose p95 is ours; if it has none, its lowest."""
+    """One way to run the pods. `at_equal_p95`: the cheapest whose p95 is at most ours; if it has none, its lowest.
+
+    `ours_there`: where that is far below ours, which cannot be as slow: ours once more, made as fast by a lower target.
+    """
 
     name: str
     cost: Cost
     at_equal_p95: Cost
     steps_saved_ratio: float
     quality_ratio: float | None
+    ours_there: Cost | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
     ours: CachedWork
     ours_replicas: Outcome
+    uncached_replicas: Outcome  # of the same scaling without a cache
     rows: tuple[Row, ...]  # ours first
 
 
@@ -87,8 +92,11 @@ def compare(setting: Setting, on_row: Callable[[str], None] = lambda name: None)
         control = kind(setting, left)
         found = control.search(ours.p95_seconds)
         ratio, quality = (0.0, None) if work is None else (work.steps_saved_ratio, work.quality_ratio)
-        rows.append(Row(name, control.usual(), found, ratio, quality))
-    return Comparison(tuned, outcome, tuple(rows))
+        is_faster = found.p95_seconds < FAR_BELOW * ours.p95_seconds
+        there = Backlog(setting, tuned.steps_left).search(found.p95_seconds) if is_faster else None
+        rows.append(Row(name, control.usual(), found, ratio, quality, there))
+    uncached = Backlog(setting, whole).outcome(bounds.target_backlog_seconds)
+    return Comparison(tuned, outcome, uncached, tuple(rows))
 
 
 OURS = "ours: tuned levels and capacity, backlog"
@@ -140,8 +148,11 @@ class Control:
             low, high = (middle, high) if cost.p95_seconds <= p95 else (low, middle)
 
     def run(self, target: float) -> Cost:
+        return _cost(self.outcome(target), target)
+
+    def outcome(self, target: float) -> Outcome:
         setting = self.setting
-        outcome = simulate_recorded(
+        return simulate_recorded(
             setting.stream.times,
             self.steps_left,
             self.scaler(target),
@@ -149,7 +160,6 @@ class Control:
             replicas=self.first(target),
             end=setting.end,
         )
-        return _cost(outcome, target)
 
     def first(self, target: float) -> int:
         return self.setting.bounds.min_replicas
@@ -173,6 +183,8 @@ class Control:
 
 EQUAL = 1.01
 """A p95 this much above ours counts as equal: pods come in whole numbers."""
+FAR_BELOW = 0.9
+"""A p95 this much below ours does not: what is faster may cost more."""
 
 
 class Backlog(Control):

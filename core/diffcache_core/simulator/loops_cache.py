@@ -72,7 +72,7 @@ class Sample:
 
     at: float
     replicas: int
-    backlog_seconds: float
+    backlog_seconds: float  # the highest since the last one, of a pod
     steps: float  # since the last one
     skipped: float
     p95_seconds: float | None  # of what was answered since the last one
@@ -115,6 +115,7 @@ class CachedWork:
         self._next_sample = self._begun
         self._sampled = (0, 0)
         self._recent: list[float] = []
+        self._backlog = 0.0
         self._newest = self._begun
 
     # ---- loops_pods.Work -------------------------------------------------------------------------------------------
@@ -149,13 +150,14 @@ class CachedWork:
         if self.settings.goals is not None and now >= self._next_tune:
             self._next_tune = now + TUNE_SECONDS
             self._tune(self.settings.goals, now)
+        self._backlog = max(self._backlog, backlog_seconds)
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_SECONDS
             steps, skipped = self._sampled
             p95 = percentile(sorted(self._recent), 95)
             moved = self.steps - steps, self.skipped - skipped
-            self.samples.append(Sample(now, replicas, backlog_seconds, *moved, p95, self.tuning))
-            self._sampled, self._recent = (self.steps, self.skipped), []
+            self.samples.append(Sample(now, replicas, self._backlog, *moved, p95, self.tuning))
+            self._sampled, self._recent, self._backlog = (self.steps, self.skipped), [], 0.0
 
     # ---- what came of it -------------------------------------------------------------------------------------------
 
