@@ -1,12 +1,10 @@
 #!/bin/sh
-# Puts programs that nobody here wrote and tests run into build/clients: grpcurl, grpc-health-probe and versitygw (an S3
-# server) from their Go modules, promtool and prometheus from Debian's package `prometheus`. What is there already is left
-# alone.
+# Puts the clients that `make test-clients` runs into build/clients: grpcurl and grpc-health-probe from their Go modules,
+# promtool and prometheus from Debian's package `prometheus`. What is there already is left alone.
 set -eu
 
 GRPCURL=v1.9.4
 HEALTH_PROBE=v0.4.61
-VERSITYGW=v1.8.0
 
 clients=$(cd "$(dirname "$0")/.." && pwd)/build/clients
 mkdir -p "$clients"
@@ -21,7 +19,7 @@ install_go() {
         exit 2
     fi
     echo "install-clients: building $1 $3"
-    CGO_ENABLED=0 GOBIN="$clients" go install "$2@$3" # static: one of them is all that there is in an image
+    GOBIN="$clients" go install "$2@$3"
     rm -f "$clients/.$1-"*
     touch "$clients/.$1-$3"
 }
@@ -45,6 +43,5 @@ install_debian() {
 
 install_go grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
 install_go grpc-health-probe github.com/grpc-ecosystem/grpc-health-probe "$HEALTH_PROBE"
-install_go versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"
 install_debian promtool
 install_debian prometheus

@@ -14,7 +14,8 @@ if ! [ -e "$servers/.versitygw-$VERSITYGW" ]; then # the version is part of the 
         exit 2
     fi
     echo "install-servers: building versitygw $VERSITYGW"
-    GOBIN="$servers" go install "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
+    # Static: on the cluster it is all that there is in an image.
+    CGO_ENABLED=0 GOBIN="$servers" go install "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
     rm -f "$servers/.versitygw-"*
     touch "$servers/.versitygw-$VERSITYGW"
 fi

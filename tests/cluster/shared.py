@@ -7,7 +7,7 @@ from typing import Any
 from tests.cluster.kube import JSON, Kube, cache
 from tests.cluster.pods import pod, secret, service
 
-S3_IMAGE, S3_PORT, BUCKET = "diffcache.test/s3:1.8.0", 7070, "states"
+S3_IMAGE, S3_PORT, BUCKET = "diffcache.test/s3:1.0.14", 7070, "states"
 KEY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret"}
 SMALL = {"limits": {"cpu": "400m"}, "requests": {"cpu": "100m", "memory": "500Mi"}}
 ONE_THREAD = [{"name": "OMP_NUM_THREADS", "value": "1"}]
