@@ -177,7 +177,7 @@ def capacity_table(worlds: int) -> tuple[Table, list[dict[str, object]]]:
                     tuning, changed_at, late = following, world.now, late + (look >= 40)
             off.append(abs(math.log(tuning.capacity_bytes / knee)))
             moves.append(late)
-        within = [sum(distance <= math.log(1.1) for distance in distances) for distances in (off, stayed)]
+        within = [sum(bool(distance <= math.log(1.1)) for distance in distances) for distances in (off, stayed)]
         median, worst = math.expm1(float(np.median(off))), math.expm1(max(off))
         rows.append({"noise": noise, "within": within[0], "median": median, "worst": worst, "stays": within[1]})
         table.add_row(

@@ -212,8 +212,12 @@ def random_world(seed: int) -> tuple[World, Tuning]:
 
 
 def hopeless_world(seed: int) -> tuple[World, Tuning]:
-    """Nothing keeps the target, and everything nearly does; all levels are closed. Whatever is loosened is wrong."""
-    world, _ = random_world(seed)
+    """Nothing keeps the target, and everything nearly does; all levels are closed. Whatever is loosened is wrong.
+
+    Most prompts are very similar, so that there are many pairs to be led astray by.
+    """
+    random, _ = random_world(seed)
+    world = World(random.quality, seed, similarities=(9.0, 1.2))
     world.quality = replace(world.quality, crossing=dict.fromkeys(SKIPS, 0.0), slope=0.0, best=0.945)
     return world, Tuning(tuple(Level(skip, CLOSED) for skip in SKIPS), 2**20)
 
