@@ -107,7 +107,9 @@ def is_bad(world: World, skip: int, similarity: float) -> bool:
     """Whether requests of the bin at this threshold miss the target; False where there are none."""
     index = max(i for i in range(BINS) if EDGES[i] <= similarity + 1e-9)
     inside = world.crowd[(world.crowd >= EDGES[index]) & (world.crowd < EDGES[index + 1])]
-    return len(inside) > 0 and world.quality.ratio(np.full(len(inside), skip), inside).mean() < world.quality.target
+    return (
+        len(inside) > 0 and float(world.quality.ratio(np.full(len(inside), skip), inside).mean()) < world.quality.target
+    )
 
 
 def level_table(worlds: int, looks: int, due: int) -> tuple[Table, list[dict[str, object]]]:
