@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffcache_core.generation import CacheMode, GenerationRequest
-from diffcache_core.names import SHADOW_CACHE_SKIPPED, SHADOW_CACHE_STEPS, SHADOW_MULTIPLES, STEPS, STEPS_SKIPPED
+from diffcache_core.names import SHADOW_CACHE_SKIPPED, SHADOW_CACHE_STEPS, STEPS, STEPS_SKIPPED
 from diffcache_core.serving_config import (
     CacheConfig,
     IndexConfig,
@@ -118,9 +118,7 @@ def measured(metrics: Metrics) -> float:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("kind", "at_once"), [(StateKind.CLEAN, 1), (StateKind.CLEAN, 8), (StateKind.TRAJECTORY, 8)]
-)
+@pytest.mark.parametrize(("kind", "at_once"), [(StateKind.CLEAN, 1), (StateKind.CLEAN, 8), (StateKind.TRAJECTORY, 8)])
 async def test_1x_is_the_real_cache(model: LoadedModel, folder: Path, kind: StateKind, at_once: int) -> None:
     async with wired(config_of(folder, kind=kind), model, None) as server:
         await started(server)
