@@ -56,4 +56,4 @@ def make_stream(config: ServingConfig, on_dropped: Callable[[float], None]) -> R
     if not config.cache.is_shared:
         return LocalStream()
     access = RedisAccess(ledger.address, ledger.password_file, ledger.ca_file)
-    return RedisStream(connect(access), f"diffcache:{config.name}", on_dropped)
+    return RedisStream(connect(access), f"diffcache:{ledger.prefix or config.name}", on_dropped)
