@@ -9,7 +9,8 @@ from tests.cluster.pods import pod, secret, service
 
 S3_IMAGE, S3_PORT, BUCKET = "diffcache.test/s3:1.0.14", 7070, "states"
 KEY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret"}
-SMALL = {"limits": {"cpu": "400m"}, "requests": {"cpu": "100m", "memory": "500Mi"}}
+SMALL = {"resources": {"limits": {"cpu": "400m"}, "requests": {"cpu": "100m", "memory": "500Mi"}}}
+"""A pod that few requests a second keep busy."""
 ONE_THREAD = [{"name": "OMP_NUM_THREADS", "value": "1"}]
 
 
@@ -32,8 +33,8 @@ def start_s3(inside: Kube) -> None:
 
 
 def shared_cache(name: str = "emoji", replicas: int = 2, **spec: Any) -> JSON:
-    """Its index and ledger are its own, its states lie in the bucket; each pod has 400m of a CPU and one thread."""
-    serving = {"replicas": replicas, "resources": SMALL, "pod": {"env": ONE_THREAD}} | spec.pop("serving", {})
+    """Its index and ledger are its own, its states lie in the bucket."""
+    serving = {"replicas": replicas, "pod": {"env": ONE_THREAD}} | spec.pop("serving", {})
     store = {
         "type": "S3",
         "s3": {"bucket": BUCKET, "endpoint": f"http://s3:{S3_PORT}", "credentialsSecretRef": {"name": "s3"}},

@@ -11,7 +11,7 @@ from tests.cluster import prometheus
 from tests.cluster.kube import JSON, ROOT, Kube, eventually
 from tests.cluster.metricsapi.installed import metrics_api
 from tests.cluster.pods import start_client
-from tests.cluster.shared import shared_cache, start_s3
+from tests.cluster.shared import SMALL, shared_cache, start_s3
 from tests.cluster.test_scaling import load, replicas, uids
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -22,7 +22,7 @@ EXAMPLE = ROOT / "examples/autoscaling/hpa.yaml"
 def test_an_hpa_scales_a_cache_by_its_backlog(operator: Kube, namespace: Kube) -> None:
     start_s3(namespace)
     prometheus.start(namespace)
-    namespace.apply(shared_cache(replicas=1))
+    namespace.apply(shared_cache(replicas=1, serving=SMALL))
     start_client(namespace)
     namespace.wait_ready("emoji")
     first = uids(namespace)
@@ -31,7 +31,7 @@ def test_an_hpa_scales_a_cache_by_its_backlog(operator: Kube, namespace: Kube) -
         eventually(lambda: prometheus.query(namespace, 'diffcache:backlog_seconds:sum{cache="emoji"}'), 60)
         namespace.apply(quicker(yaml.safe_load(EXAMPLE.read_text())))
         eventually(lambda: condition(namespace, "ScalingActive")["status"] == "True", 60, what="a metric")
-        with load(namespace, "bypass"):
+        with load(namespace, "BYPASS"):
             eventually(lambda: replicas(namespace) == 2, 180, every=2, what="a second pod")
             namespace.wait_ready("emoji")
         assert first < uids(namespace)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.kube import BIN, Kube, eventually
 from tests.cluster.pods import start_client
-from tests.cluster.shared import shared_cache, start_s3
+from tests.cluster.shared import SMALL, shared_cache, start_s3
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
@@ -20,7 +20,7 @@ import asyncio, sys, diffcache
 
 async def ask(client, number, mode):
     try:
-        await client.generate(f"apple number {number % 40}, noto style", seed=number % 40, mode=mode)
+        await client.generate(f"apple number {number % 40}, noto style", seed=number % 40, cache_mode=mode)
     except diffcache.GenerationError as error:
         print(error, file=sys.stderr, flush=True)
 
@@ -33,7 +33,7 @@ async def main(rate, mode):
             number += 1
             await asyncio.sleep(1 / rate)
 
-asyncio.run(main(float(sys.argv[1]), sys.argv[2]))
+asyncio.run(main(float(sys.argv[1]), diffcache.CacheMode[sys.argv[2]]))
 """
 """So many requests a second, whoever has answered; forty different ones, over and over."""
 
@@ -69,17 +69,17 @@ def saved(inside: Kube) -> float:
 
 def test_pods_follow_the_work_that_the_cache_leaves(operator: Kube, namespace: Kube) -> None:
     start_s3(namespace)
-    namespace.apply(shared_cache(replicas=1, autoscaling=SCALING))
+    namespace.apply(shared_cache(replicas=1, serving=SMALL, autoscaling=SCALING))
     start_client(namespace)
     namespace.wait_ready("emoji")
 
-    with load(namespace, "default"):
+    with load(namespace, "DEFAULT"):
         eventually(lambda: replicas(namespace) >= 2, 180, every=2, what="more pods")
         early = saved(namespace)
         eventually(lambda: replicas(namespace) == 1, 400, every=2, what="fewer pods under the same load")
         assert saved(namespace) > early
         warm = replicas(namespace)
-    with load(namespace, "bypass"):
+    with load(namespace, "BYPASS"):
         eventually(lambda: replicas(namespace) > warm, 240, every=2, what="more pods without the cache")
     told = namespace.get("diffusioncache", "emoji")["status"]["autoscaling"]
     assert told["replicas"] == replicas(namespace)

@@ -30,7 +30,7 @@ def test_a_decision_arrives_and_stands_still_without_prometheus(operator: Kube, 
     start_client(namespace)
     namespace.wait_ready("emoji")
 
-    with load(namespace, "default"):
+    with load(namespace, "DEFAULT"):
         eventually(lambda: decided(namespace) == ["Shrunk"], 400, every=3, what="forty pictures need no 64Mi")
     assert namespace.get("diffusioncache", "emoji")["spec"]["cache"]["capacity"] == "64Mi"
     assert "Shrunk" in namespace("get", "dcache", "emoji")
