@@ -38,6 +38,10 @@ def run_benchmark(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+def test_the_benchmark_of_comparisons_runs() -> None:
+    assert "q_c - q_u" in run_benchmark("shadow.py", "--smoke")
+
+
 # ---- the stream ----------------------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,7 @@ class _Encode:
 @dataclass(eq=False)
 class _Spare:
     work: Callable[[], Any]
+    between_steps: bool
     future: asyncio.Future[Any]
 
 
@@ -149,15 +150,16 @@ class Engine:
         self._inbox.put(job)
         return await job.future
 
-    async def spare(self, work: Callable[[], T]) -> T:
-        """Calls `work` on the device thread when no request is encoded, denoised or decoded; raises what it raises.
+    async def spare(self, work: Callable[[], T], *, between_steps: bool = False) -> T:
+        """Calls `work` on the device thread when no request is encoded, denoised or decoded, or `between_steps` of
+        those that are; raises what it raises.
 
         A request that arrives meanwhile waits until `work` returns, so it should take no longer than a step. It is in
         no count of steps. Cancelling drops it if it has not begun.
         """
         if self._stopping:
             raise EngineStopped
-        job = _Spare(work, self.loop.create_future())
+        job = _Spare(work, between_steps, self.loop.create_future())
         self._inbox.put(job)
         result: T = await job.future
         return result
@@ -199,7 +201,7 @@ class Engine:
                 running = [run for run in self._runs if run.device and not run.device.is_denoised]
                 if running:
                     self._step(running)
-                elif self._spare and not (self._runs or self._encodes):
+                if self._spare and (self._spare[0].between_steps or not (self._runs or self._encodes)):
                     self._do_spare(self._spare.popleft())
         for future in [job.future for job in self._encodes] + [job.future for job in self._spare]:
             self._post(_resolve, future, None, EngineStopped())

@@ -1,4 +1,8 @@
-"""One comparison on the device, in pieces of a step at most, each only while no request is in the server."""
+"""One comparison on the device, in pieces of a step at most, each while no request is in the server.
+
+Where there always is one, a piece takes its turn between two steps when it has waited for its share of the device: so a
+server that is never idle measures too, and its requests lose what the budget allows and no more.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +42,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Device:
-    """The device in idle moments. `idle` is set while there is no request; `on_step` is told of every step."""
+    """The device in idle moments."""
 
     engine: Engine
-    idle: asyncio.Event
-    on_step: Callable[[], None]
+    idle: asyncio.Event  # set while there is no request
+    read_patience: Callable[[], float]  # seconds that a piece waits for such a moment
+    on_step: Callable[[], None]  # told of every step
 
     async def compare(self, plan: Plan, scorer: ClipScorer) -> list[Pair]:
         """Draws what the plan lacks and scores it. Raises Flagged, or whatever went wrong on the device."""
@@ -78,7 +83,11 @@ class Device:
         return score
 
     async def _piece(self, work: Callable[[], T]) -> T:
-        await self.idle.wait()
+        try:
+            async with asyncio.timeout(self.read_patience()):
+                await self.idle.wait()
+        except TimeoutError:
+            return await self.engine.spare(work, between_steps=True)
         return await self.engine.spare(work)
 
 

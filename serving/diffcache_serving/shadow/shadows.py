@@ -60,7 +60,9 @@ class Shadows:
         self._ran = 0  # steps of the comparison under way
         self._plans = PlanQueue(max_bytes)
         self._planning: set[asyncio.Task[None]] = set()
-        self._device = Device(engine, queue.idle, self._count_step)
+        self._device = Device(
+            engine, queue.idle, lambda: queue.seconds_per_step * 100 / max(1, self._percent), self._count_step
+        )
         self._worker = asyncio.create_task(self._work(), name="shadows")
 
     async def configure(self, quality: QualityConfig) -> None:

@@ -82,6 +82,7 @@ async def stages(model: LoadedModel, folder: Path, request_: GenerationRequest) 
         quality: QualityConfig = ALWAYS, levels: Levels = LEVELS, kind: StateKind = StateKind.CLEAN, **bounds: Any
     ) -> Stage:
         queue = StepQueue(10_000)
+        queue.seconds_per_step = 1e9  # no piece of a comparison waits so long for an idle moment
         engine = Engine(model.diffusion, 8)
         box = await Box(folder / str(len(made))).open(levels=levels, kind=kind)
         shadows = Shadows(queue, engine, box.cache, box.metrics, **bounds)

@@ -59,6 +59,7 @@ async def test_a_server_begins_to_compare_and_ends_with_comparisons_waiting(
             assert compared == (2 if quality is ALWAYS else 0)  # the first answer pays for the next
         assert answered.result is Result.APPROXIMATE
         assert told.value("diffcache_steps_total") == 6 * 4
+        server.generator.queue.seconds_per_step = 1e9
         with server.generator.queue.reserve(1):  # no idle moment comes any more
             await server.generator.generate(replace(small, seed=9, request_id="request-9"))
             await server.shadows.planned()

@@ -24,7 +24,7 @@ from diffcache_core.shadow import moments
 from diffcache_core.states import Entry, StateKind
 from diffcache_serving.cache.found import Found, Miss
 from diffcache_serving.cache.ledger import Target
-from diffcache_serving.engine.engine import EngineStopped
+from diffcache_serving.engine.engine import EngineStopped, Run
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.generate import Generation
 from diffcache_serving.scorer import ClipScorer
@@ -224,6 +224,38 @@ async def test_a_request_waits_for_no_more_than_one_step(stages: MakeStage, mode
     assert during <= before + 1
     await stage.shadows.settle()
     assert (stage.runs("compared"), stage.steps) == (1, N + (N - 5))
+
+
+async def test_where_there_is_no_idle_moment_a_comparison_takes_its_turns_between_steps(stages: MakeStage) -> None:
+    """A long request is under way all the time. Between two of its steps there is one piece of a comparison at most."""
+    stage = await stages()
+    await stage.generate(FIRST)
+    between: list[int] = []
+    started, last = asyncio.Event(), 0
+
+    def on_run(run: Run, found: Found) -> None:
+        async def follow() -> None:
+            nonlocal last
+            async for _ in run.progress():
+                between.append(stage.steps - last)
+                last = stage.steps
+                started.set()
+
+        following.append(asyncio.create_task(follow()))
+
+    following: list[asyncio.Task[None]] = []
+    long = replace(stage.request, prompt=OTHER, steps=1000, cache_mode=CacheMode.BYPASS, request_id="long")
+    running = asyncio.create_task(stage.generator.generate(long, on_run))
+    await started.wait()
+    stage.queue.seconds_per_step = 0.0  # each piece's turn comes at once
+    await stage.generate(CLOSE)
+    await stage.shadows.settle()
+    assert not running.done()
+    for task in (running, *following):
+        task.cancel()
+    await asyncio.gather(running, *following, return_exceptions=True)
+    assert (stage.runs("compared"), stage.steps) == (1, N + (N - 5))
+    assert max(between) == 1
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet", "vae", "scorer"])
