@@ -26,6 +26,9 @@ from diffcache_operator.figures import Figures
 from diffcache_operator.images import Images, chosen_image
 from diffcache_operator.observed import Observed, is_ready
 
+MESSAGE_LENGTH = 4096
+"""Of a condition: an eighth of what the schema lets in, and more than anybody reads."""
+
 _MODEL_PROBLEMS = ("ModelLoadFailed", "DownloadFailed", "CudaUnavailable", "OutOfMemory")
 
 
@@ -299,6 +302,11 @@ def _figures(figures: Figures | None) -> CacheStatus | None:
     )
 
 
+def _cut(message: str) -> str:
+    """It may quote what a person wrote, such as the name of an image, and that at any length."""
+    return message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 3] + "..."
+
+
 def _dated(claim: Claim, old: DiffusionCacheStatus, generation: int, now: str) -> Condition:
     before = old.condition(claim.type)
     since = before.last_transition_time if before is not None and before.status == claim.status else now
@@ -306,7 +314,7 @@ def _dated(claim: Claim, old: DiffusionCacheStatus, generation: int, now: str) -
         type=claim.type,
         status=claim.status,
         reason=claim.reason,
-        message=claim.message,
+        message=_cut(claim.message),
         observed_generation=generation,
         last_transition_time=since,
     )

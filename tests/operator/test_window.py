@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffcache_core.names import (
+    MOMENTS,
     QUALITY_PAIRS,
     QUALITY_SUM,
     REQUEST_SECONDS,
@@ -192,13 +193,40 @@ def test_figures_are_of_this_tuning_and_comparisons_may_be_older() -> None:
     now = 1_800_000_000.0
     grids = Span(comparisons=now - 7 * 86400, figures=now - 600).grids(now)
     assert grids is not None
-    assert (grids[0].end, grids[1].end) == (now, now)
-    assert grids[0].start < now - 6.9 * 86400
+    assert grids[1].end == now
+    assert grids[0].start == now - 7 * 86400
+    assert now - grids[0].step < grids[0].end <= now
     assert now - 600 + SHORTEST_STEP <= grids[1].start <= now - 600 + 2 * SHORTEST_STEP
     assert Span(comparisons=now - 7 * 86400, figures=now - 50).grids(now) is None
     old = Span(comparisons=now - 7 * 86400, figures=now - 6 * 86400).grids(now)
     assert old is not None
     assert old[1].start >= now - LONGEST
+
+
+def test_comparisons_are_grouped_the_same_way_at_every_look() -> None:
+    """But for a doubling of the step, and then two old groups are one."""
+    since, last = 1_800_000_000.0, None
+    for minutes in range(1, 7 * 24 * 60, 37):
+        grid = Grid.anchored(since + 60.0 * minutes, since)
+        assert grid is not None
+        assert grid.start == since
+        assert grid.batches <= MAX_BATCHES
+        assert last is None or grid.step in (last, 2 * last)
+        last = grid.step
+    assert last is not None
+    assert last > SHORTEST_STEP
+
+
+def test_sums_that_a_scrape_cut_off_from_their_pair_are_kept() -> None:
+    labels = {"skip": "20", "similarity": "0.80"}
+    comparisons = [
+        start(),
+        series(QUALITY_PAIRS, [0, 1, 1, 1, 1], **labels),
+        *(series(QUALITY_SUM, [0, 0, 0.5, 0.5, 0.5], moment=moment, **labels) for moment in MOMENTS),
+    ]
+    window = read(comparisons, [], [], (GRID, GRID)).window
+    pairs = [batch.pairs[20, 0.8] for batch in window.batches if batch.pairs]
+    assert [(one.n, one.c) for one in pairs] == [(1, 0), (0, 0.5)]
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ class Tuner:
         ready = sum(map(is_ready, seen.pods))
         if not ready:
             return record, frozen("NoPod", "no pod is ready, so nothing is measured")
-        began = seconds_of(record.window_start)
-        if began is not None and began > now + CLOCK_SECONDS:
+        times = (seconds_of(record.window_start), seconds_of(record.measured_since))
+        if any(time is not None and time > now + CLOCK_SECONDS for time in times):
             text = "the window began in the future: the clock was set back, and the window begins again"
             return record.model_copy(update={"window_start": "", "measured_since": ""}), frozen("ClockJump", text)
         figures = seen.figures or Figures()

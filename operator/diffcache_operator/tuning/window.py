@@ -55,15 +55,25 @@ LONGEST = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Grid:
-    """Points in time, the last one is now. How comparisons are grouped does not matter to the tuner."""
+    """Equally spaced points in time."""
 
     start: float  # seconds since the epoch
     step: float
     batches: int
 
     @classmethod
+    def anchored(cls, now: float, since: float) -> Grid | None:
+        """From `since` on, in batches that stay the same from look to look, but for a doubling of the step now and then:
+        the tuner's bounds hold for groups that are fixed beforehand. None as long as there is no whole batch."""
+        step = SHORTEST_STEP
+        while now - since > MAX_BATCHES * step:
+            step *= 2
+        batches = int((now - since) // step)
+        return cls(since, step, batches) if batches > 0 else None
+
+    @classmethod
     def until(cls, now: float, since: float) -> Grid | None:
-        """None as long as there is no whole batch."""
+        """The last point is now. None as long as there is no whole batch."""
         step = max(SHORTEST_STEP, math.ceil((now - since) / MAX_BATCHES))
         batches = int((now - since) // step)
         return cls(now - batches * step, step, batches) if batches > 0 else None
@@ -87,7 +97,7 @@ class Span:
 
     def grids(self, now: float) -> tuple[Grid, Grid] | None:
         """For comparisons and for figures; None as long as there is nothing to count."""
-        comparisons = Grid.until(now, self.comparisons)
+        comparisons = Grid.anchored(now, self.comparisons)
         figures = Grid.until(now, max(self.figures + SHORTEST_STEP, now - LONGEST))
         return None if comparisons is None or figures is None else (comparisons, figures)
 
@@ -226,15 +236,15 @@ def _shadow_ratios(rises: Rises) -> dict[float, float]:
 
 
 def _batches(rises: Rises, grid: Grid) -> list[Batch]:
-    """Without pairs' sums that no pair belongs to: a scrape fell between the two, and the next batch has the pair."""
+    """A scrape may fall between a pair's count and its sums, so a batch may have the one and the next the other."""
     out = []
     for index in range(grid.batches):
         pairs = {}
         for own, counts in rises[QUALITY_PAIRS].items():
-            if counts[index] > 0:
-                sums = [rises[QUALITY_SUM].get((*own, moment)) for moment in MOMENTS]
-                c, u, cc, uu, cu = (0.0 if rise is None else rise[index] for rise in sums)
-                pairs[int(own[0]), float(own[1])] = PairSums(counts[index], c, u, cc, uu, cu)
+            sums = [rises[QUALITY_SUM].get((*own, moment)) for moment in MOMENTS]
+            moments = [0.0 if rise is None else rise[index] for rise in sums]
+            if counts[index] or any(moments):
+                pairs[int(own[0]), float(own[1])] = PairSums(counts[index], *moments)
         start = grid.start + index * grid.step
         out.append(Batch(start, start + grid.step, pairs))
     return out
