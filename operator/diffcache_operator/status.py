@@ -297,9 +297,14 @@ def _figures(figures: Figures | None) -> CacheStatus | None:
     return CacheStatus(
         steps_saved_ratio=ratio(figures.steps_saved_ratio),
         hit_ratio=ratio(figures.hit_ratio),
-        entries=int(figures.entries),
-        bytes=int(figures.bytes),
+        entries=_count(figures.entries),
+        bytes=_count(figures.bytes),
     )
+
+
+def _count(told: float) -> int:
+    """A pod runs whatever image its user names: what it tells has to fit into the status, or none could be written."""
+    return min(max(int(told), 0), 2**62)
 
 
 def _cut(message: str) -> str:

@@ -63,7 +63,7 @@ class Grid:
 
     @classmethod
     def anchored(cls, now: float, since: float) -> Grid | None:
-        """From `since` on, in batches that stay the same from look to look, but for a doubling of the step now and then:
+        """From `since` on, in batches that stay the same from look to look but for a doubling of the step now and then:
         the tuner's bounds hold for groups that are fixed beforehand. None as long as there is no whole batch."""
         step = SHORTEST_STEP
         while now - since > MAX_BATCHES * step:
