@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 MEBIBYTE = 2**20
@@ -27,12 +27,30 @@ def bytes_of(quantity: str) -> int:
     return size
 
 
-_AMOUNT = re.compile(r"([0-9]*\.?[0-9]+)(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
+_AMOUNT = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?")
+_FACTORS = {unit: Decimal(factor) for unit, factor in _UNITS.items()} | {
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "P": Decimal("1e15"),
+    "E": Decimal("1e18"),
+    "Pi": Decimal(2**50),
+    "Ei": Decimal(2**60),
+}
+_MILLI = Decimal("0.001")
 
 
 def amount_of(quantity: str) -> Decimal | str:
-    """The value of any amount of a resource, `500m` CPU too; what is none is returned as it is."""
+    """The value of any amount of a resource, `500m` CPU too; what is none is returned as it is.
+
+    In whole thousandths, rounded up, as Kubernetes keeps the resources of a pod.
+    """
     match = _AMOUNT.fullmatch(quantity)
     if match is None:
         return quantity
-    return Decimal(match[1]) * (Decimal("0.001") if match[2] == "m" else _UNITS[match[2] or ""])
+    unit = match[2] or ""
+    factor = Decimal(f"1{unit}") if len(unit) > 1 and unit[0] in "eE" and unit != "Ei" else _FACTORS[unit]
+    try:
+        return (Decimal(match[1]) * factor).quantize(_MILLI, ROUND_CEILING)
+    except InvalidOperation:  # of more digits than any amount has
+        return quantity

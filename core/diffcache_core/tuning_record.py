@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from diffcache_core.quantities import bytes_of
-from diffcache_core.resume import Level
+from diffcache_core.quantities import MEBIBYTE, bytes_of
+from diffcache_core.resume import Level, Levels
 from diffcache_core.space import sha256_of_json
 from diffcache_core.spec import DiffusionCacheSpec, TuningMode
 from diffcache_core.status import LevelStatus, TuningDecision, TuningStatus
@@ -23,6 +23,9 @@ RECORD_FILE = "tuning.json"
 
 HISTORY = 10
 """Decisions that are kept: as many as the schema of the status allows."""
+
+MAX_REVISION = 2**53 - 1
+"""Pods export the revision as a float, which counts no further."""
 
 _MESSAGE_LENGTH = 1024  # as the schema has it
 _DIGEST_DIGITS = 12  # hexadecimal: enough to tell one resource's specs apart
@@ -48,19 +51,39 @@ def record_for(spec: DiffusionCacheSpec, record: TuningStatus | None, now: float
     digest = based_on(spec)
     if record is None:
         return TuningStatus(based_on=digest)
-    if record.based_on == digest:
+    if not is_usable(record):
+        message = "the record held what no tuner writes (edited by hand?): the resource's own values hold again"
+    elif record.based_on != digest:
+        message = "the resource's model, cache or tuning part changed: its own values hold again"
+    else:
         return record
-    revision = record.revision + 1
+    revision = record.revision + 1 if 0 <= record.revision < MAX_REVISION else 1
     entry = TuningDecision(
         time=time_text(now),
         revision=revision,
         reason="Reset",
-        message="the resource's model, cache or tuning part changed: its own values hold again",
+        message=message,
         capacity=spec.cache.capacity,
         levels=[LevelStatus(skip_percent=v.skip_percent, similarity=v.similarity) for v in spec.cache.levels or []],
     )
     return TuningStatus(
         revision=revision, based_on=digest, decision=_told(entry), history=_prepended(entry, record.history)
+    )
+
+
+def is_usable(record: TuningStatus) -> bool:
+    """Whether pods and tuner can go by it. A status may be edited by whoever has the right, and restored by halves."""
+    try:
+        Levels(tuple(Level(v.skip_percent, float(v.similarity)) for v in record.levels))
+        similarities = [float(v.similarity) for v in record.levels]
+        is_possible = not record.capacity or bytes_of(record.capacity) >= MEBIBYTE
+    except ValueError:
+        return False
+    return (
+        is_possible
+        and 0 <= record.revision <= MAX_REVISION
+        and all(1 <= v.skip_percent <= 99 for v in record.levels)
+        and all(-1 <= similarity <= 2 for similarity in similarities)
     )
 
 

@@ -13,7 +13,7 @@ from diffcache_operator.diagnosis import Problem
 from diffcache_operator.events import transition_event
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import JSON, Observed
-from diffcache_operator.status import Facts, Halt, invalid_status, make_status
+from diffcache_operator.status import MESSAGE_LENGTH, Facts, Halt, invalid_status, make_status
 from tests.operator.resources import IMAGES, cache
 
 EMPTY = DiffusionCacheStatus()
@@ -99,6 +99,23 @@ def test_ready(given: Facts, ready: tuple[str, str], reconciling: bool) -> None:
     assert told(status, "Stalled") is None
     assert status.observed_generation == 3
     assert all(condition.message for condition in status.conditions)
+
+
+def test_what_a_person_wrote_may_be_longer_than_a_condition() -> None:
+    image = "x" * 100_000
+    waiting = {"name": "serving", "image": image, "ready": False, "state": {"waiting": {"reason": "InvalidImageName"}}}
+    status = status_of(facts(pod(ready=False, containerStatuses=[waiting])))
+    assert told(status, "Ready") == ("False", "ImagePullFailed")
+    assert message(status, "Ready").endswith("...")
+    assert len(message(status, "Ready")) == MESSAGE_LENGTH
+
+
+@pytest.mark.parametrize("told_by_pod", [1e300, -1e300])
+def test_what_a_pod_tells_fits_into_the_status(told_by_pod: float) -> None:
+    """Else the API server refuses the whole status, and all of it stands still."""
+    cache_status = status_of(facts(pod(), figures=replace(UP, entries=told_by_pod, bytes=told_by_pod))).cache
+    assert cache_status is not None
+    assert 0 <= cache_status.entries == cache_status.bytes < 2**63
 
 
 def test_a_pod_on_its_way_out_is_not_ready() -> None:

@@ -22,7 +22,7 @@ from diffcache_core.names import (
 )
 from diffcache_core.resume import Level
 from diffcache_core.spec import DiffusionCache
-from diffcache_core.status import Condition, DiffusionCacheStatus, TuningStatus
+from diffcache_core.status import Condition, DiffusionCacheStatus, LevelStatus, TuningStatus
 from diffcache_core.tuning_record import time_text
 from diffcache_operator.clients.prometheus import Access, Prometheus
 from diffcache_operator.figures import Figures
@@ -278,3 +278,40 @@ async def test_a_clock_that_was_set_back_begins_the_window_again(bench: Bench) -
 
 async def test_off_is_off(bench: Bench) -> None:
     assert await bench.tuner.look(cache(), DiffusionCacheStatus(), Observed({})) is None
+
+
+LEVEL = LevelStatus(skip_percent=25, similarity="0.8")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"capacity": "banana"},
+        {"capacity": "9" * 40},
+        {"capacity": "0"},
+        {"levels": [LevelStatus(skip_percent=25, similarity="banana")]},
+        {"levels": [LevelStatus(skip_percent=25, similarity="nan")]},
+        {"levels": [LevelStatus(skip_percent=500, similarity="0.8")]},
+        {"levels": [LEVEL, LEVEL]},
+        {"levels": [LEVEL, LevelStatus(skip_percent=30, similarity="0.1")]},
+        {"revision": -5},
+        {"revision": 10**18},
+    ],
+)
+async def test_a_record_that_no_tuner_wrote_is_set_back_to_the_spec(bench: Bench, broken: dict[str, Any]) -> None:
+    first = (await bench.look()).record
+    bench.status = bench.status.model_copy(update={"tuning": first.model_copy(update=broken)})
+    told = await bench.look()
+    assert told.moved
+    assert (told.record.capacity, told.record.levels, told.record.based_on) == ("", [], first.based_on)
+    assert (told.record.revision, told.record.history[0].reason) == (1, "Reset")
+    assert "edited by hand" in told.record.decision
+
+
+async def test_comparisons_that_count_from_the_future_on_begin_again(bench: Bench) -> None:
+    record = (await bench.look()).record
+    bench.status = bench.status.model_copy(
+        update={"tuning": record.model_copy(update={"measured_since": "9999-12-31T23:59:59Z"})}
+    )
+    assert (await bench.look()).claim.reason == "ClockJump"
+    assert (await bench.look()).record.measured_since == time_text(T0)
