@@ -40,8 +40,8 @@ CAPACITY_REST = 1.05
 """Factor below which a move is not worth it."""
 CHANCE = 0.2
 """What a doubling seems to bring is off by less than CHANCE / sqrt(requests), two standard deviations as measured on
-real logs by `simulate-loops`: few requests are served by one cache and not by one of half the size. A move must be worth
-that much; with less the capacity wanders about the knee."""
+real logs by `simulate-loops`: few requests are served by one cache and not by one of half the size. A move must be
+worth that much; with less the capacity wanders about the knee."""
 
 
 def evidence_start(now: float, since: float) -> float:
