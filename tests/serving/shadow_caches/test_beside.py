@@ -15,6 +15,7 @@ from diffcache_core.names import SHADOW_CACHE_SKIPPED, SHADOW_CACHE_STEPS, STEPS
 from diffcache_core.serving_config import (
     CacheConfig,
     IndexConfig,
+    LedgerConfig,
     LevelConfig,
     ModelConfig,
     ServingConfig,
@@ -30,6 +31,7 @@ from diffcache_serving.server import Server, wired
 from diffcache_serving.shadow_caches.caches import ShadowCaches
 from diffcache_serving.shadow_caches.events import Asked
 from diffcache_serving.shadow_caches.stream import LocalStream, Reading
+from tests.serving.cache.redis_server import RedisServer
 
 TOLERANCE = 0.01  # of the steps saved ratio: the tuner freezes beyond it
 STATES = 24
@@ -141,6 +143,26 @@ async def test_a_restart_goes_on_from_the_ledger(model: LoadedModel, folder: Pat
         await caught_up(server)
         metrics = server.generator.metrics
         assert abs(simulated(metrics, 1.0) - measured(metrics)) <= TOLERANCE
+
+
+@pytest.mark.shared
+async def test_one_of_two_replicas_sees_what_both_are_asked(model: LoadedModel, folder: Path, tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as redis:
+        config = config_of(folder)
+        ledger = LedgerConfig(address=redis.start().address)
+        config = config.model_copy(update={"cache": config.cache.model_copy(update={"ledger": ledger})})
+        async with wired(config, model, None) as one:
+            caches = await started(one)
+            async with wired(config, model, None) as other:
+                await draw(one, requests(20, seed=10))
+                await draw(other, requests(20, seed=11))
+                while one.generator.metrics.value(SHADOW_CACHE_STEPS, multiple="1") < 4 * 40:
+                    await asyncio.sleep(0.01)
+                assert other.shadow_caches.worker is not None
+                assert other.shadow_caches.worker.caches is None
+                assert other.generator.metrics.value(SHADOW_CACHE_STEPS, multiple="1") == 0
+                assert len(caches) > 0
+        assert one.generator.metrics.value("diffcache_shadow_cache_events_dropped_total") == 0
 
 
 async def test_hot_changes_keep_it_in_step(model: LoadedModel, folder: Path) -> None:
