@@ -54,3 +54,11 @@ def amount_of(quantity: str) -> Decimal | str:
         return (Decimal(match[1]) * factor).quantize(_MILLI, ROUND_CEILING)
     except InvalidOperation:  # of more digits than any amount has
         return quantity
+
+
+_BINARY = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
+
+
+def quantity_of(size: int) -> str:
+    """The shortest exact quantity of so many bytes: 67108864 is 64Mi."""
+    return next((f"{size // unit}{name}" for name, unit in _BINARY if size and size % unit == 0), str(size))

@@ -18,6 +18,7 @@ from dataclasses import replace
 from diffcache_core.evidence import FEW, Evidence, bin_index
 from diffcache_core.knee import find_knee
 from diffcache_core.level_moves import Table, eased, loosened, withdrawn
+from diffcache_core.quantities import quantity_of
 from diffcache_core.tuning_types import Batch, Decision, Goals, PairSums, Tuning, Window
 from diffcache_core.window_checks import Trouble, find_trouble
 
@@ -87,7 +88,9 @@ def tune(current: Tuning, window: Window, goals: Goals, *, now: float, changed_a
         return _frozen(current, capacity, inputs)
     if capacity != current.capacity_bytes:
         grown = capacity > current.capacity_bytes
-        message = f"capacity {current.capacity_bytes} -> {capacity} bytes: a doubling is worth it up to about there"
+        told = f"capacity {quantity_of(current.capacity_bytes)} -> {quantity_of(capacity)}"
+        within = goals.capacity_min <= current.capacity_bytes <= goals.capacity_max
+        message = f"{told}: {'a doubling is worth it up to about there' if within else 'it was out of its bounds'}"
         return Decision(
             replace(current, capacity_bytes=capacity), "Grown" if grown else "Shrunk", message, inputs=inputs
         )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from diffcache_core.quantities import MEBIBYTE, bytes_of
+from diffcache_core.quantities import MEBIBYTE, bytes_of, quantity_of
 from diffcache_core.resume import Level, Levels
 from diffcache_core.space import sha256_of_json
 from diffcache_core.spec import DiffusionCacheSpec, TuningMode
@@ -29,7 +29,6 @@ MAX_REVISION = 2**53 - 1
 
 _MESSAGE_LENGTH = 1024  # as the schema has it
 _DIGEST_DIGITS = 12  # hexadecimal: enough to tell one resource's specs apart
-_UNITS = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
 
 
 def based_on(spec: DiffusionCacheSpec) -> str:
@@ -179,11 +178,6 @@ def changed_at(spec: DiffusionCacheSpec, record: TuningStatus) -> float | None:
 def level_texts(levels: Sequence[Level]) -> list[LevelStatus]:
     """Levels as a status holds them, by rising skip; similarities with at most four decimals."""
     return [LevelStatus(skip_percent=v.skip_percent, similarity=_decimal(v.similarity)) for v in sorted(levels)]
-
-
-def quantity_of(size: int) -> str:
-    """The shortest exact quantity of so many bytes: 67108864 is 64Mi."""
-    return next((f"{size // unit}{name}" for name, unit in _UNITS if size and size % unit == 0), str(size))
 
 
 def time_text(seconds: float) -> str:
