@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,21 @@ async def test_a_body_without_end_is_not_read_to_its_end() -> None:
         with pytest.raises(Malformed, match="MiB"):
             await ask(url, Prometheus(Access(), seconds=60))
     assert sent < 3 * MAX_BYTES
+
+
+async def test_what_would_fill_the_memory_is_not_parsed() -> None:
+    """Nearly three million empty lists."""
+    head = b'{"status":"success","data":{"resultType":"matrix","result":['
+    body = head + b"[]," * (8 * 2**20 // 3) + b"[]]}}"
+    async with serving(says(body)) as url:
+        tracemalloc.start()
+        try:
+            with pytest.raises(Malformed):
+                await ask(url)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 8 * len(body)
 
 
 async def test_nothing_compressed_is_unpacked() -> None:

@@ -23,8 +23,12 @@ from diffcache_operator.series import Series
 QUERY_SECONDS = 10.0
 """Of one query, its answer included. The tuner looks once a minute, so nothing is gained by waiting longer."""
 
-MAX_BYTES = 32 * 2**20
-"""Of one answer. 145 points of 5 series for each of 9 levels and 20 bins are 3 MB a pod, at their very most."""
+MAX_BYTES = 16 * 2**20
+"""Of one answer. 145 points of a series for each of 9 levels and 20 bins are .6 MB a pod, at their very most. Parsed,
+an answer takes up to ten times as much memory, of which the operator has 512 MiB."""
+MAX_DENSITY = 0.25
+"""Brackets and commas per character; a sample such as [1700000000,"1"] has .18, and the shorter the values, the more
+memory they take for their length."""
 
 REST_SECONDS = 60.0
 """A Prometheus that did not answer is left alone for so long, by all resources: each try would hold up a worker."""
@@ -67,6 +71,7 @@ class Prometheus:
     ) -> None:
         self._access, self._clock, self._seconds = access, clock, seconds
         self._resting: dict[str, tuple[float, PrometheusError]] = {}
+        self._parsing = asyncio.Lock()  # parsed, an answer takes several times its length: one at a time
 
     @property
     def own_url(self) -> str:
@@ -75,25 +80,26 @@ class Prometheus:
     async def query_range(self, url: str, query: str, start: float, end: float, step: float) -> list[Series]:
         """Values at start, start + step ... end, all in seconds. Raises PrometheusError."""
         parameters = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:g}"}
-        return _series(await self._ask(url, "query_range", parameters), "matrix", "values")
+        return await self._ask(url, "query_range", parameters, "matrix", "values")
 
     async def query(self, url: str, query: str, at: float) -> list[Series]:
         """One value a series. Raises PrometheusError."""
-        return _series(await self._ask(url, "query", {"query": query, "time": f"{at:.3f}"}), "vector", "value")
+        return await self._ask(url, "query", {"query": query, "time": f"{at:.3f}"}, "vector", "value")
 
-    async def _ask(self, url: str, what: str, parameters: Mapping[str, str]) -> Any:
+    async def _ask(self, url: str, what: str, parameters: Mapping[str, str], kind: str, key: str) -> list[Series]:
         until, error = self._resting.get(url, (float("-inf"), None))
         if error is not None and self._clock() < until:
             raise type(error)(str(error))
         try:
-            data = await self._fetch(url, f"{url.rstrip('/')}/api/v1/{what}", parameters)
+            body = await self._fetch(url, f"{url.rstrip('/')}/api/v1/{what}", parameters)
         except (Down, Slow) as trouble:
             self._resting[url] = (self._clock() + REST_SECONDS, trouble)
             raise
         self._resting.pop(url, None)
-        return data
+        async with self._parsing:
+            return await asyncio.to_thread(_parse, body, url, kind, key)
 
-    async def _fetch(self, url: str, address: str, parameters: Mapping[str, str]) -> Any:
+    async def _fetch(self, url: str, address: str, parameters: Mapping[str, str]) -> bytes:
         own = url == self._access.url
         headers = {"Accept-Encoding": "identity"} | (self._authorization() if own else {})
         timeout = aiohttp.ClientTimeout(total=self._seconds)
@@ -104,14 +110,13 @@ class Prometheus:
             ):
                 if response.status != 200:
                     raise Refused(f"Prometheus at {url} answers with status {response.status}: {_advice(own)}")
-                body = await _limited(response, url)
+                return await _limited(response, url)
         except TimeoutError:
             raise Slow(f"Prometheus at {url} does not answer within {self._seconds:g} s: is it overloaded?") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Down(
                 f"Prometheus at {url} cannot be reached ({type(error).__name__}): is it up, and is the URL right?"
             ) from None
-        return await asyncio.to_thread(_data, body, url)
 
     def _authorization(self) -> dict[str, str]:
         if self._access.token_file is None:
@@ -150,7 +155,14 @@ async def _limited(response: aiohttp.ClientResponse, url: str) -> bytes:
     return bytes(body)
 
 
+def _parse(body: bytes, url: str, kind: str, key: str) -> list[Series]:
+    return _series(_data(body, url), kind, key)
+
+
 def _data(body: bytes, url: str) -> Any:
+    # A resource names whatever URL it likes: what is made of empty lists would fill the operator's memory.
+    if sum(map(body.count, (b"[", b"{", b","))) > len(body) * MAX_DENSITY:
+        raise Malformed(f"what answers at {url} is no Prometheus: check the URL, which ends before /api/v1")
     try:
         answer = json.loads(body)
         if answer["status"] == "success":

@@ -6,10 +6,9 @@ Series are found by the labels `namespace` and `pod`, which a PodMonitor gives, 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
-from diffcache_core.names import STEPS
+from diffcache_core.names import MOMENTS, QUALITY_SUM, STEPS
 from diffcache_operator.clients.prometheus import Prometheus
 from diffcache_operator.series import Series
 from diffcache_operator.tuning.window import COMPARISONS, FIGURES, Grid, Reading, read
@@ -22,17 +21,25 @@ async def read_window(
     labels = selector(namespace, cache)
 
     async def over(grid: Grid, names: Sequence[str]) -> list[Series]:
-        asked = (prometheus.query_range(url, name + labels, grid.start, grid.end, grid.step) for name in names)
-        return [series for found in await asyncio.gather(*asked) for series in found]
+        found: list[Series] = []
+        for name in names:  # one after the other: Prometheus has others to serve, and answers take memory
+            for which in _pieces(name, labels):
+                found += await prometheus.query_range(url, which, grid.start, grid.end, grid.step)
+        return found
 
-    comparisons, figures, newest = await asyncio.gather(
-        over(grids[0], COMPARISONS),
-        over(grids[1], FIGURES),
-        prometheus.query(url, f"timestamp({STEPS}{labels})", now),
-    )
+    comparisons = await over(grids[0], COMPARISONS)
+    figures = await over(grids[1], FIGURES)
+    newest = await prometheus.query(url, f"timestamp({STEPS}{labels})", now)
     return read(comparisons, figures, newest, grids)
 
 
 def selector(namespace: str, cache: str) -> str:
     """Of a cache's serving pods; names of Kubernetes need no quoting."""
     return f'{{namespace="{namespace}",pod=~"{cache}-[0-9]+"}}'
+
+
+def _pieces(name: str, labels: str) -> list[str]:
+    """What is asked for a counter: the largest one by five, for an answer's length is limited."""
+    if name != QUALITY_SUM:
+        return [name + labels]
+    return [f'{name}{labels[:-1]},moment="{moment}"}}' for moment in MOMENTS]
