@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster import prometheus
 from tests.cluster.kube import Kube, cache, eventually
-from tests.cluster.pods import draw, start_client
+from tests.cluster.pods import SERVING, draw, start_client
 from tests.monitoring.rules import DASHBOARDS, queries, series_named, variables
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -60,6 +60,6 @@ def test_an_alert_is_pending_while_no_pod_serves(operator: Kube, namespace: Kube
     namespace.apply(cache(serving={"image": "diffcache.test/none:1"}))
     alert = f'ALERTS{{alertname="DiffcacheNoPodServes", namespace="{namespace.namespace}", cache="emoji"}}'
     eventually(lambda: prometheus.query(namespace, alert), 90, what="the alert")
-    namespace.patch("diffusioncache", "emoji", {"spec": {"serving": {"image": None}}})
+    namespace.patch("diffusioncache", "emoji", {"spec": {"serving": {"image": SERVING}}})
     namespace.wait_ready("emoji")
     eventually(lambda: not prometheus.query(namespace, alert), 60, what="the alert gone")
