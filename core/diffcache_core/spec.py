@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from diffcache_core.generation import MAX_SIDE, MAX_STEPS
 from diffcache_core.pod import LocalObjectRef, PodOptions, SecretKeyRef, Text
-from diffcache_core.quantities import MEBIBYTE, QUANTITY_PATTERN, bytes_of
+from diffcache_core.quantities import MEBIBYTE, QUANTITY_PATTERN, amount_of, bytes_of
 from diffcache_core.rules import Block, Change, Rule, UniqueBy
 from diffcache_core.states import StateKind
 
@@ -173,7 +173,15 @@ class GpuSpec(Block):
     """The device plug-in's resource; for a MIG slice such as nvidia.com/mig-1g.10gb."""
 
 
-ResourceQuantity = Annotated[StrictInt | str, Field(json_schema_extra={"maxLength": 32})]
+ResourceQuantity = Annotated[
+    StrictInt | str,
+    Field(json_schema_extra={"maxLength": 32}),
+    Rule(
+        "type(self) == int || isQuantity(string(self))",
+        "must be an amount such as 2, 500m or 4Gi",
+        lambda amount: isinstance(amount, int) or not isinstance(amount_of(amount), str),
+    ),
+]
 ResourceList = Annotated[dict[str, ResourceQuantity], Field(max_length=16)]
 
 

@@ -72,6 +72,7 @@ GOOD = [
     Row("asleep", {"serving": {"replicas": 0}}),
     Row("mig", {"serving": {"gpu": {"count": 1, "resourceName": "nvidia.com/mig-1g.10gb"}}}),
     Row("resources", {"serving": {"resources": {"requests": {"cpu": 1, "memory": "1Gi"}}}}),
+    Row("amounts", {"serving": {"resources": {"requests": {"cpu": "500m", "memory": "1e9"}, "limits": {"cpu": "1.5"}}}}),
     Row("env", _pod(env=[{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}])),
     Row("env of a config map", _pod(env=[{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "s", "key": "k"}}}])),
     Row("labels", _pod(labels={"team": "art"}, annotations={"a.b/c": "d"})),
@@ -104,6 +105,7 @@ GOOD = [
 ]  # fmt: skip
 
 BAD = [
+    Row("no amount", {"serving": {"resources": {"limits": {"cpu": "banana"}}}}, ("cpu", "an amount such as 2, 500m or 4Gi")),
     Row("name too long", {}, ("metadata.name", "at most 40"), name="a" * 41),
     Row("name with a dot", {}, ("metadata.name", "begin with a letter"), name="a.b"),
     Row("name with a digit first", {}, ("metadata.name", "begin with a letter"), name="1a"),
