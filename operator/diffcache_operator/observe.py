@@ -8,8 +8,8 @@ import re
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_operator.clients.api import Api
 from diffcache_operator.clients.scrape import scrape
-from diffcache_operator.desired.metadata import INDEX, LEDGER, SERVING, milvus_name, redis_name
-from diffcache_operator.observed import JSON, Observed, component_of, is_ready, is_stuck, name_of
+from diffcache_operator.desired.metadata import milvus_name, redis_name
+from diffcache_operator.observed import JSON, Observed, is_ready, is_stuck, made_by, name_of
 
 
 async def read_resource(api: Api, namespace: str, name: str) -> JSON | None:
@@ -24,12 +24,12 @@ async def observe(api: Api, namespace: str, name: str, desired: list[JSON]) -> O
         api.list("v1", "Pod", namespace, label_selector=selector),
         api.list("v1", "PersistentVolumeClaim", namespace, label_selector=selector),
     )
-    serving = tuple(pod for pod in pods if component_of(pod) == SERVING)
+    serving = made_by(pods, name)
     return Observed(
         children={(child["kind"], name_of(child)): found for child, found in zip(desired, children, strict=True)},
         pods=serving,
-        index_pods=tuple(pod for pod in pods if component_of(pod) == INDEX),
-        ledger_pods=tuple(pod for pod in pods if component_of(pod) == LEDGER),
+        index_pods=made_by(pods, milvus_name(name)),
+        ledger_pods=made_by(pods, redis_name(name)),
         claims=_made_for(claims, name),
         index_claims=_made_for(claims, milvus_name(name)),
         ledger_claims=_made_for(claims, redis_name(name)),

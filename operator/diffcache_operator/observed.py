@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,11 @@ def name_of(thing: JSON) -> str:
     return str(thing["metadata"]["name"])
 
 
-def component_of(thing: JSON) -> str:
-    return str(thing["metadata"].get("labels", {}).get("app.kubernetes.io/component", ""))
+def made_by(pods: Iterable[JSON], workload: str) -> tuple[JSON, ...]:
+    """Those of the StatefulSet of this name. One that only carries our labels is somebody else's: neither its state nor
+    its figures count."""
+    made = [(pod, controller_of(pod)) for pod in pods]
+    return tuple(pod for pod, by in made if by and (by["kind"], by["name"]) == ("StatefulSet", workload))
 
 
 def is_ready(pod: JSON) -> bool:

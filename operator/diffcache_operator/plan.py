@@ -65,7 +65,7 @@ def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:
         owners = claim["metadata"].get("ownerReferences", [])
         mine = [owner for owner in owners if _is_cache(owner) and owner["uid"] == resource.metadata.uid]
         if "deletionTimestamp" in claim["metadata"] or any(_is_cache(owner) and owner not in mine for owner in owners):
-            what = f"the volume {name_of(claim)} of an earlier {KIND} of this name is still being deleted"
+            what = f"the volume {name_of(claim)} is still being deleted"
             raise NameTaken(what, passing=True)
         others = [owner for owner in owners if owner not in mine]
         new = [*others, owner_reference(resource)] if wanted else others

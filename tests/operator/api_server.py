@@ -100,6 +100,7 @@ def ready_pod(number: int, address: str) -> JSON:
             "name": f"emoji-{number}",
             "uid": f"pod-{number}",
             "labels": {"app.kubernetes.io/component": "serving", "controller-revision-hash": "one"},
+            "ownerReferences": [{"kind": "StatefulSet", "name": "emoji", "uid": "set", "controller": True}],
         },
         "status": {"podIP": address, "conditions": [{"type": "Ready", "status": "True"}]},
     }

@@ -21,9 +21,9 @@ from diffcache_core.status import AutoscalingStatus
 from diffcache_operator.claims import Claim
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.clients.scrape import scrape_each
-from diffcache_operator.desired.metadata import JSON, SERVING
+from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.observe import read_resource
-from diffcache_operator.observed import component_of, is_ready
+from diffcache_operator.observed import is_ready, made_by
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.owner import other_scaler
 from diffcache_operator.scaling.work import Snapshot, load_of, parse
@@ -107,7 +107,7 @@ class Scaler:
     async def _decide(self, key: Key, resource: DiffusionCache, memory: _Memory) -> Scaling:
         selector = f"{CACHE_LABEL}={key.name}"
         pods = await self._api.list("v1", "Pod", key.namespace, label_selector=selector)
-        ready = [pod for pod in pods if component_of(pod) == SERVING and is_ready(pod)]
+        ready = [pod for pod in made_by(pods, key.name) if is_ready(pod)]
         answers = await scrape_each((pod["status"]["podIP"] for pod in ready), parse)
         at = self._stopwatch()
         told = {pod["metadata"]["uid"]: work for pod, work in zip(ready, answers, strict=True) if work is not None}
