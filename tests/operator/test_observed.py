@@ -5,9 +5,9 @@ from __future__ import annotations
 from diffcache_operator.observed import JSON, made_by
 
 
-def _pod(name: str, **owner: object) -> JSON:
+def _pod(called: str, **owner: object) -> JSON:
     references = [{"controller": True} | owner] if owner else []
-    return {"metadata": {"name": name, "labels": {"diffcache.io/cache": "emoji"}, "ownerReferences": references}}
+    return {"metadata": {"name": called, "labels": {"diffcache.io/cache": "emoji"}, "ownerReferences": references}}
 
 
 def test_only_the_stateful_sets_own_pods_count() -> None:
