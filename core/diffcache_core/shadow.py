@@ -23,9 +23,9 @@ WORST_COST = 2.0
 """No comparison takes more steps than twice the request's: one run from noise and one resumed."""
 
 PRIOR_RUNS, REMEMBERED_RUNS = 3, 200
-"""The mean cost starts as if so many runs had cost the worst, and follows the last so many. More of either leaves a young
-process, or one whose traffic has changed, below its budget for longer (with 10 half of it lay idle after 2500 requests,
-measured); fewer let chance move the share of requests that are due."""
+"""The mean cost starts as if so many runs had cost the worst, and follows the last so many. More of either leaves a
+young process, or one whose traffic has changed, below its budget for longer (with 10 half of it lay idle after 2500
+requests, measured); fewer let chance move the share of requests that are due."""
 
 LOWEST_COST = 0.1
 """Mean cost that the share reckons with at least: where nearly no request has anything to compare, ten times the
