@@ -461,7 +461,9 @@ class LatencySpec(Block):
 
 class CapacityTuningSpec(Block):
     min: Annotated[Quantity, Change.HOT]
+    """The least that the tuner may set the capacity to."""
     max: Annotated[Quantity, Change.HOT]
+    """The most that the tuner may set the capacity to: what you are willing to pay for."""
     min_gain: Annotated[Similarity, Change.HOT] = "0.02"
     """Capacity is worth doubling as long as the steps saved ratio rises by at least so much."""
     rules = (
@@ -488,7 +490,9 @@ class TuningSpec(Block):
 class AutoscalingSpec(Block):
     mode: Annotated[ScalingMode, Change.HOT] = ScalingMode.DISABLED
     min_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] = 1
+    """The fewest pods that the operator goes down to."""
     max_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] = 1
+    """The most pods: what you are willing to pay for."""
     target_backlog_seconds: Annotated[StrictInt, Field(ge=1, le=3600), Change.HOT] = 10
     """Work that may wait for a pod: steps left to run times seconds a step."""
     scale_down_stabilization_seconds: Annotated[StrictInt, Field(ge=0, le=3600), Change.HOT] = 300
