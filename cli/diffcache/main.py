@@ -67,8 +67,10 @@ def explain(error: Exception) -> int:
 
     if isinstance(error, GenerationError):
         text = str(error)
-        if error.code == "UNAVAILABLE" and "connect" in error.message:
+        if error.code == "UNAVAILABLE" and ("connect" in error.message or "errors resolving" in error.message):
             text = "no server answers there: is `diffcache up -f MANIFEST` running, and --server or --admin right?"
+        elif error.code == "UNIMPLEMENTED":
+            text = "this server does not know the call: is it the other endpoint's port, or an older server?"
         print(f"diffcache: {text}", file=sys.stderr)
         return 2 if error.code == "INVALID_ARGUMENT" else 1
     if isinstance(error, UnicodeError):

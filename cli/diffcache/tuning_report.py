@@ -13,6 +13,9 @@ from rich.text import Text
 from diffcache.output import duration, in_one_line
 from diffcache_core.status import Condition, LevelStatus, TuningDecision, TuningStatus
 
+_CHOSEN = {"Recommend": "recommended", "": "decided"}
+"""What the record's values are, by mode. A local server does not tell its mode; its stats tell what is in force."""
+
 
 def facts(name: str, mode: str, record: TuningStatus, condition: Condition | None = None) -> dict[str, Any]:
     """`mode`: empty where it is not known."""
@@ -36,9 +39,9 @@ def _present(mode: str, record: TuningStatus, condition: Condition | None, now: 
         lines.append(_line("", condition.message))
     chosen = _values(record.capacity, record.levels)
     if chosen:
-        lines.append(_line("recommended" if mode == "Recommend" else "in force", chosen))
+        lines.append(_line(_CHOSEN.get(mode, "in force"), chosen))
     elif mode != "Disabled":
-        lines.append(_line("in force", "what the resource itself says"))
+        lines.append(_line("in force", f"what the {'resource itself' if mode else 'manifest'} says"))
     if record.window_start:
         lines.append(_line("figures", f"of the last {_ago(record.window_start, now)}"))
     if record.measured_since:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from diffcache_core.spec import AutoscalingSpec
+
 TOLERANCE = 0.1
 """Relative distance from the target within which nothing changes, as in the horizontal pod autoscaler."""
 
@@ -39,6 +41,14 @@ class ScalingBounds:
     max_replicas: int
     target_backlog_seconds: float  # above 0; five requests or more: below, every cluster of arrivals asks for a pod
     stabilization_seconds: float  # at least 0
+
+
+def bounds_of(spec: AutoscalingSpec) -> ScalingBounds:
+    """What the spec asks for. Without maxReplicas, which mode Operator needs, nothing scales."""
+    most = spec.min_replicas if spec.max_replicas is None else spec.max_replicas
+    return ScalingBounds(
+        spec.min_replicas, most, float(spec.target_backlog_seconds), float(spec.scale_down_stabilization_seconds)
+    )
 
 
 @dataclass(frozen=True)

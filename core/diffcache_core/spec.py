@@ -491,7 +491,7 @@ class AutoscalingSpec(Block):
     mode: Annotated[ScalingMode, Change.HOT] = ScalingMode.DISABLED
     min_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] = 1
     """The fewest pods that the operator goes down to."""
-    max_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] = 1
+    max_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] | None = None
     """The most pods: what you are willing to pay for."""
     target_backlog_seconds: Annotated[StrictInt, Field(ge=1, le=3600), Change.HOT] = 10
     """Work that may wait for a pod: steps left to run times seconds a step."""
@@ -499,9 +499,14 @@ class AutoscalingSpec(Block):
     """For so long fewer replicas must have sufficed before there are fewer."""
     rules = (
         Rule(
-            "self.minReplicas <= self.maxReplicas",
+            "self.mode != 'Operator' || has(self.maxReplicas)",
+            "mode Operator needs maxReplicas: how many pods you are willing to pay for",
+            lambda scaling: scaling.mode is not ScalingMode.OPERATOR or scaling.max_replicas is not None,
+        ),
+        Rule(
+            "!has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
             "minReplicas must not be above maxReplicas",
-            lambda scaling: scaling.min_replicas <= scaling.max_replicas,
+            lambda scaling: scaling.max_replicas is None or scaling.min_replicas <= scaling.max_replicas,
         ),
     )
 
@@ -539,9 +544,19 @@ class DiffusionCacheSpec(Block):
             lambda spec: spec.serving.replicas <= 1 or is_shared(spec),
         ),
         Rule(
-            f"self.autoscaling.maxReplicas <= 1 || {_SHARED}",
+            f"!has(self.autoscaling.maxReplicas) || self.autoscaling.maxReplicas <= 1 || {_SHARED}",
             f"autoscaling.maxReplicas above 1 {_SHARE}",
-            lambda spec: spec.autoscaling.max_replicas <= 1 or is_shared(spec),
+            lambda spec: (spec.autoscaling.max_replicas or 1) <= 1 or is_shared(spec),
+        ),
+        Rule(
+            "!has(self.tuning.quality.scorer) || !self.tuning.quality.scorer.startsWith('pvc://') || "
+            "self.model.source.startsWith('pvc://') && "
+            "self.tuning.quality.scorer.split('/')[2] == self.model.source.split('/')[2]",
+            "tuning.quality.scorer pvc:// must lie on the claim that holds the model: no other is mounted",
+            lambda spec: (
+                not (spec.tuning.quality.scorer or "").startswith("pvc://")
+                or spec.model.source.split("/")[:3] == spec.tuning.quality.scorer.split("/")[:3]
+            ),
         ),
         Rule(
             "!has(self.tuning.capacity) || self.cache.store.type != 'Volume' || "

@@ -95,6 +95,8 @@ class TuningStatus(_Block):
     levels: Annotated[list[LevelStatus], Field(max_length=20)] = []
     window_start: str = ""
     """Since when all ready pods have followed this revision: earlier figures do not count. Empty: not yet."""
+    measured_of: str = ""
+    """Digest of the model, the kind of state and the scorer that comparisons are of."""
     measured_since: str = ""
     """Since when comparisons count, which decisions do not change: since all ready pods have followed this spec."""
     decision: str = ""

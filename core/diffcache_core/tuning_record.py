@@ -27,16 +27,32 @@ HISTORY = 10
 MAX_REVISION = 2**53 - 1
 """Pods export the revision as a float, which counts no further."""
 
+RECOMMENDED = "Recommended"
+"""The reason of a decision that nothing follows; its own is in the message."""
+
 _MESSAGE_LENGTH = 1024  # as the schema has it
 _DIGEST_DIGITS = 12  # hexadecimal: enough to tell one resource's specs apart
 
 
 def based_on(spec: DiffusionCacheSpec) -> str:
-    """Digest of what the tuner starts from and aims at: the spec's model, cache and tuning parts."""
+    """Digest of what the tuner starts from and aims at. A change of anything else, such as a volume's size, leaves what
+    it has found. Defaults are left out, so that a field of a later version leaves it, too."""
     parts = {
-        "model": spec.model.model_dump(mode="json", exclude_none=True),  # levels are of one model
-        "cache": spec.cache.model_dump(mode="json", exclude_none=True),
-        "tuning": spec.tuning.model_dump(mode="json", exclude_none=True),
+        "measured": measured_of(spec),  # levels are of one model
+        "cache": spec.cache.model_dump(mode="json", include={"capacity", "levels"}, exclude_defaults=True),
+        "tuning": spec.tuning.model_dump(mode="json", exclude_defaults=True),
+    }
+    return sha256_of_json(parts)[:_DIGEST_DIGITS]
+
+
+def measured_of(spec: DiffusionCacheSpec) -> str:
+    """Digest of what comparisons depend on: the model, what is resumed from, and who judges. Other goals, and another
+    mode, need no new pictures."""
+    identity = {"source", "revision", "scheduler", "dtype"}
+    parts = {
+        "model": spec.model.model_dump(mode="json", include=identity, exclude_defaults=True),
+        "state": spec.cache.state.value,
+        "scorer": spec.tuning.quality.scorer,
     }
     return sha256_of_json(parts)[:_DIGEST_DIGITS]
 
@@ -44,13 +60,15 @@ def based_on(spec: DiffusionCacheSpec) -> str:
 def record_for(spec: DiffusionCacheSpec, record: TuningStatus | None, now: float) -> TuningStatus:
     """`record` as long as it belongs to `spec`; else a new one that says nothing, so that the spec's values hold.
 
-    The revision goes on rising, so nobody takes figures of the old one for those of the new. `now`: seconds since the
-    epoch.
+    Comparisons go on counting as long as they are of the same pictures. The revision goes on rising, so nobody takes
+    figures of the old one for those of the new. `now`: seconds since the epoch.
     """
-    digest = based_on(spec)
+    digest, measured = based_on(spec), measured_of(spec)
     if record is None:
-        return TuningStatus(based_on=digest)
+        return TuningStatus(based_on=digest, measured_of=measured)
+    since = record.measured_since if record.measured_of == measured else ""
     if not is_usable(record):
+        since = ""
         message = "the record held what no tuner writes (edited by hand?): the resource's own values hold again"
     elif record.based_on != digest:
         message = "the resource's model, cache or tuning part changed: its own values hold again"
@@ -66,7 +84,12 @@ def record_for(spec: DiffusionCacheSpec, record: TuningStatus | None, now: float
         levels=[LevelStatus(skip_percent=v.skip_percent, similarity=v.similarity) for v in spec.cache.levels or []],
     )
     return TuningStatus(
-        revision=revision, based_on=digest, decision=_told(entry), history=_prepended(entry, record.history)
+        revision=revision,
+        based_on=digest,
+        measured_of=measured,
+        measured_since=since,
+        decision=_told(entry),
+        history=_prepended(entry, record.history),
     )
 
 
@@ -142,8 +165,8 @@ def record_decision(
     entry = TuningDecision(
         time=time_text(now),
         revision=record.revision + 1,
-        reason=decision.reason,
-        message=decision.message[:_MESSAGE_LENGTH],
+        reason=decision.reason if is_auto else RECOMMENDED,
+        message=(decision.message if is_auto else reported)[:_MESSAGE_LENGTH],
         capacity=capacity,
         levels=levels,
         inputs=dict(decision.inputs),
@@ -154,7 +177,7 @@ def record_decision(
             "capacity": capacity,
             "levels": levels,
             "window_start": "" if is_auto else record.window_start,
-            "decision": _told(entry),
+            "decision": reported,
             "history": _prepended(entry, record.history),
         }
     )

@@ -16,6 +16,8 @@ CLOCK_SLACK = 60.0
 """Seconds by which a sample may be newer than now: the clocks of two machines."""
 MAX_DROPPED = 0.1
 """Share of comparisons that may be dropped: it is those of busy hours that are, so what is left is biased."""
+FEW_DROPPED = 2
+"""So many dropped are chance, however few were due."""
 TORN = 2.0
 """Pairs by which a sum may be ahead of its count: a scrape between the update of one counter and the next."""
 MOST = 1e15
@@ -41,7 +43,7 @@ def find_trouble(
         return Trouble("ClockJump", "measurements or the last decision lie in the future: a clock is wrong")
     if now - window.newest > STALE_SECONDS:
         return Trouble("StaleData", f"the newest measurement is {now - window.newest:.0f} s old")
-    if window.shadow_dropped > MAX_DROPPED * window.shadow_due:
+    if window.shadow_dropped > max(MAX_DROPPED * window.shadow_due, FEW_DROPPED):
         dropped = f"{window.shadow_dropped:.0f} of {window.shadow_due:.0f} comparisons were dropped"
         return Trouble("ShadowsDropped", f"{dropped}: the pods have no idle time for them")
     return None

@@ -6,6 +6,7 @@ What must happen before torch is imported happens here: OpenMP's settings, the f
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import socket
 import sys
@@ -89,7 +90,9 @@ def check_ports(listen: ListenConfig) -> None:
                 probe.bind((host, port))
             except (OSError, OverflowError) as error:
                 reason = getattr(error, "strerror", None) or error
-                raise PortTaken(f"cannot listen on {host}:{port} ({reason}): choose another with {option}") from None
+                of_host = isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+                wrong = ("--admin-host" if option == "--admin-port" else "--host") if of_host else option
+                raise PortTaken(f"cannot listen on {host}:{port} ({reason}): choose another with {wrong}") from None
 
 
 if __name__ == "__main__":

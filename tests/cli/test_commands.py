@@ -134,6 +134,7 @@ def test_no_server_is_said_plainly(diffcache: Diffcache, tmp_path: Path) -> None
     for words in (
         ["generate", "cat", "-o", str(tmp_path / "x.png"), "--server", "127.0.0.1:1"],
         ["stats", "--admin", "127.0.0.1:1"],
+        ["stats", "--admin", "nobody.invalid:1"],
     ):
         done = diffcache(*words)
         assert done.returncode == 1

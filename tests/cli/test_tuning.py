@@ -78,6 +78,7 @@ def test_the_page() -> None:
     ):
         assert words in page, words
     assert "recommended  capacity 96Mi" in shown("Recommend", RECORD)
+    assert "decided      capacity 96Mi" in shown("", RECORD)  # a local server, whose mode is not known
 
 
 def test_the_page_of_one_that_has_decided_nothing() -> None:

@@ -72,7 +72,7 @@ def test_columns_names_and_scale(room: Kube, operator: Kube) -> None:
     room.apply(cache("column", serving={"replicas": 0}))
     room.wait_reason("column", "ScaledToZero")
     head, row = room("get", "dcache", "column").splitlines()
-    assert head.split() == ["NAME", "READY", "REASON", "SSR", "REPLICAS", "AGE"]
+    assert head.split() == ["NAME", "READY", "REASON", "SSR", "REPLICAS", "TUNED", "AGE"]
     assert row.split()[:3] == ["column", "True", "ScaledToZero"]
     assert "column" in room("get", "all")
     told = room.refused("scale", "diffusioncache", "column", "--replicas=3")

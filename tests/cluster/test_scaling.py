@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,13 +38,13 @@ asyncio.run(main(float(sys.argv[1]), diffcache.CacheMode[sys.argv[2]]))
 """
 """So many requests a second, whoever has answered; forty different ones, over and over."""
 
-RATE = 3.0
+RATE, SCALING_DOWN_SECONDS = 3.0, 45
 SCALING = {
     "mode": "Operator",
     "minReplicas": 1,
     "maxReplicas": 3,
     "targetBacklogSeconds": 3,
-    "scaleDownStabilizationSeconds": 45,
+    "scaleDownStabilizationSeconds": SCALING_DOWN_SECONDS,
 }
 
 
@@ -61,6 +62,18 @@ def load(inside: Kube, mode: str) -> Iterator[None]:
 
 def replicas(inside: Kube) -> int:
     return int(inside.get("diffusioncache", "emoji")["spec"]["serving"]["replicas"])
+
+
+def fewest(inside: Kube, seconds: float) -> int:
+    """The smallest number of replicas that was asked for in so much time."""
+    began, seen = time.monotonic(), [replicas(inside)]
+
+    def look() -> bool:
+        seen.append(replicas(inside))
+        return time.monotonic() - began >= seconds
+
+    eventually(look, seconds + 30, every=3)
+    return min(seen)
 
 
 def saved(inside: Kube) -> float:
@@ -81,6 +94,7 @@ def test_pods_follow_the_work_that_the_cache_leaves(operator: Kube, namespace: K
         warm = replicas(namespace)
     with load(namespace, "BYPASS"):
         eventually(lambda: replicas(namespace) > warm, 240, every=2, what="more pods without the cache")
+        assert fewest(namespace, 2 * SCALING_DOWN_SECONDS) > warm, "and they are needed as long as the load lasts"
     told = namespace.get("diffusioncache", "emoji")["status"]["autoscaling"]
     assert told["replicas"] == replicas(namespace)
     assert "backlog" in told["message"]
@@ -107,8 +121,10 @@ def test_a_switch_of_mode_replaces_no_pod(operator: Kube, namespace: Kube) -> No
         namespace.patch(
             "diffusioncache",
             "emoji",
-            {"spec": {"autoscaling": {"mode": mode, "minReplicas": 4, "maxReplicas": 4}}},
+            {"spec": {"autoscaling": {"mode": mode, "minReplicas": 1, "maxReplicas": 4}}},
         )
+        if mode == "Operator":
+            namespace.wait_reason("emoji", "Following", "ScalingActive")  # the loop has had its look
         namespace.wait_ready("emoji")
         assert uids(namespace) == before
 

@@ -43,6 +43,9 @@ def test_a_decision_arrives_and_stands_still_without_prometheus(operator: Kube, 
     assert prometheus.url(namespace) in message
     events = namespace.list("event", "", "--field-selector=reason=PrometheusDown")
     assert len(events) == 1
+    scaling = namespace.condition("emoji", "ScalingActive")
+    assert scaling is not None
+    assert (scaling["status"], scaling["reason"]) == ("True", "Following")
     namespace.patch("diffusioncache", "emoji", {"spec": {"autoscaling": {"minReplicas": 2}}})
     eventually(lambda: replicas(namespace) == 2, 60, what="scaling goes on")
 

@@ -97,11 +97,11 @@ GOOD = [
     Row("prometheus", {"prometheus": {"url": "https://prometheus.example:9090/path"}}),
     Row("tuning", {"tuning": {"mode": "Auto", "quality": {"targetPercent": 90, "shadowPercent": 0, "scorer": "bundled://emoji-clip"}, "latency": {"p95Milliseconds": 4000}, "capacity": {"min": "32Mi", "max": "1Gi", "minGain": "0.01"}, "minSimilarity": "0.5"}}),
     Row("scorer in a folder", {"tuning": {"quality": {"scorer": "file:///opt/clip"}}}),
-    Row("scorer in a claim", {"tuning": {"quality": {"scorer": "pvc://models/clip"}}}),
     Row("a capacity that does not move", {"tuning": {"capacity": {"min": "1Gi", "max": "1024Mi"}}}),
     Row("tuned above the volume, in a bucket", _s3() | {"tuning": {"capacity": {"min": "1Gi", "max": "1Ti"}}}),
     Row("scaling", shared(autoscaling={"mode": "Operator", "minReplicas": 2, "maxReplicas": 64, "targetBacklogSeconds": 1, "scaleDownStabilizationSeconds": 0})),
-    Row("scaling within one replica", {"autoscaling": {"mode": "Operator"}}),
+    Row("scaling within one replica", {"autoscaling": {"mode": "Operator", "maxReplicas": 1}}),
+    Row("a scorer beside the model", {"model": {"source": "pvc://models/sd"}, "tuning": {"quality": {"scorer": "pvc://models/clip"}}}),
 ]  # fmt: skip
 
 BAD = [
@@ -172,6 +172,9 @@ BAD = [
     Row("least similarity", {"tuning": {"minSimilarity": "-1"}}, ("spec.tuning.minSimilarity", "from 0 to 1")),
     Row("tuned above the volume", {"tuning": {"capacity": {"min": "1Gi", "max": "10Gi"}}}, ("spec", "tuning.capacity.max must be below")),
     Row("scaling of caches apart", {"autoscaling": {"mode": "Operator", "maxReplicas": 2}}, ("spec", "autoscaling.maxReplicas above 1 needs")),
+    Row("scaling without an end", {"autoscaling": {"mode": "Operator"}}, ("spec.autoscaling", "mode Operator needs maxReplicas")),
+    Row("a scorer on another claim", {"model": {"source": "pvc://models/sd"}, "tuning": {"quality": {"scorer": "pvc://others/clip"}}}, ("spec", "must lie on the claim that holds the model")),
+    Row("a scorer on a claim, a model in the image", {"tuning": {"quality": {"scorer": "pvc://models/clip"}}}, ("spec", "must lie on the claim that holds the model")),
     Row("scaling the wrong way round", shared(autoscaling={"minReplicas": 3, "maxReplicas": 2}), ("spec.autoscaling", "minReplicas must not be above")),
     Row("scaling to nothing", {"autoscaling": {"minReplicas": 0}}, ("autoscaling.minReplicas", "1")),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from diffcache_core.names import (
     STEPS_SKIPPED,
 )
 from diffcache_core.resume import Level
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.spec import DiffusionCache, DType
 from diffcache_core.status import Condition, DiffusionCacheStatus, LevelStatus, TuningStatus
 from diffcache_core.tuning_record import time_text
 from diffcache_operator.clients.prometheus import Access, Prometheus
@@ -233,18 +234,59 @@ async def test_nobody_has_named_a_prometheus() -> None:
 
 
 async def test_a_changed_spec_sets_it_back(bench: Bench) -> None:
-    await bench.look()
+    since = (await bench.look()).record.measured_since
     await bench.look(after=3600)
     bench.revision = 1
     bench.resource = tuned(quality={"targetPercent": 90})
     reset = await bench.look(after=60)
     assert reset.moved
-    assert (reset.record.revision, reset.record.levels, reset.record.measured_since) == (2, [], "")
+    assert (reset.record.revision, reset.record.levels, reset.record.window_start) == (2, [], "")
+    assert reset.record.measured_since == since, "another target needs no new pictures"
     assert reset.record.history[0].reason == "Reset"
     assert (await bench.look(after=5)).record.window_start == ""
     bench.revision = 2
     again = await bench.look(after=5)
-    assert again.record.window_start == again.record.measured_since == time_text(bench.now)
+    assert (again.record.window_start, again.record.measured_since) == (time_text(bench.now), since)
+
+
+async def test_figures_of_another_model_do_not_count(bench: Bench) -> None:
+    await bench.look()
+    await bench.look(after=3600)
+    bench.revision = 1
+    bench.resource = tuned()
+    changed = bench.resource.spec.model.model_copy(update={"dtype": DType.BFLOAT16})
+    bench.resource = bench.resource.model_copy(
+        update={"spec": bench.resource.spec.model_copy(update={"model": changed})}
+    )
+    assert (await bench.look(after=60)).record.measured_since == ""
+
+
+async def test_what_has_nothing_to_do_with_it_leaves_the_record(bench: Bench) -> None:
+    await bench.look()
+    decided = (await bench.look(after=3600)).record
+    assert decided.revision == 1
+    bench.revision = 1
+    cache = bench.resource.spec.cache.model_copy(update={"space_grace_seconds": 7})
+    bench.resource = bench.resource.model_copy(update={"spec": bench.resource.spec.model_copy(update={"cache": cache})})
+    assert (await bench.look(after=60)).record.levels == decided.levels != []
+
+
+async def test_a_prometheus_that_dawdles_is_given_up() -> None:
+    """It answers the first question and not the others: reconciles wait for all of them together only so long."""
+    prometheus, released = FakePrometheus(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if prometheus.asked:
+            await released.wait()
+        return await prometheus.answer(request)
+
+    async with serving(answer) as url:
+        slow = Bench(url, prometheus)
+        slow.tuner = Tuner(Prometheus(Access(url)), lambda: slow.now, lambda: slow.now, seconds=0.2)
+        await slow.look()
+        claim = (await slow.look(after=3600)).claim
+        released.set()
+    assert (claim.status, claim.reason) == ("False", "PrometheusSlow")
 
 
 async def test_no_window_before_every_ready_pod_follows(bench: Bench) -> None:

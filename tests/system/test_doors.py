@@ -206,6 +206,12 @@ def test_a_port_that_is_taken(tmp_path: Path, option: str) -> None:
     )
 
 
+@pytest.mark.parametrize("option", ["--host", "--admin-host"])
+def test_an_address_of_another_machine(tmp_path: Path, option: str) -> None:
+    status, stderr = run([*up_command(MANIFEST, tmp_path / "data", free_listen()), option, "192.0.2.1"])
+    assert_refused(status, stderr, "cannot listen on 192.0.2.1:", f"choose another with {option}")
+
+
 @pytest.mark.parametrize("option", ["--port", "--admin-port", "--metrics-port"])
 def test_a_port_that_is_none(tmp_path: Path, option: str) -> None:
     command = up_command(MANIFEST, tmp_path / "data", free_listen())

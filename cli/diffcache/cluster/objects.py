@@ -57,7 +57,7 @@ class TuningView(View):
 class AutoscalingView(View):
     mode: str = "Disabled"
     min_replicas: int = 1
-    max_replicas: int = 1
+    max_replicas: int | None = None
 
 
 class SpecView(View):

@@ -15,7 +15,6 @@ import typer
 from diffcache_core.manifest import ManifestError, parse_manifest
 
 if TYPE_CHECKING:
-    from diffcache_core.scaling import ScalingBounds
     from diffcache_core.simulator.loops import Comparison, Row
     from diffcache_core.simulator.loops_cache import CacheSettings
     from diffcache_core.simulator.loops_stream import Arrivals, Stream
@@ -97,6 +96,7 @@ def simulate_loops(
     Takes about two minutes for 12,000 requests.
     """
     _check_installed(plot=output is not None)
+    from diffcache_core.scaling import bounds_of
     from diffcache_core.simulator.loops import Setting, compare
     from diffcache_core.simulator.loops_pods import Device
 
@@ -112,7 +112,7 @@ def simulate_loops(
     setting = Setting(
         stream,
         cache,
-        _bounds(spec),
+        bounds_of(spec.autoscaling),
         Device(seconds_per_step, batch, batch_gain, start_up_seconds),
         seed,
     )
@@ -174,18 +174,6 @@ def _cache_settings(spec: DiffusionCacheSpec, state_bytes: int, loss: float) -> 
         quality=QualityCurve(loss=loss),
         shadow_percent=spec.tuning.quality.shadow_percent if is_tuned else 0,
         goals=goals_of(spec) if is_tuned else None,
-    )
-
-
-def _bounds(spec: DiffusionCacheSpec) -> ScalingBounds:
-    from diffcache_core.scaling import ScalingBounds
-
-    scaling = spec.autoscaling
-    return ScalingBounds(
-        scaling.min_replicas,
-        scaling.max_replicas,
-        scaling.target_backlog_seconds,
-        scaling.scale_down_stabilization_seconds,
     )
 
 

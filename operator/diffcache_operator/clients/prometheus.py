@@ -86,6 +86,12 @@ class Prometheus:
         """One value a series. Raises PrometheusError."""
         return await self._ask(url, "query", {"query": query, "time": f"{at:.3f}"}, "vector", "value")
 
+    def give_up(self, url: str, seconds: float) -> PrometheusError:
+        """It answers, but all of it would take too long: it rests as one that does not answer at all."""
+        trouble = Slow(f"Prometheus at {url} takes more than {seconds:g} s for a cache's figures: is it overloaded?")
+        self._resting[url] = (self._clock() + REST_SECONDS, trouble)
+        return trouble
+
     async def _ask(self, url: str, what: str, parameters: Mapping[str, str], kind: str, key: str) -> list[Series]:
         until, error = self._resting.get(url, (float("-inf"), None))
         if error is not None and self._clock() < until:

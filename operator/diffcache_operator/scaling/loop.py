@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from diffcache_core.names import CACHE_LABEL
-from diffcache_core.scaling import Look, Scaling, ScalingBounds, scale
+from diffcache_core.scaling import Look, Scaling, bounds_of, scale
 from diffcache_core.spec import DiffusionCache, ScalingMode
 from diffcache_core.status import AutoscalingStatus
 from diffcache_operator.claims import Claim
@@ -115,7 +115,7 @@ class Scaler:
         while memory.seen[0].at < at - MEMORY_SECONDS:
             memory.seen.popleft()
         current = resource.spec.serving.replicas
-        scaling = scale(current, load_of(memory.seen, len(ready)), memory.wanted, bounds_of(resource))
+        scaling = scale(current, load_of(memory.seen, len(ready)), memory.wanted, bounds_of(resource.spec.autoscaling))
         memory.wanted = scaling.wanted
         if scaling.reason == "NoData" and not ready:
             return replace(scaling, reason="NoPod", message=f"stays at {current}: no pod is ready")
@@ -149,13 +149,6 @@ class Scaler:
         memory.told = Told(claim, last)
         if memory.told != before:
             self._on_news(key)
-
-
-def bounds_of(resource: DiffusionCache) -> ScalingBounds:
-    spec = resource.spec.autoscaling
-    return ScalingBounds(
-        spec.min_replicas, spec.max_replicas, spec.target_backlog_seconds, spec.scale_down_stabilization_seconds
-    )
 
 
 def _following(resource: DiffusionCache) -> Claim:

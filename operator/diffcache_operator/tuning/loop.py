@@ -6,6 +6,7 @@ ends the same, for the next look renders what the status says.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from diffcache_operator.tuning.window import Grid, Span
 
 LOOK_SECONDS = 60.0
 """Between two questions to Prometheus about one cache."""
+READ_SECONDS = 30.0
+"""For all questions of one look: reconciles of other caches wait for the same few workers."""
 TAKE_OVER_SECONDS = 180.0
 """In which pods take a decision over: the kubelet passes a ConfigMap on within about a minute."""
 CLOCK_SECONDS = 60.0
@@ -54,8 +57,10 @@ class Tuner:
         prometheus: Prometheus,
         clock: Callable[[], float] = time.time,
         stopwatch: Callable[[], float] = time.monotonic,
+        seconds: float = READ_SECONDS,
     ) -> None:
-        self._prometheus, self._clock, self._stopwatch = prometheus, clock, stopwatch
+        """`seconds`: for all questions of one look."""
+        self._prometheus, self._clock, self._stopwatch, self._seconds = prometheus, clock, stopwatch, seconds
         self._looked: dict[Key, float] = {}
 
     def forget(self, key: Key) -> None:
@@ -133,9 +138,13 @@ class Tuner:
             advice = "set spec.prometheus.url, or prometheus.url of the operator's chart"
             return stay("NoPrometheus", f"nobody has said which Prometheus scrapes the pods: {advice}")
         try:
-            reading = await read_window(self._prometheus, url, metadata.namespace, metadata.name, grids, now)
+            async with asyncio.timeout(self._seconds):
+                reading = await read_window(self._prometheus, url, metadata.namespace, metadata.name, grids, now)
         except PrometheusError as error:
             return stay(error.reason, str(error))
+        except TimeoutError:
+            trouble = self._prometheus.give_up(url, self._seconds)
+            return stay(trouble.reason, str(trouble))
         if reading.bad:
             return stay("BadData", reading.bad[0])
         return tune(current, reading.window, goals_of(spec), now=now, changed_at=changed_at(spec, record))

@@ -22,6 +22,7 @@ DNS_IP=10.96.0.10
 PAUSE_IMAGE=diffcache.test/pause:1
 DNS_IMAGE=diffcache.test/coredns:1
 
+export DIFFCACHE_CLUSTER=$STATE # absolute: what runs inside has another working folder
 export KUBECONFIG=$STATE/admin.conf
 PATH=$ROOT/.venv/bin:$PATH:/usr/sbin:/sbin # kubectl of the project's environment first
 
