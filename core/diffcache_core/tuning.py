@@ -73,7 +73,8 @@ def tune(current: Tuning, window: Window, goals: Goals, *, now: float, changed_a
 
     table = withdrawn(current.levels, evidence, lowest)
     if table != current.levels:
-        why = "comparisons show that quality there is below the target, or the lowest allowed similarity rose"
+        is_bad = withdrawn(current.levels, evidence, -1.0) != current.levels
+        why = "comparisons show that quality there is below the target" if is_bad else "minSimilarity allows no less"
         return _moved(current, table, "Tightened", why, evidence, inputs)
     if changed_at is not None and now - changed_at < COOL_DOWN:
         left = COOL_DOWN - (now - changed_at)
