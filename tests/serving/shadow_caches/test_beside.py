@@ -128,7 +128,8 @@ async def test_1x_is_the_real_cache(model: LoadedModel, folder: Path, kind: Stat
         await caught_up(server)
         metrics = server.generator.metrics
         assert measured(metrics) > 0.1
-        assert abs(simulated(metrics, 1.0) - measured(metrics)) <= TOLERANCE
+        # Of requests at the same time nobody says which came first, and the two may see them in another order.
+        assert abs(simulated(metrics, 1.0) - measured(metrics)) <= (TOLERANCE if at_once == 1 else 3 * TOLERANCE)
         assert simulated(metrics, 0.5) < simulated(metrics, 1.0) < simulated(metrics, 4.0)
 
 
