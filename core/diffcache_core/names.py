@@ -50,7 +50,7 @@ SHADOW_CACHE_SKIPPED = METRIC + "shadow_cache_steps_skipped_total"
 """{multiple}: what a cache of so many times the capacity would have been asked for, and would have saved."""
 SHADOW_MULTIPLES = (0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 TUNING_REVISION = METRIC + "tuning_revision"
-STEPS, STEPS_RUN, STEPS_SKIPPED = METRIC + "steps_total", METRIC + "steps_run_total", METRIC + "steps_skipped_total"
+STEPS, STEPS_SKIPPED = METRIC + "steps_total", METRIC + "steps_skipped_total"
 PENDING_STEPS = METRIC + "pending_steps"
 DEVICE_SECONDS = METRIC + "device_seconds_total"
 """Of denoiser calls: its rate is the busy share of a pod's device."""
@@ -63,8 +63,6 @@ REQUEST_SECONDS = METRIC + "request_duration_seconds"  # histogram {model, resul
 SHADOW_RUNS = METRIC + "shadow_runs_total"
 """{outcome}: compared, dropped (no idle time came), failed."""
 SHADOW_OUTCOMES = ("compared", "dropped", "failed")
-SHADOW_STEPS = METRIC + "shadow_steps_total"
-"""Denoising steps that comparisons took; they are in no other count."""
 
 SIMILARITY_BIN_WIDTH = 0.05
 """Of the label `similarity`, which is a bin's lower edge with two decimals. Narrower bins follow the curve of quality
