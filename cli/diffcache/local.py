@@ -10,11 +10,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import typer
 from pydantic import ValidationError
 
 from diffcache_core.manifest import ManifestError, parse_manifest
 from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
-from diffcache_core.spec import DiffusionCacheSpec, IndexType, LedgerType, SourceKind, TuningMode
+from diffcache_core.spec import (
+    DiffusionCacheSpec,
+    IndexType,
+    LedgerType,
+    ScalingMode,
+    SourceKind,
+    TuningMode,
+    is_shared,
+)
 from diffcache_core.status import TuningStatus
 from diffcache_core.tuning_record import RECORD_FILE, followed, record_for
 
@@ -75,8 +84,23 @@ def _cluster_only(spec: DiffusionCacheSpec) -> Iterator[tuple[str, str]]:
             "spec.serving.replicas above 1",
             "set 1, and run `diffcache up` again with other ports and --data-dir",
         ),
+        (
+            spec.tuning.mode is TuningMode.AUTO and is_shared(spec),
+            "spec.tuning.mode Auto of a cache that several processes may share",
+            "set Recommend, and write what it recommends into the manifest of each",
+        ),
     )
     yield from ((field, remedy) for has_it, field, remedy in checks if has_it)
+
+
+def _idle(spec: DiffusionCacheSpec) -> Iterator[str]:
+    """Fields that a cluster obeys, and one process on one machine has no use for."""
+    if spec.serving.replicas == 0:
+        yield "spec.serving.replicas 0: this serves all the same"
+    if spec.autoscaling.mode is ScalingMode.OPERATOR:
+        yield "spec.autoscaling: this is the only process"
+    if spec.prometheus.url is not None:
+        yield "spec.prometheus.url: the process reads its own counters"
 
 
 def _read_record(folder: Path) -> TuningStatus | None:
@@ -102,6 +126,8 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) 
     needed = ["torch", "diffusers", "grpc_health"] + ["milvus_lite"] * (resource.spec.index.type is IndexType.LITE)
     for field, remedy in _cluster_only(resource.spec):
         raise ManifestError(f"{manifest}: {field} needs a cluster: {remedy}")
+    for field in _idle(resource.spec):
+        typer.echo(f"{manifest}: no use outside of a cluster: {field}", err=True)
     missing = [module for module in needed if importlib.util.find_spec(module) is None]
     if missing:
         raise ManifestError(f"serving needs {', '.join(missing)}: install diffcache[local]")

@@ -103,7 +103,7 @@ def scale(current: int, load: Load | None, wanted: Sequence[Look], bounds: Scali
     if history and load.at < history[-1].at:
         # The window starts again, as if `current` had been needed until now.
         text = f"stays at {current}: the clock went back by {history[-1].at - load.at:.0f} s"
-        return Scaling(current, "ClockJumped", text, (Look(load.at, current, load.busy),))
+        return Scaling(current, "ClockJump", text, (Look(load.at, current, load.busy),))
     return _decide(current, load, history, bounds)
 
 

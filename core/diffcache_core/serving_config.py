@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from diffcache_core.spec import (
 )
 from diffcache_core.states import StateKind
 from diffcache_core.status import LevelStatus, TuningStatus
+
+REVISION_DIGITS = 12  # hexadecimal: enough to tell the revisions of one file apart, short enough for a label
 
 LITE_MAX_ENTRIES = 10_000
 """Milvus Lite walks all rows in Python for each search: 15 ms at 10,000 rows, 105 ms at 100,000 (measured)."""
@@ -82,6 +85,7 @@ class QualityConfig(_Config):
 class TuningConfig(_Config):
     revision: int = 0  # of the tuner's decision that `cache` shows; exported as diffcache_tuning_revision
     shadow_caches: bool = False  # simulate other capacities beside the requests
+    chose_levels: bool = False  # `cache.levels` are the tuner's, not the manifest's
 
 
 class CacheConfig(_Config):
@@ -192,6 +196,7 @@ def build_serving_config(
         tuning=TuningConfig(
             revision=tuning.revision if tuning is not None else 0,
             shadow_caches=spec.tuning.mode is not TuningMode.DISABLED,
+            chose_levels=tuning is not None and bool(tuning.levels),
         ),
         require_cuda=spec.serving.gpu.count > 0,
         space_grace_seconds=spec.cache.space_grace_seconds,
@@ -267,3 +272,8 @@ def _index_config(index: IndexSpec, around: Surroundings) -> IndexConfig:
 
 def _secret(reference: SecretKeyRef | None, name: str, around: Surroundings) -> Path | None:
     return around.secrets_dir / name if around.secrets_dir is not None and reference is not None else None
+
+
+def revision_of(file: bytes) -> str:
+    """Tells one config file from another: what pods export, and what the operator waits for."""
+    return hashlib.sha256(file).hexdigest()[:REVISION_DIGITS]

@@ -8,14 +8,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
 from diffcache_core.manifest import explain_validation
 from diffcache_core.spec import DiffusionCache, ScalingMode
 from diffcache_core.status import AutoscalingStatus, DiffusionCacheStatus, TuningStatus
-from diffcache_core.tuning_record import followed
+from diffcache_core.tuning_record import followed, time_text
 from diffcache_operator.apply import carry_out
 from diffcache_operator.claims import Claim, as_before
 from diffcache_operator.clients.api import Api, ApiError
@@ -113,7 +112,7 @@ class Reconciler:
         except ValidationError as error:
             message = f"this operator cannot read the resource: {explain_validation(error).strip()}"
             generation = raw["metadata"]["generation"]
-            await self._write_status(key, raw, old, invalid_status(generation, message, old, _now()))
+            await self._write_status(key, raw, old, invalid_status(generation, message, old, time_text(time.time())))
             return self._settings.resync_seconds
         if resource.spec.autoscaling.mode is ScalingMode.OPERATOR:
             self._on_scaled(key)
@@ -129,10 +128,10 @@ class Reconciler:
             autoscaling=self._last_scaling(key, resource, old),
             loops=[*([] if tuned is None else [tuned.claim]), *self._scaling_claims(key, resource, old)],
         )
-        new = make_status(replace(facts, missing_fields=await self._missing_fields()), old, _now())
+        new = make_status(replace(facts, missing_fields=await self._missing_fields()), old, time_text(time.time()))
         self._metrics.caches.tell(resource, new)
         if await self._write_status(key, raw, old, new):
-            for event in turns(resource, old, new, _now()):
+            for event in turns(resource, old, new, time_text(time.time())):
                 log.info("%s/%s: %s: %s", *key, event["reason"], event["message"])
                 await self._api.create(event)
         if facts.halt is not None and not facts.halt.stalled:
@@ -274,7 +273,3 @@ def _halt(error: ApiError) -> Halt | None:
     if error.status in (400, 422):
         return Halt(Problem("Rejected", f"the API server refuses it ({error.what}): {error}"), stalled=True)
     return Halt(Problem("ApplyFailed", f"{error.what}: {error}"), stalled=False)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

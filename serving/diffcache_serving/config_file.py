@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from diffcache_core.manifest import explain_validation
-from diffcache_core.serving_config import ServingConfig
+from diffcache_core.serving_config import ServingConfig, revision_of
 from diffcache_serving.errors import ConfigError
-
-REVISION_DIGITS = 12  # hexadecimal: enough to tell the revisions of one file apart, short enough for a label
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,3 @@ def read_config_file(path: Path) -> ConfigFile:
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}: choose another one") from None
     return ConfigFile(path, revision_of(data), config)
-
-
-def revision_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:REVISION_DIGITS]

@@ -285,7 +285,9 @@ async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
 def choose_levels(config: ServingConfig, model: LoadedModel) -> tuple[Levels, str]:
     """The levels in force, and where they come from."""
     own = config.cache.level_table(model.levels.reseed_skip_percent)
-    return (model.levels, model.levels_source) if own is None else (own, "manifest")
+    if own is None:
+        return model.levels, model.levels_source
+    return own, "tuner" if config.tuning.chose_levels else "manifest"
 
 
 def budget_of(config: ServingConfig) -> Budget:

@@ -34,6 +34,7 @@ def spec(*, ledger: dict[str, Any] | None = None, s3: dict[str, Any] | None = No
         (spec(ledger=external(caSecretRef=SECRET)), "ledger.external.caSecretRef", "SSL_CERT_FILE"),
         (spec(s3={"credentialsSecretRef": {"name": "s"}}), "store.s3.credentialsSecretRef", "AWS_ACCESS_KEY_ID"),
         (spec(serving={"replicas": 2}), "serving.replicas above 1", "set 1"),
+        (spec(tuning={"mode": "Auto"}), "tuning.mode Auto", "set Recommend"),
     ],
 )
 def test_what_needs_a_cluster(tmp_path: Path, given: dict[str, Any], field: str, remedy: str) -> None:

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from diffcache.admin import AdminClient
 from diffcache_core.manifest import parse_manifest
 from diffcache_core.pb import diffcache_pb2 as pb
-from diffcache_core.status import TuningStatus
+from diffcache_core.status import LevelStatus, TuningStatus
 from diffcache_core.tuning_record import RECORD_FILE, based_on
 from tests.cli.conftest import MANIFEST, Diffcache
 from tests.system.serverprocess import wait_for
@@ -71,45 +71,14 @@ def test_it_follows_its_record_and_tells_it(
         record = record_of(admin)
         assert (record.revision, record.based_on, record.capacity) == (0, digest, "")
         assert "tuning" in diffcache("stats", "--admin", admin).stdout
-    decided = record.model_copy(update={"revision": 3, "capacity": "96Mi", "decision": "Grown: for the test"})
+        assert "(from: model)" in diffcache("stats", "--admin", admin).stdout
+    levels = [LevelStatus(skip_percent=10, similarity="0.9")]
+    decided = record.model_copy(
+        update={"revision": 3, "capacity": "96Mi", "levels": levels, "decision": "Grown: for the test"}
+    )
     (data / RECORD_FILE).write_text(decided.model_dump_json(by_alias=True))
     with running(path, data, free_ports(3)) as admin:
         assert record_of(admin).revision == 3
         with AdminClient(admin) as client:
-            assert client.call("GetStats", pb.GetStatsRequest()).capacity_bytes == 96 * 2**20
-
-
-@pytest.mark.parametrize(
-    ("cache", "field"),
-    [
-        ({"ledger": {"type": "Provisioned", "provisioned": {}}}, "spec.cache.ledger.type Provisioned"),
-        (
-            {
-                "ledger": {
-                    "type": "External",
-                    "external": {"address": "redis://r:6379", "passwordSecretRef": {"name": "a", "key": "b"}},
-                }
-            },
-            "spec.cache.ledger.external.passwordSecretRef",
-        ),
-        (
-            {
-                "ledger": {
-                    "type": "External",
-                    "external": {"address": "rediss://r:6379", "caSecretRef": {"name": "a", "key": "b"}},
-                }
-            },
-            "spec.cache.ledger.external.caSecretRef",
-        ),
-        (
-            {"store": {"type": "S3", "s3": {"bucket": "abc", "credentialsSecretRef": {"name": "a"}}}},
-            "spec.cache.store.s3.credentialsSecretRef",
-        ),
-    ],
-)
-def test_what_only_a_cluster_has_is_refused(
-    tmp_path: Path, diffcache: Diffcache, cache: dict[str, Any], field: str
-) -> None:
-    ended = diffcache("up", "-f", str(manifest(tmp_path, cache=cache)), "--data-dir", str(tmp_path / "data"))
-    assert ended.returncode == 2
-    assert f"{field} needs a cluster: " in ended.stderr
+            stats = client.call("GetStats", pb.GetStatsRequest())
+        assert (stats.capacity_bytes, stats.levels_source) == (96 * 2**20, "tuner")

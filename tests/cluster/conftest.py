@@ -74,6 +74,7 @@ def namespace(kube: Kube) -> Iterator[Kube]:
     eventually(lambda: inside.exists("serviceaccount", "default"))
     yield inside
     kube("delete", "namespace", name, "--wait=false")
+    inside("delete", "pod", "--all", "--grace-period=1", "--wait=false")  # nobody needs what they would still save
 
 
 def mine(kube: Kube) -> list[str]:

@@ -165,7 +165,7 @@ def test_pods_that_have_never_run_a_step_and_have_nothing_to_do_may_go() -> None
 def test_a_clock_that_goes_back_starts_the_window_again() -> None:
     before = looks(4, [load(0, 4, at=LOOK * i) for i in range(19)])
     back = scale(4, load(0, 4, at=30), before[-1].wanted, BOUNDS)
-    assert (back.replicas, back.reason) == (4, "ClockJumped")
+    assert (back.replicas, back.reason) == (4, "ClockJump")
     after = looks_from(4, back, [load(0, 4, at=30 + LOOK * i) for i in range(1, 22)])
     assert [a.replicas for a in after[:20]] == [4] * 20
     assert after[20].replicas == 1

@@ -23,7 +23,7 @@ from diffcache_core.names import (
 )
 from diffcache_core.tuning import PairSums
 from diffcache_operator.series import Series
-from diffcache_operator.tuning.window import LONGEST, MAX_BATCHES, SHORTEST_STEP, Grid, Span, quantile, read
+from diffcache_operator.tuning.window import LONGEST, MAX_BATCHES, SHORTEST_STEP, Grid, Span, read
 
 GRID = Grid(1000.0, 30.0, 4)
 LONG_AGO = 10.0  # when a pod began
@@ -227,19 +227,3 @@ def test_sums_that_a_scrape_cut_off_from_their_pair_are_kept() -> None:
     window = read(comparisons, [], [], (GRID, GRID)).window
     pairs = [batch.pairs[20, 0.8] for batch in window.batches if batch.pairs]
     assert [(one.n, one.c) for one in pairs] == [(1, 0), (0, 0.5)]
-
-
-@pytest.mark.parametrize(
-    ("share", "buckets", "value"),
-    [
-        (0.95, {}, None),
-        (0.95, {1.0: 0.0, math.inf: 0.0}, None),
-        (0.5, {1.0: 10.0, 3.0: 20.0, math.inf: 20.0}, 1.0),
-        (0.75, {1.0: 10.0, 3.0: 20.0, math.inf: 20.0}, 2.0),
-        (0.25, {1.0: 10.0, math.inf: 10.0}, 0.25),
-        (0.95, {1.0: 10.0, 3.0: 10.0, math.inf: 20.0}, 3.0),
-        (0.95, {1.0: 10.0, 3.0: 9.0, math.inf: 10.0}, 0.95),  # out of order
-    ],
-)
-def test_quantile(share: float, buckets: dict[float, float], value: float | None) -> None:
-    assert quantile(share, buckets) == (None if value is None else pytest.approx(value))

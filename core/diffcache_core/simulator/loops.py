@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -123,7 +124,7 @@ def _cost(outcome: Outcome, target: float | None) -> Cost:
 # ---- controls ------------------------------------------------------------------------------------------------------
 
 
-class Control:
+class Control(ABC):
     """A scaler with one number to set, over requests of which the cache has left so much."""
 
     def __init__(self, setting: Setting, steps_left: Sequence[float]) -> None:
@@ -138,14 +139,9 @@ class Control:
         good = [cost for cost in found if cost.p95_seconds <= p95 * EQUAL]
         return min(good, key=lambda c: c.device_hours) if good else min(found, key=lambda c: c.p95_seconds)
 
+    @abstractmethod
     def runs(self, p95: float) -> Iterator[Cost]:
-        """Higher targets mean fewer pods and a higher p95."""
-        low, high = (math.log(target) for target in self.range)
-        for _ in range(SEARCH_RUNS):
-            middle = (low + high) / 2
-            cost = self.run(math.exp(middle))
-            yield cost
-            low, high = (middle, high) if cost.p95_seconds <= p95 else (low, middle)
+        """What the search looks at."""
 
     def run(self, target: float) -> Cost:
         return _cost(self.outcome(target), target)
@@ -164,21 +160,34 @@ class Control:
     def first(self, target: float) -> int:
         return self.setting.bounds.min_replicas
 
-    def scaler(self, target: float) -> Scaler:
-        raise NotImplementedError
+    @abstractmethod
+    def scaler(self, target: float) -> Scaler: ...
 
     @property
-    def usual_target(self) -> float:
-        raise NotImplementedError
-
-    @property
-    def range(self) -> tuple[float, float]:
-        raise NotImplementedError
+    @abstractmethod
+    def usual_target(self) -> float: ...
 
     @property
     def _alone_seconds(self) -> float:
         """Mean seconds of a request alone on a device."""
         return sum(self.steps_left) / len(self.steps_left) * self.setting.device.seconds_per_step
+
+
+class Halving(Control):
+    """Of a target whose higher values mean fewer pods and a higher p95."""
+
+    @property
+    @abstractmethod
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest target that the search looks at."""
+
+    def runs(self, p95: float) -> Iterator[Cost]:
+        low, high = (math.log(target) for target in self.range)
+        for _ in range(SEARCH_RUNS):
+            middle = (low + high) / 2
+            cost = self.run(math.exp(middle))
+            yield cost
+            low, high = (middle, high) if cost.p95_seconds <= p95 else (low, middle)
 
 
 EQUAL = 1.01
@@ -187,7 +196,7 @@ FAR_BELOW = 0.9
 """A p95 this much below ours does not: what is faster may cost more."""
 
 
-class Backlog(Control):
+class Backlog(Halving):
     def scaler(self, target: float) -> Scaler:
         return BacklogScaler(replace(self.setting.bounds, target_backlog_seconds=target))
 
@@ -200,7 +209,7 @@ class Backlog(Control):
         return self.usual_target / 32, self.usual_target * 8
 
 
-class Utilisation(Control):
+class Utilisation(Halving):
     def scaler(self, target: float) -> Scaler:
         return UtilisationScaler(self.setting.bounds, target)
 
@@ -213,7 +222,7 @@ class Utilisation(Control):
         return 0.02, 0.99
 
 
-class Requests(Control):
+class Requests(Halving):
     def scaler(self, target: float) -> Scaler:
         return RequestScaler(self.setting.bounds, target)
 

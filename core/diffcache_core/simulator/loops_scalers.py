@@ -8,6 +8,7 @@ as idle, at most twice as many or four more at once, the highest of the last 300
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -32,7 +33,7 @@ class BacklogScaler:
 
 
 @dataclass
-class _Hpa:
+class _Hpa(ABC):
     bounds: ScalingBounds  # its target is not looked at
     target: float
     window: deque[tuple[float, int]] = field(default_factory=deque)
@@ -48,9 +49,9 @@ class _Hpa:
             return min(wanted, max(2 * current, current + 4))
         return min(current, max(count for _, count in self.window))
 
+    @abstractmethod
     def total(self, seen: Seen) -> float:
         """What is measured, summed over the pods."""
-        raise NotImplementedError
 
 
 @dataclass

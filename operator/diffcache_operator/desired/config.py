@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffcache_core.names import API_VERSION, KIND
 from diffcache_core.rules import Change, fields_by_change
-from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
+from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config, revision_of
 from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec
 from diffcache_core.status import TuningStatus
 from diffcache_operator.desired.metadata import JSON, SERVING, child, config_name, milvus_name, redis_name
@@ -41,7 +41,7 @@ def config_map(resource: DiffusionCache, tuning: TuningStatus | None = None) -> 
 
 def config_revision(config_map: JSON) -> str:
     """As the pods export it: `diffcache_config_info{revision}`."""
-    return hashlib.sha256(config_map["data"][CONFIG_KEY].encode()).hexdigest()[:12]
+    return revision_of(config_map["data"][CONFIG_KEY].encode())
 
 
 def restart_digest(resource: DiffusionCache) -> str:

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
@@ -18,6 +17,7 @@ from diffcache_core.names import CACHE_LABEL
 from diffcache_core.scaling import Look, Scaling, bounds_of, scale
 from diffcache_core.spec import DiffusionCache, ScalingMode
 from diffcache_core.status import AutoscalingStatus
+from diffcache_core.tuning_record import time_text
 from diffcache_operator.claims import Claim
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.clients.scrape import scrape_each
@@ -36,7 +36,7 @@ RACE_SECONDS = 1.0
 """After somebody else has written the resource between our look and our write."""
 REFUSED_SECONDS = 60.0
 """After a refusal: only a change of the spec, or of a right, helps."""
-BLIND = ("NoPod", "NoData", "BadData", "ClockJumped")
+BLIND = ("NoPod", "NoData", "BadData", "ClockJump")
 BLIND_SECONDS = 30.0
 """Of looks that tell nothing, before the condition says so."""
 MEMORY_SECONDS = 60.0
@@ -137,7 +137,7 @@ class Scaler:
             text = f"the API server refuses {scaling.replicas} replicas: {error}"
             self._tell(key, memory, Claim(SCALING_ACTIVE, "False", "Refused", text))
             return REFUSED_SECONDS
-        last = AutoscalingStatus(replicas=scaling.replicas, message=scaling.message[:1024], time=_now())
+        last = AutoscalingStatus(replicas=scaling.replicas, message=scaling.message[:1024], time=time_text(time.time()))
         self._tell(key, memory, _following(resource), last)
         return LOOK_SECONDS
 
@@ -188,7 +188,3 @@ def _parsed(raw: JSON) -> DiffusionCache | None:
         return DiffusionCache.model_validate({name: value for name, value in raw.items() if name != "status"})
     except ValidationError:
         return None
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

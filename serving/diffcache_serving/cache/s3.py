@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import PurePosixPath
 
-import obstore
 from obstore.store import S3Store
 
 from diffcache_core.serving_config import StoreConfig
-from diffcache_serving.cache.store import SUFFIX, StateStore, path_of
+from diffcache_serving.cache.store import StateStore
 
 CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
 """Of one request; a look-up gives up sooner by its own deadline. More time and retries keep more of what a slow bucket
@@ -48,13 +46,3 @@ class S3StateStore(StateStore):
             if "NoSuchBucket" in f"{error} {error.__cause__}":  # says nothing about the state
                 raise BucketMissing(str(error).splitlines()[0]) from None
             raise
-
-    async def listed(self) -> dict[str, float]:
-        """Every state that is there, and when it was written (seconds since the epoch)."""
-        found: dict[str, float] = {}
-        async for page in obstore.list(self._store):
-            for item in page:
-                state_id = PurePosixPath(item["path"]).name.removesuffix(SUFFIX)
-                if item["path"] == path_of(state_id):  # whatever else lies there is not ours
-                    found[state_id] = item["last_modified"].timestamp()
-        return found

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
@@ -72,8 +72,14 @@ class StateStore:
         return await asyncio.to_thread(_sweep, self._folder, known)
 
     async def listed(self) -> dict[str, float]:
-        """Of a shared store: every state that is there, and when it was written (seconds since the epoch)."""
-        raise NotImplementedError
+        """Every state that is there, and when it was written (seconds since the epoch)."""
+        found: dict[str, float] = {}
+        async for page in obstore.list(self._store):
+            for item in page:
+                state_id = PurePosixPath(item["path"]).name.removesuffix(SUFFIX)
+                if item["path"] == path_of(state_id):  # whatever else lies there is not ours
+                    found[state_id] = item["last_modified"].timestamp()
+        return found
 
 
 def path_of(state_id: str) -> str:

@@ -5,12 +5,12 @@ There are no gaps and no resets here: the counters are read where they are count
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from diffcache_core.histograms import quantile
 from diffcache_core.names import (
     MOMENTS,
     QUALITY_PAIRS,
@@ -92,18 +92,3 @@ def window_between(before: Counters, after: Counters, batches: Sequence[Batch]) 
         shadow_dropped=runs.get(("dropped",), 0.0),
         newest=after.at,
     )
-
-
-def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
-    """Of cumulative counts by upper bound, linear inside a bucket, as Prometheus' `histogram_quantile` has it.
-
-    None without observations. In the last bucket, which has no end, it is that bucket's beginning.
-    """
-    total = max(buckets.values(), default=0.0)
-    low, below = 0.0, 0.0
-    for bound in sorted(buckets):
-        count = buckets[bound]
-        if total > 0 and count >= share * total:
-            return low if math.isinf(bound) else low + (bound - low) * (share * total - below) / (count - below)
-        low, below = bound, count
-    return None

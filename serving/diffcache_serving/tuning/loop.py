@@ -128,6 +128,8 @@ def with_tuning(config: ServingConfig, spec: DiffusionCacheSpec, record: TuningS
     return config.model_copy(
         update={
             "cache": config.cache.model_copy(update={"capacity_bytes": capacity, "levels": levels}),
-            "tuning": config.tuning.model_copy(update={"revision": record.revision}),
+            "tuning": config.tuning.model_copy(
+                update={"revision": record.revision, "chose_levels": bool(record.levels)}
+            ),
         }
     )

@@ -41,7 +41,9 @@ def test_one_changed_byte_is_seen(position: int, change: int) -> None:
         codec.decode("s1", bytes(damaged), codec.checksum(DATA))
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 8, DATA[:100], DATA + b"x", b"\xff" * 200])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 8, DATA[:100], DATA + b"x", b"\xff" * 200], ids=["empty", "zeros", "cut", "longer", "ones"]
+)
 def test_bytes_that_match_their_checksum_but_are_no_state(data: bytes) -> None:
     with pytest.raises(codec.DamagedState):
         codec.decode("s1", data, codec.checksum(data))

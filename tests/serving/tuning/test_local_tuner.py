@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from diffcache_core.generation import Result
 from diffcache_core.manifest import parse_manifest
@@ -20,7 +17,7 @@ from diffcache_core.tuning import COOL_DOWN, MIN_REQUESTS, PairSums
 from diffcache_core.tuning_record import RECORD_FILE, based_on, followed, record_for
 from diffcache_serving.config_file import read_config_file
 from diffcache_serving.metrics import PHASES, Metrics
-from diffcache_serving.tuning.counters import Counters, batch_between, quantile, window_between
+from diffcache_serving.tuning.counters import Counters, batch_between, window_between
 from diffcache_serving.tuning.loop import LOOK_SECONDS, LocalTuner
 from diffcache_serving.tuning.record_file import read_record, write_record
 
@@ -237,19 +234,3 @@ def test_nothing_counted_is_nothing_known() -> None:
     nothing = Counters.read(Metrics("test").registry, 1.0)
     window = window_between(nothing, nothing, [])
     assert (window.measured_ssr, window.p95_seconds, window.shadow_ssr) == (None, None, {})
-
-
-@given(st.lists(st.sampled_from([0.05, 0.5, 5.0]), min_size=1), st.floats(0.01, 1.0))
-def test_a_quantile_lies_in_the_bucket_of_its_observation(values: list[float], share: float) -> None:
-    bounds = [0.1, 1.0, float("inf")]
-    found = quantile(share, {bound: float(sum(v <= bound for v in values)) for bound in bounds})
-    rank = next(v for i, v in enumerate(sorted(values), 1) if i >= share * len(values))
-    low, high = {0.05: (0.0, 0.1), 0.5: (0.1, 1.0), 5.0: (1.0, 1.0)}[rank]
-    assert found is not None
-    assert low - 1e-9 <= found <= high + 1e-9
-
-
-def test_a_quantile_of_nothing() -> None:
-    empty: dict[float, Any] = {}
-    assert quantile(0.95, empty) is None
-    assert quantile(0.95, {0.1: 0.0, float("inf"): 0.0}) is None
