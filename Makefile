@@ -10,6 +10,8 @@ SIZE := $(if $(TORCH),about 0.7 GB,about 3 GB on Linux because PyTorch comes wit
 # `dev` holds all of `local`: whoever has it needs nothing more for the demo.
 RUNTIME := $(if $(wildcard $(VENV)/dev),$(VENV)/dev,$(VENV)/local)
 export OMP_WAIT_POLICY ?= PASSIVE
+# Half a minute once, and every process then starts in half the time, also where Python may not write what it compiles.
+export UV_COMPILE_BYTECODE ?= 1
 
 .DEFAULT_GOAL := help
 
@@ -20,7 +22,7 @@ demo: $(RUNTIME) ## start a server, draw twenty prompts with and without the cac
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev ## fast tests, a few minutes
-	$(BIN)/pytest -q -m "not slow and not milvus and not shared and not clients and not cluster"
+	$(BIN)/pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow and not milvus and not shared and not clients and not cluster"
 
 test-slow: $(VENV)/dev ## tests that take minutes: kill -9 at many random points
 	tools/install-servers.sh
