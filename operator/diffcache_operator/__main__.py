@@ -7,9 +7,10 @@ import contextlib
 import logging
 import os
 import sys
+from functools import partial
 
 import kopf
-from prometheus_client import start_http_server
+from prometheus_client import Counter, start_http_server
 
 from diffcache_operator.clients.api import Api, ApiError, connect
 from diffcache_operator.clients.prometheus import Prometheus
@@ -83,10 +84,15 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics) -> None:
         metrics.reconciles.labels("ok").inc()
         return again
 
+    async def look(key: Key) -> object:
+        again = await scaler.step(key)
+        metrics.scaling_looks.labels("ok").inc()
+        return again
+
     refused = asyncio.Event()
 
-    def on_failure(key: Key, error: Exception, wait: float) -> None:
-        metrics.reconciles.labels("error").inc()
+    def on_failure(counter: Counter, key: Key, error: Exception, wait: float) -> None:
+        counter.labels("error").inc()
         known = isinstance(error, ApiError | StillHalted)
         if getattr(error, "forbidden", False) or getattr(error, "status", 0) == 403:
             refused.set()  # now that the condition says it
@@ -100,15 +106,15 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics) -> None:
             exc_info=None if known else error,
         )
 
-    queue = Queue(reconcile, on_failure)
+    queue = Queue(reconcile, partial(on_failure, metrics.reconciles))
     scaler = Scaler(api, on_news=lambda key: queue.add(*key))
-    scaling = Queue(scaler.step, on_failure)
+    scaling = Queue(look, partial(on_failure, metrics.scaling_looks))
     reconciler = Reconciler(
         api, chosen, metrics, Tuner(Prometheus(chosen.prometheus)), scaler, scaling.ensure, queue.schedule.progressed
     )
     metrics.resources.set_function(lambda: len(queue.schedule))
     metrics.running.set_function(lambda: queue.schedule.running)
-    metrics.lag.set_function(queue.lag)
+    metrics.lag.set_function(lambda: max(queue.lag(), scaling.lag()))
     # Before kopf's own, or it would cancel them as leftovers of its own when it ends.
     others = {
         asyncio.create_task(queue.run(), name="queue"),

@@ -22,6 +22,12 @@ class Metrics:
         self.reconciles = Counter(
             "diffcache_operator_reconciles", "Reconciles, by result.", ("result",), registry=self.registry
         )
+        self.scaling_looks = Counter(
+            "diffcache_operator_scaling_looks",
+            "Looks of the scaling loops at their pods, by result.",
+            ("result",),
+            registry=self.registry,
+        )
         self.seconds = Histogram(
             "diffcache_operator_reconcile_seconds", "Time of a reconcile.", buckets=_SECONDS, registry=self.registry
         )
@@ -32,7 +38,7 @@ class Metrics:
         self.running = Gauge("diffcache_operator_reconciles_running", "Reconciles under way.", registry=self.registry)
         self.lag = Gauge(
             "diffcache_operator_queue_lag_seconds",
-            "How long the reconcile that is most overdue has waited for a worker.",
+            "How long the reconcile or look of a scaling loop that is most overdue has waited for a worker.",
             registry=self.registry,
         )
         self._api_seconds = Histogram(
@@ -46,6 +52,7 @@ class Metrics:
         self.registry.register(self.caches)
         for result in ("ok", "error"):
             self.reconciles.labels(result)
+            self.scaling_looks.labels(result)
 
     def called(self, verb: str, code: int, seconds: float) -> None:
         """One call of the API server ended."""

@@ -139,7 +139,7 @@ class Queue:
             self.add(*key)
 
     def lag(self) -> float:
-        """Seconds that the reconcile most overdue has waited for a worker."""
+        """Seconds that the key most overdue has waited for a worker."""
         return self.schedule.lag(self._clock())
 
     async def run(self) -> None:
