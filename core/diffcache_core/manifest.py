@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 import yaml
 from pydantic import ValidationError
 
@@ -13,10 +16,25 @@ class ManifestError(ValueError):
     """The manifest cannot be used. The message names each wrong field and what to write instead."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Without it the last of two equal keys would win unseen; the API server warns of them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        "in a mapping", node.start_mark, f"the key {key.value!r} stands there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse_manifest(text: str, origin: str = "manifest") -> DiffusionCache:
     """The one DiffusionCache in a YAML text. Raises ManifestError, naming `origin`, the field and the remedy."""
     try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
+        documents = [d for d in yaml.load_all(text, _Loader) if d is not None]
     except yaml.YAMLError as error:
         raise ManifestError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
     except ValueError as error:  # yaml lets the constructors' own errors through, for a date such as 2026-99-99

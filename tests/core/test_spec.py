@@ -143,6 +143,7 @@ def test_a_config_survives_the_file_and_a_newer_writer() -> None:
         ("a: [", ["is not YAML"]),
         ("a: 2026-99-99", ["is not YAML"]),
         ("\0", ["is not YAML"]),
+        ("spec: {a: 1, b: 2, a: 3}", ["is not YAML", "the key 'a' stands there twice", "line 1, column 20"]),
         (manifest() + "---\n" + manifest(), ["holds 2 documents"]),
     ],
 )

@@ -233,6 +233,23 @@ async def test_nobody_has_named_a_prometheus() -> None:
     assert "spec.prometheus.url" in claim.message
 
 
+async def test_the_resources_own_prometheus_comes_before_the_charts(bench: Bench) -> None:
+    other = FakePrometheus()
+    async with serving(other.answer) as url:
+        bench.resource = cache(tuning={"mode": "Auto"}, prometheus={"url": url})
+        await bench.look()
+        assert (await bench.look(after=3600)).moved
+    assert other.asked > 0
+    assert bench.prometheus.asked == 0
+
+
+async def test_the_last_ten_decisions_are_kept(bench: Bench) -> None:
+    for percent in range(80, 92):
+        bench.resource = tuned(quality={"targetPercent": percent})
+        record = (await bench.look(after=60)).record
+    assert [entry.revision for entry in record.history] == list(range(11, 1, -1))
+
+
 async def test_a_changed_spec_sets_it_back(bench: Bench) -> None:
     since = (await bench.look()).record.measured_since
     await bench.look(after=3600)
