@@ -1,0 +1,63 @@
+"""`spec.index`: where prompts are looked up."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from diffcache_core.pod import SecretKeyRef, Text
+from diffcache_core.rules import Block, Change, Rule
+from diffcache_core.spec.values import Resources, VolumeSpec
+
+
+class IndexType(StrEnum):
+    LITE = "Lite"  # Milvus Lite, embedded in the pod
+    STANDALONE = "Standalone"  # a Milvus of its own beside the pods
+    EXTERNAL = "External"  # a Milvus that somebody else runs
+
+
+class StandaloneIndexSpec(Block):
+    image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
+    """Absent: the running one, at first the operator's default."""
+    resources: Annotated[Resources, Change.ROLL] = Resources()
+    volume: VolumeSpec = VolumeSpec()
+
+
+class ExternalIndexSpec(Block):
+    uri: Annotated[
+        str,
+        Field(max_length=512),
+        Rule.matches(r"^https?://[^\s/]+$", "must be the address of a Milvus, such as http://milvus:19530"),
+        Change.ROLL,
+    ]
+    token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
+    """user:password or an API key."""
+    ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
+    """PEM certificates that the server's one is checked against."""
+    rules = (
+        Rule(
+            "!has(self.caSecretRef) || self.uri.startsWith('https://')",
+            "caSecretRef needs a uri that begins with https://",
+            lambda external: external.ca_secret_ref is None or external.uri.startswith("https://"),
+        ),
+    )
+
+
+class IndexSpec(Block):
+    type: Annotated[IndexType, Change.IMMUTABLE] = IndexType.LITE
+    standalone: StandaloneIndexSpec | None = None
+    external: ExternalIndexSpec | None = None
+    rules = (
+        Rule(
+            "has(self.external) == (self.type == 'External')",
+            "set external: {uri: http://HOST:PORT} exactly when type is External",
+            lambda index: (index.external is not None) == (index.type is IndexType.EXTERNAL),
+        ),
+        Rule(
+            "has(self.standalone) == (self.type == 'Standalone')",
+            "set standalone: {} exactly when type is Standalone",
+            lambda index: (index.standalone is not None) == (index.type is IndexType.STANDALONE),
+        ),
+    )

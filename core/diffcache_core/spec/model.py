@@ -1,0 +1,96 @@
+"""`spec.model`: what draws."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, StrictInt
+
+from diffcache_core.generation import MAX_SIDE, MAX_STEPS
+from diffcache_core.pod import SecretKeyRef
+from diffcache_core.rules import Block, Change, Rule
+
+_HUB_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$"
+
+Guidance = Annotated[
+    str,
+    Field(max_length=16),
+    Rule.matches(
+        r"^(([0-9]|[1-4][0-9])(\.[0-9]+)?|50(\.0+)?)$", 'must be a decimal from 0 to 50 in quotes, such as "7.5"'
+    ),
+]
+
+Scheduler = Literal["DDIM", "Euler", "DPM++2M"]
+
+
+SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
+
+
+class DType(StrEnum):
+    AUTO = "Auto"  # float16 on CUDA, float32 on a CPU
+    FLOAT16 = "Float16"
+    BFLOAT16 = "BFloat16"
+    FLOAT32 = "Float32"
+
+
+class SourceKind(StrEnum):
+    """Where a model comes from, by the form of `spec.model.source`."""
+
+    BUNDLED = "bundled"
+    FILE = "file"
+    PVC = "pvc"
+    HUB = "hub"
+
+    @classmethod
+    def of(cls, source: str) -> SourceKind:
+        scheme, separator, _ = source.partition("://")
+        return cls(scheme) if separator else cls.HUB
+
+
+def _is_hub_id(source: str) -> bool:
+    return SourceKind.of(source) is SourceKind.HUB
+
+
+class ModelSpec(Block):
+    source: Annotated[
+        str,
+        Field(max_length=512),
+        Rule.matches(
+            rf"^(bundled://[a-z0-9-]+|file://.+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.+)?)$|{_HUB_PATTERN}",
+            "must be bundled://emoji, a Hugging Face id such as stable-diffusion-v1-5/stable-diffusion-v1-5, "
+            "pvc://CLAIM/FOLDER, or file:// and the path of a diffusers folder",
+        ),
+        Change.NEW_SPACE,
+    ]
+    """bundled://NAME, a Hugging Face id, pvc://CLAIM/FOLDER, or file://FOLDER in the image."""
+    revision: (
+        Annotated[
+            str,
+            Field(max_length=100),
+            Rule.matches(r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", "must be a branch, a tag or a commit"),
+            Change.NEW_SPACE,
+        ]
+        | None
+    ) = None
+    """Branch, tag or commit of a Hugging Face id; absent: main."""
+    token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
+    """Token for a gated Hugging Face id. Only the init container that downloads the model sees it."""
+    scheduler: Annotated[Scheduler, Change.NEW_SPACE] = "DDIM"
+    dtype: Annotated[DType, Change.NEW_SPACE] = DType.AUTO
+    """Auto is Float16 on CUDA and Float32 on a CPU."""
+    steps: Annotated[StrictInt, Field(ge=1, le=MAX_STEPS), Change.HOT] | None = None
+    """Denoising steps of a request that names none; absent: 50."""
+    guidance: Annotated[Guidance, Change.HOT] | None = None
+    """Guidance scale of a request that names none; absent: 7.5."""
+    width: Annotated[StrictInt, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
+    """Pixels of a request that names none; absent: the model's own size."""
+    height: Annotated[StrictInt, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
+    """Pixels of a request that names none; absent: the model's own size."""
+    rules = (
+        Rule(
+            f"!has(self.revision) && !has(self.tokenSecretRef) || self.source.matches('{_HUB_PATTERN}')",
+            "revision and tokenSecretRef belong to a Hugging Face id: remove them for any other source",
+            lambda model: (model.revision is None and model.token_secret_ref is None) or _is_hub_id(model.source),
+        ),
+    )

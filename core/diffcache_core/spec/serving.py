@@ -1,0 +1,53 @@
+"""`spec.serving`: the pods."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StrictInt
+
+from diffcache_core.pod import PodOptions, Text
+from diffcache_core.rules import Block, Change, Rule
+from diffcache_core.spec.values import Resources
+
+MAX_REPLICAS = 64
+"""Pods of one cache: as many as were simulated; a Redis holds out against many more."""
+
+
+class GpuSpec(Block):
+    count: Annotated[StrictInt, Field(ge=0, le=16), Change.ROLL] = 0
+    """GPUs of a pod. Above 0 CUDA is mandatory: a pod without it ends with the reason instead of using the CPU."""
+    resource_name: Annotated[
+        str,
+        Field(max_length=253),
+        Rule.matches(r"^[a-z0-9.-]+/[a-z0-9A-Z._-]+$", "must be a resource such as nvidia.com/gpu"),
+        Change.ROLL,
+    ] = "nvidia.com/gpu"
+    """The device plug-in's resource; for a MIG slice such as nvidia.com/mig-1g.10gb."""
+
+
+class BatchSpec(Block):
+    max_size: Annotated[StrictInt, Field(ge=1, le=64), Change.HOT] = 8
+    """Requests that may share one denoiser call."""
+
+
+class QueueSpec(Block):
+    max_steps: Annotated[StrictInt, Field(ge=1, le=10**6), Change.HOT] = 4000
+    """Denoising steps queued and running; a request beyond it gets RESOURCE_EXHAUSTED."""
+
+
+class ServingSpec(Block):
+    replicas: Annotated[
+        StrictInt,
+        Field(ge=0, le=MAX_REPLICAS),
+        Change.HOT,
+    ] = 1
+    """More than 1 needs what replicas can share: an index, a ledger and a store outside of the pods."""
+    image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
+    """Absent: the one recorded in status.serving.image, which is the operator's default of the first reconcile."""
+    gpu: GpuSpec = GpuSpec()
+    resources: Annotated[Resources, Change.ROLL] = Resources()
+    """Requests and limits of the serving container; GPUs go into `gpu`."""
+    batch: BatchSpec = BatchSpec()
+    queue: QueueSpec = QueueSpec()
+    pod: Annotated[PodOptions, Change.ROLL] = PodOptions()

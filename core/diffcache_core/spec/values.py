@@ -1,0 +1,55 @@
+"""Values and blocks that several parts of the resource share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StrictInt
+
+from diffcache_core.pod import Text
+from diffcache_core.quantities import MEBIBYTE, QUANTITY_PATTERN, amount_of, bytes_of
+from diffcache_core.rules import Block, Change, Rule
+
+QuantityText = Annotated[
+    str,
+    Field(max_length=32),
+    Rule.matches(QUANTITY_PATTERN, "must be a quantity such as 64Mi or 2Gi"),
+]
+
+Quantity = Annotated[
+    QuantityText,
+    Rule(
+        "!isQuantity(self) || quantity(self).compareTo(quantity('1Mi')) >= 0",
+        "must be at least 1Mi",
+        lambda text: bytes_of(text) >= MEBIBYTE,
+    ),
+]
+
+Similarity = Annotated[
+    str,
+    Field(max_length=16),
+    Rule.matches(r"^(0(\.[0-9]+)?|1(\.0+)?)$", 'must be a decimal from 0 to 1 in quotes, such as "0.8"'),
+]
+
+ResourceQuantity = Annotated[
+    StrictInt | str,
+    Field(json_schema_extra={"maxLength": 32}),
+    Rule(
+        "type(self) == int || isQuantity(string(self))",
+        "must be an amount such as 2, 500m or 4Gi",
+        lambda amount: isinstance(amount, int) or not isinstance(amount_of(amount), str),
+    ),
+]
+
+ResourceList = Annotated[dict[str, ResourceQuantity], Field(max_length=16)]
+
+
+class Resources(Block):
+    requests: ResourceList | None = None
+    limits: ResourceList | None = None
+
+
+class VolumeSpec(Block):
+    size: Annotated[Quantity, Change.IMMUTABLE] = "10Gi"
+    storage_class_name: Annotated[Text, Change.IMMUTABLE] | None = None
+    """Absent: the cluster's default StorageClass."""
