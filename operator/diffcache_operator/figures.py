@@ -24,6 +24,7 @@ class Figures:
     bytes: float = 0
     index_up: bool | None = None  # None: no pod told
     ledger_up: bool | None = None
+    store_up: bool | None = None
     config_revisions: frozenset[str] = frozenset()  # of the configs in use; none: no pod told
     tuning_revisions: tuple[int, ...] = ()  # of each pod that told
     levels: frozenset[tuple[Level, ...]] = frozenset()  # tables in force: of pods that tell a revision
@@ -57,8 +58,12 @@ def parse(text: str) -> Figures:
             elif not sample.labels:
                 samples[sample.name] = sample.value
     hits = results.get("exact", 0) + results.get("approximate", 0)
-    up, tuning = samples.get("diffcache_index_up"), samples.get(TUNING_REVISION)
-    ledger = samples.get("diffcache_ledger_up")
+    tuning = samples.get(TUNING_REVISION)
+
+    def up(what: str) -> bool | None:
+        value = samples.get(f"diffcache_{what}_up")
+        return None if value is None else value > 0
+
     return Figures(
         steps=samples.get("diffcache_steps_total", 0),
         steps_skipped=samples.get("diffcache_steps_skipped_total", 0),
@@ -66,8 +71,9 @@ def parse(text: str) -> Figures:
         look_ups=hits + results.get("miss", 0),
         entries=samples.get("diffcache_entries", 0),
         bytes=samples.get("diffcache_cache_bytes", 0),
-        index_up=None if up is None else up > 0,
-        ledger_up=None if ledger is None else ledger > 0,
+        index_up=up("index"),
+        ledger_up=up("ledger"),
+        store_up=up("store"),
         config_revisions=frozenset(revisions),
         tuning_revisions=() if tuning is None else (int(tuning),),
         levels=frozenset() if tuning is None else frozenset({_table(levels)}),
@@ -83,7 +89,7 @@ def _table(levels: dict[int, float]) -> tuple[Level, ...]:
 
 
 def add(pods: list[Figures]) -> Figures:
-    """Index and ledger are up only if every pod says so. Several pods have one cache: its size is no sum."""
+    """Index, ledger and store are up only if every pod says so. Several pods have one cache: its size is no sum."""
     return Figures(
         steps=sum(figures.steps for figures in pods),
         steps_skipped=sum(figures.steps_skipped for figures in pods),
@@ -93,6 +99,7 @@ def add(pods: list[Figures]) -> Figures:
         bytes=max((figures.bytes for figures in pods), default=0),
         index_up=_all(figures.index_up for figures in pods),
         ledger_up=_all(figures.ledger_up for figures in pods),
+        store_up=_all(figures.store_up for figures in pods),
         config_revisions=frozenset().union(*(figures.config_revisions for figures in pods)),
         tuning_revisions=tuple(revision for figures in pods for revision in figures.tuning_revisions),
         levels=frozenset().union(*(figures.levels for figures in pods)),

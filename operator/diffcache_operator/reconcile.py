@@ -256,7 +256,7 @@ def _body(status: DiffusionCacheStatus) -> JSON:
 def _next_look(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float) -> float:
     """In seconds. Changes of children come by watches; figures, events, and what others own do not."""
     conditions = {condition.type: condition.status for condition in status.conditions}
-    down = "False" in (conditions["Ready"], conditions["IndexReady"], conditions.get("LedgerReady"))
+    down = "False" in [conditions.get(kind) for kind in ("Ready", "IndexReady", "LedgerReady", "StoreReady")]
     if down or "Reconciling" in conditions:
         return URGENT_SECONDS
     at_rest = facts.resource.spec.serving.replicas == 0 and not facts.observed.pods

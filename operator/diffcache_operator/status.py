@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from diffcache_core.names import GRPC_PORT
-from diffcache_core.spec import DiffusionCache, LedgerType
+from diffcache_core.spec import DiffusionCache, LedgerType, S3Spec
 from diffcache_core.status import (
     AutoscalingStatus,
     CacheStatus,
@@ -92,11 +92,14 @@ def invalid_status(generation: int, message: str, old: DiffusionCacheStatus, now
 
 
 def _claims(facts: Facts, now: str) -> list[Claim]:
-    """Ready, ModelReady, IndexReady and, of a ledger outside of the pods, LedgerReady; others only while true."""
+    """Ready, ModelReady, IndexReady and, of what else lies outside of the pods, LedgerReady and StoreReady; others only
+    while true."""
     ready = _ready(facts, now)
     claims = [ready, _model_ready(facts, ready), _beside_ready(_index(facts), facts, now)]
     if facts.resource.spec.cache.ledger.type is not LedgerType.EMBEDDED:
         claims.append(_beside_ready(_ledger(facts), facts, now))
+    if facts.resource.spec.cache.store.s3 is not None:
+        claims.append(_beside_ready(_store(facts, facts.resource.spec.cache.store.s3), facts, now))
     if facts.halt is not None:
         kind = "Stalled" if facts.halt.stalled else "Reconciling"
         claims.append(Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
@@ -144,7 +147,11 @@ def _ready(facts: Facts, now: str) -> Claim:
     current = [pod for pod in _current_pods(facts) if is_ready(pod)]
     if current:
         figures = facts.observed.figures or Figures()
-        for up, reason in ((figures.ledger_up, "ServingWithoutLedger"), (figures.index_up, "ServingWithoutIndex")):
+        for up, reason in (
+            (figures.ledger_up, "ServingWithoutLedger"),
+            (figures.store_up, "ServingWithoutStore"),
+            (figures.index_up, "ServingWithoutIndex"),
+        ):
             if up is False:
                 return Claim("Ready", "True", reason, "requests are answered, but nothing is found")
         return Claim("Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve")
@@ -263,6 +270,20 @@ def _ledger(facts: Facts) -> _Beside:
         claims=seen.ledger_claims,
         address=ledger.external.address if ledger.external else "",
         secrets="password and CA",
+    )
+
+
+def _store(facts: Facts, s3: S3Spec) -> _Beside:
+    return _Beside(
+        condition="StoreReady",
+        what="the store",
+        product=f"bucket {s3.bucket}",
+        up=facts.observed.figures.store_up if facts.observed.figures else None,
+        own=None,
+        pods=(),
+        claims=(),
+        address=s3.endpoint or f"https://s3.{s3.region}.amazonaws.com",
+        secrets="region and credentials",
     )
 
 

@@ -74,6 +74,7 @@ class Metrics:
         self.inconclusive = counter("searches_inconclusive", "Look-ups in which an unseen entry could have saved more.")
         self.index_up = gauge("index_up", "1 if the last operation on the index succeeded, 0 if it failed.")
         self.ledger_up = gauge("ledger_up", "1 if the last operation on the ledger succeeded, 0 if it failed.")
+        self.store_up = gauge("store_up", "0 if the last operation on states in a bucket failed, else 1.")
         self.model_info = gauge(
             "model_info", "Always 1; the fingerprint is of weights and configs.", ("model", "fingerprint")
         )

@@ -229,7 +229,7 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     ledger = await open_ledger(config, metrics)
     index = _build_index(config, model, ledger, lite, metrics)
     identity = CacheIdentity.of(model, shared=config.cache.scope is Scope.SHARED)
-    store = open_store(config)
+    store = open_store(config, metrics)
     cache = Cache(ledger, store, index, metrics, identity, levels, config.cache.state, budget_of(config))
 
     def on_queue_change(steps: int, requests: int) -> None:

@@ -1,4 +1,4 @@
-"""What a server does beside its requests: it keeps an eye on index and ledger, and lets go of what nobody needs."""
+"""What a server does beside its requests: it looks after index, ledger and store, and lets go of what nobody needs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ async def keep_up(
     """
     while True:
         try:
+            await cache.check_store()
             before = time.time() - read_grace_seconds()
             await cache.purge_retired(before)
             await asyncio.to_thread(remove_models, before)

@@ -82,6 +82,7 @@ def test_two_pods_share_a_cache(operator: Kube, namespace: Kube) -> None:
 
     a_pod_is_killed(namespace)
     the_ledger_is_killed(namespace)
+    the_bucket_is_lost(namespace)
 
     namespace("delete", "diffusioncache", "emoji")
     kinds = "statefulset,service,pod,persistentvolumeclaim,poddisruptionbudget"
@@ -121,6 +122,18 @@ def the_ledger_is_killed(inside: Kube) -> None:
     for address in addresses(inside):
         finds(inside, address, APPLE, "EXACT")
     assert {pod["metadata"]["uid"] for pod in serving_pods(inside)} == before
+
+
+def the_bucket_is_lost(inside: Kube) -> None:
+    """With all that was in it."""
+    inside("delete", "pod", "s3", "--grace-period=1")
+    assert "http://s3:7070" in inside.wait_reason("emoji", "Down", "StoreReady")
+    assert draw(inside, APPLE) == ["MISS"]
+    start_s3(inside)
+    inside.wait_reason("emoji", "Up", "StoreReady")
+    first, second = addresses(inside)
+    eventually(lambda: draw_at(inside, first, APPLE, "DEFAULT") == "EXACT", 60, what="it is kept again")
+    finds(inside, second, APPLE, "EXACT")
 
 
 def test_replicas_need_a_shared_cache(operator: Kube, namespace: Kube) -> None:

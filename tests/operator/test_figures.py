@@ -23,6 +23,7 @@ diffcache_entries 7.0
 diffcache_cache_bytes 1.024e+06
 diffcache_index_up 1.0
 diffcache_ledger_up 1.0
+diffcache_store_up 0.0
 diffcache_config_info{revision="0123456789ab"} 1.0
 """
 
@@ -31,11 +32,13 @@ def test_figures_of_pods_add_up() -> None:
     one = parse(POD)
     assert (one.steps_saved_ratio, one.hit_ratio, one.entries, one.index_up) == (0.25, 0.75, 7, True)
     both = add([one, parse(POD.replace("index_up 1.0", "index_up 0.0"))])
-    assert (both.steps, both.hit_ratio, both.index_up, both.ledger_up) == (160, 0.75, False, True)
+    assert (both.steps, both.hit_ratio) == (160, 0.75)
+    assert (both.index_up, both.ledger_up, both.store_up) == (False, True, False)
     assert (both.entries, both.bytes) == (7, 1_024_000)  # of the one cache that they share
     assert both.config_revisions == {"0123456789ab"}
     empty = parse("")
-    assert (empty.steps_saved_ratio, empty.hit_ratio, empty.index_up, empty.ledger_up) == (None, None, None, None)
+    assert (empty.steps_saved_ratio, empty.hit_ratio) == (None, None)
+    assert (empty.index_up, empty.ledger_up, empty.store_up) == (None, None, None)
 
 
 def test_the_figures_are_those_that_a_serving_process_exports() -> None:

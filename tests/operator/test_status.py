@@ -175,6 +175,35 @@ def test_ledger(given: Facts, ledger: tuple[str, str] | None, ready: str) -> Non
     assert (told(status, "Ready") or ("", ""))[1] == ready
 
 
+IN_BUCKET = cache(cache={"store": {"type": "S3", "s3": {"bucket": "states", "endpoint": "http://minio:9000"}}})
+CUT_OFF = replace(UP, store_up=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "store", "ready"),
+    [
+        (facts(pod(), figures=UP), None, "Serving"),  # a volume is the pod's own affair
+        (facts(resource=IN_BUCKET), ("Unknown", "NoPod"), "Starting"),
+        (facts(pod(), resource=IN_BUCKET, figures=replace(UP, store_up=True)), ("True", "Up"), "Serving"),
+        (
+            facts(pod(), resource=IN_BUCKET, figures=replace(UP, store_up=False)),
+            ("False", "Down"),
+            "ServingWithoutStore",
+        ),
+    ],
+)
+def test_store(given: Facts, store: tuple[str, str] | None, ready: str) -> None:
+    status = status_of(given)
+    assert told(status, "StoreReady") == store
+    assert (told(status, "Ready") or ("", ""))[1] == ready
+
+
+def test_a_store_that_is_down_is_named_with_what_to_look_at() -> None:
+    status = status_of(facts(pod(), resource=IN_BUCKET, figures=CUT_OFF))
+    text = message(status, "StoreReady")
+    assert "is there a bucket states at http://minio:9000, and are region and credentials right?" in text
+
+
 def test_no_password_is_told() -> None:
     milvus = {"type": "External", "external": {"uri": "https://root:secret@milvus:19530"}}
     redis = {"ledger": {"type": "External", "external": {"address": "redis://me:secret@redis:6379/1"}}}

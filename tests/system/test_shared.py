@@ -154,6 +154,22 @@ def test_redis_killed_is_a_miss_and_it_comes_back(shared: Shared) -> None:
                 assert "Traceback" not in pod.stderr()
 
 
+def test_a_bucket_out_of_reach_is_a_miss_and_is_told_while_nobody_asks(shared: Shared) -> None:
+    with shared.pod() as one:
+        one.wait_ready()
+        first = draw(one)
+        assert set(one.entries()) == {first.entry_id}
+        shared.s3.kill()
+        wait_for("the pod to say so", lambda: one.metric("diffcache_store_up") == 0)
+        during = draw(one)
+        assert (during.result, during.data) == (Result.MISS, first.data)
+        shared.s3.start()
+        wait_for("the pod to take it back", lambda: one.metric("diffcache_store_up") == 1)
+        wait_for("hits again", lambda: draw(one).result is Result.EXACT)
+        assert one.metric("diffcache_requests_total", result="error") == 0
+        assert "Traceback" not in one.stderr()
+
+
 @dataclass
 class Writers:
     """Clients that draw on a pod until it is gone, and every answer that they got."""

@@ -205,6 +205,10 @@ class Cache:
             what = "index" if isinstance(error, IndexUnavailable) else "ledger"
             log.warning(f"the {what} does not answer; until it does, requests may miss", error=str(error))
 
+    async def check_store(self) -> None:
+        """Has the metrics say whether the store answers, also while nobody asks for anything."""
+        await self._store.check()
+
     async def sweep(self) -> None:
         """Of a shared store, once in SWEEP_SECONDS by one of the processes: bytes and index rows that a killed process
         left go, and so do states whose bytes are gone."""

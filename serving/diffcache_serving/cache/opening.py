@@ -28,7 +28,8 @@ async def open_ledger(config: ServingConfig, metrics: Metrics) -> Ledger:
     return await SqliteLedger.open(config.data_dir / "ledger.db", LCBFU(), on_set_aside=lambda why: log.warning(why))
 
 
-def open_store(config: ServingConfig) -> StateStore:
+def open_store(config: ServingConfig, metrics: Metrics) -> StateStore:
+    metrics.store_up.set(1)  # nothing has failed yet
     if config.cache.store.type is StoreType.S3:
-        return S3StateStore(config.cache.store)
+        return S3StateStore(config.cache.store, metrics.store_up.set)
     return StateStore(config.data_dir / "states")

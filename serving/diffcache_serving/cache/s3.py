@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.store import StateStore
+from diffcache_serving.errors import ConfigError
 
 CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
 """Of one request; a look-up gives up sooner by its own deadline. More time and retries keep more of what a slow bucket
@@ -18,14 +24,30 @@ class BucketMissing(Exception):
     """Somebody has removed the bucket, or never made it."""
 
 
+def _opened(bucket: str, **options: Any) -> S3Store:
+    try:
+        return S3Store(bucket, **options)
+    except BaseError as error:
+        missing = re.search(r"Missing\w+", str(error))  # obstore has no error of its own for it
+        raise ConfigError(
+            f"the bucket {bucket} cannot be used ({missing[0] if missing else error}): set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, both or neither"
+        ) from None
+
+
 class S3StateStore(StateStore):
     """Credentials and anything else come from the environment, as AWS names them."""
 
     is_shared = True
 
-    def __init__(self, config: StoreConfig) -> None:
+    def __init__(self, config: StoreConfig, on_up: Callable[[float], None] = lambda up: None) -> None:
+        """`on_up` is told 1 after each operation that the bucket answered, 0 after each that failed.
+
+        Raises ConfigError for credentials of which a part is missing.
+        """
+        self._on_up = on_up
         seconds = timedelta(seconds=REQUEST_SECONDS)
-        self._store = S3Store(
+        self._store = _opened(
             config.bucket,
             prefix=config.prefix or None,
             region=config.region or None,
@@ -39,10 +61,32 @@ class S3StateStore(StateStore):
             retry_config={"max_retries": RETRIES, "retry_timeout": seconds},
         )
 
+    async def put(self, state_id: str, data: bytes) -> None:
+        with self._told():
+            await super().put(state_id, data)
+
     async def get(self, state_id: str) -> bytes:
+        with self._told():
+            try:
+                return await super().get(state_id)
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in f"{error} {error.__cause__}":  # says nothing about the state
+                    raise BucketMissing(str(error).splitlines()[0]) from None
+                raise
+
+    async def check(self) -> None:
+        with contextlib.suppress(Exception):  # what it is, `on_up` has been told
+            await self.get("no-state")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A look-up that was given up tells nothing: it is cancelled, which is no Exception."""
         try:
-            return await super().get(state_id)
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in f"{error} {error.__cause__}":  # says nothing about the state
-                raise BucketMissing(str(error).splitlines()[0]) from None
+            yield
+        except FileNotFoundError:  # an answer, too
+            self._on_up(1)
             raise
+        except Exception:
+            self._on_up(0)
+            raise
+        self._on_up(1)

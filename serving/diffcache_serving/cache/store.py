@@ -71,6 +71,9 @@ class StateStore:
             return known, 0
         return await asyncio.to_thread(_sweep, self._folder, known)
 
+    async def check(self) -> None:
+        """Whether a store outside of this machine answers; whoever opened it is told."""
+
     async def listed(self) -> dict[str, float]:
         """Every state that is there, and when it was written (seconds since the epoch)."""
         found: dict[str, float] = {}

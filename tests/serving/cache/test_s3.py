@@ -9,6 +9,7 @@ import pytest
 
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.s3 import BucketMissing, S3StateStore
+from diffcache_serving.errors import ConfigError
 from tests.serving.cache.s3_server import S3Server
 
 pytestmark = pytest.mark.shared
@@ -44,24 +45,53 @@ async def test_what_is_not_ours_is_not_listed(bucket: StoreConfig, s3_server: S3
 
 
 async def test_a_bucket_that_is_gone_says_nothing_about_its_states(bucket: StoreConfig, s3_server: S3Server) -> None:
-    store = S3StateStore(bucket)
+    told: list[float] = []
+    store = S3StateStore(bucket, told.append)
     await store.put("ab1", b"one")
+    with pytest.raises(FileNotFoundError):
+        await store.get("ab2")
+    await store.check()
+    assert told == [1, 1, 1]
     s3_server.remove_bucket(bucket)
     with pytest.raises(BucketMissing):
         await store.get("ab1")
+    await store.check()
+    assert told == [1, 1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("secret", ["wrong", None])
-async def test_without_the_right_credentials_nothing_is_taken_for_missing(
-    secret: str | None, bucket: StoreConfig, monkeypatch: pytest.MonkeyPatch
+async def test_with_wrong_credentials_nothing_is_taken_for_missing(
+    bucket: StoreConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await S3StateStore(bucket).put("ab1", b"one")
-    if secret is None:
-        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    else:
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    told: list[float] = []
+    store = S3StateStore(bucket, told.append)
     with pytest.raises(Exception) as raised:  # noqa: PT011  # obstore has many
+        await store.get("ab1")
+    assert not isinstance(raised.value, FileNotFoundError)
+    with pytest.raises(Exception, match="403"):
+        await store.put("ab2", b"two")
+    await store.check()
+    assert told == [0, 0, 0]
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_of_the_credentials_are_a_mistake(
+    missing: str, bucket: StoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(missing)
+    with pytest.raises(ConfigError, match=r"the bucket \S+ cannot be used \(Missing\w+\): set AWS_ACCESS_KEY_ID and"):
+        S3StateStore(bucket)
+
+
+async def test_without_any_credentials_nothing_is_taken_for_missing(
+    bucket: StoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then they come from where the pod runs, and here there is none."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(Exception) as raised:  # noqa: PT011
         await S3StateStore(bucket).get("ab1")
     assert not isinstance(raised.value, FileNotFoundError)
 
