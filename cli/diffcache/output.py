@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffcache_core.foreign import printable
+
 
 class Output(StrEnum):
     TABLE = "table"
@@ -31,18 +33,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(in_one_line(str(cell))) for cell in row))  # Text: a prompt is no markup
+        table.add_row(*(Text(printable(str(cell))) for cell in row))  # Text: a prompt is no markup
     console().print(table)
 
 
 def console() -> Console:
     """Of standard output; what goes into a file or a pipe is not folded to a terminal's width."""
     return Console(width=None if Console().is_terminal else 200)
-
-
-def in_one_line(text: str) -> str:
-    """Line breaks and other control characters as escapes, so that a prompt cannot forge a row."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def size(count: int) -> str:

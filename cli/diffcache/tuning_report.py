@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from diffcache.output import duration, in_one_line
+from diffcache.output import duration
+from diffcache_core.foreign import printable
 from diffcache_core.status import Condition, LevelStatus, TuningDecision, TuningStatus
 
 _CHOSEN = {"Recommend": "recommended", "": "decided"}
@@ -26,7 +27,7 @@ def facts(name: str, mode: str, record: TuningStatus, condition: Condition | Non
 def layout(
     name: str, mode: str, record: TuningStatus, now: datetime, condition: Condition | None = None
 ) -> RenderableType:
-    heading = Text.assemble((in_one_line(name), "bold"), ": tuning", f" in mode {mode}" if mode else "")
+    heading = Text.assemble((printable(name), "bold"), ": tuning", f" in mode {mode}" if mode else "")
     heading.append(f", revision {record.revision}")
     return Group(heading, _indented(_present(mode, record, condition, now)), *_history(record.history, now))
 
@@ -57,10 +58,10 @@ def _history(history: Sequence[TuningDecision], now: datetime) -> list[Renderabl
 
 def _decision(decision: TuningDecision, now: datetime) -> list[RenderableType]:
     heading = Text.assemble(
-        "\n", (in_one_line(decision.reason), "bold"), f", revision {decision.revision}, {_ago(decision.time, now)} ago"
+        "\n", (printable(decision.reason), "bold"), f", revision {decision.revision}, {_ago(decision.time, now)} ago"
     )
     lines = [
-        Text(in_one_line(decision.message)),
+        Text(printable(decision.message)),
         _line("then", _values(decision.capacity, decision.levels)),
         _line("from", _inputs(decision.inputs)),
     ]
@@ -84,11 +85,11 @@ def _ago(time: str, now: datetime) -> str:
     try:
         return duration((now - datetime.fromisoformat(time)).total_seconds())
     except (ValueError, TypeError):
-        return in_one_line(time)
+        return printable(time)
 
 
 def _line(what: str, value: str) -> Text:
-    return Text.assemble((f"{what:<13}", "dim"), in_one_line(value))
+    return Text.assemble((f"{what:<13}", "dim"), printable(value))
 
 
 def _indented(item: RenderableType) -> Padding:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from diffcache_core.foreign import without_credentials
 from diffcache_core.names import GRPC_PORT
 from diffcache_core.spec import DiffusionCache, LedgerType, S3Spec
 from diffcache_core.status import (
@@ -297,15 +298,10 @@ def _beside_ready(beside: _Beside, facts: Facts, now: str) -> Claim:
         if problem is not None:
             message = f"{beside.product} does not come up: {problem.message}"
             return Claim(beside.condition, "False", problem.reason, message)
-    where = f" at {_without_password(beside.address)}" if beside.address else ""
+    where = f" at {without_credentials(beside.address)}" if beside.address else ""
     theirs = f"is there a {beside.product}{where}, and are {beside.secrets} right?"
     remedy = theirs if beside.address else "it is usually restarting"
     return Claim(beside.condition, "False", "Down", f"the pods do not reach {beside.what}{where}: {remedy}")
-
-
-def _without_password(address: str) -> str:
-    scheme, _, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _figures(figures: Figures | None) -> CacheStatus | None:

@@ -14,7 +14,8 @@ from rich.text import Text
 from diffcache.cluster.objects import Event, Resource
 from diffcache.cluster.pods import ready_containers, restarts, trouble
 from diffcache.cluster.reading import Found, Surroundings
-from diffcache.output import duration, in_one_line, size
+from diffcache.output import duration, size
+from diffcache_core.foreign import printable
 from diffcache_core.status import Condition
 
 EVENTS = 8
@@ -85,7 +86,7 @@ def _headline(resource: Resource, now: datetime) -> Text:
     if ready is None:
         return line.append("no operator has looked at it yet: is diffcache's operator running?", "yellow")
     word = "ready" if ready.status == "True" else "not ready" if ready.status == "False" else "readiness unknown"
-    line.append(f"{word} ({in_one_line(ready.reason)})", f"bold {_COLOURS[ready.status]}")
+    line.append(f"{word} ({printable(ready.reason)})", f"bold {_COLOURS[ready.status]}")
     if not resource.is_seen:
         line.append(
             f"\nThe operator has not looked at the latest change yet (generation {resource.metadata.generation}, seen "
@@ -153,7 +154,7 @@ def _conditions(conditions: Sequence[Condition], now: datetime) -> list[Renderab
         colour = "green" if fine else _COLOURS["Unknown"] if condition.type in _BAD_NEWS else _COLOURS[condition.status]
         since = (now - datetime.fromisoformat(condition.last_transition_time)).total_seconds()
         heading = Text.assemble(
-            f"{condition.type:<16}", (f"{condition.status:<8}", colour), in_one_line(condition.reason)
+            f"{condition.type:<16}", (f"{condition.status:<8}", colour), printable(condition.reason)
         )
         shown.append(heading.append(f"  since {duration(since)}", "dim"))
         # Messages are long and hold the remedy: below, over the whole width, rather than in a narrow column.
@@ -220,7 +221,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(in_one_line(str(cell))) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     return table
 
 
@@ -229,10 +230,10 @@ def _grid(rows: Sequence[tuple[str, str]], styles: tuple[str, str]) -> Table:
     for style in styles:
         table.add_column(style=style, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(in_one_line(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
 
 
 def _lines(text: str) -> Text:
     """A text of a pod or an operator: its lines are kept, other control characters are not."""
-    return Text("\n".join(map(in_one_line, text.splitlines())))
+    return Text("\n".join(map(printable, text.splitlines())))
