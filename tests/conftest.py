@@ -1,16 +1,40 @@
-"""What every test may use. OpenMP is told not to spin before anything imports torch."""
+"""What every test may use, and what watches every test. OpenMP is told not to spin before anything imports torch."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
+
+from tests.watch import loop_watch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+STALLS = Path(tempfile.mkdtemp(prefix="diffcache-stalls-"))
+os.environ[loop_watch.FOLDER] = str(STALLS)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent / "watch"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+loop_watch.install()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """A test fails in which an event loop stood still, its own or one of a process that it used."""
+    yield
+    if stalls := loop_watch.take_reports(STALLS):
+        pytest.fail("\n".join(stalls), pytrace=False)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(STALLS, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ class ShadowWorker:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        self._thread.shutdown()
+        await asyncio.to_thread(self._thread.shutdown)  # it may be in the middle of a long computation
         self._metrics.shadow_saved_ratio.clear()
         await self.stream.close()
 
