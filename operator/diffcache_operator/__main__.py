@@ -7,11 +7,14 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import AsyncIterator
 from functools import partial
 
 import kopf
-from prometheus_client import Counter, start_http_server
+from prometheus_client import Counter
 
+from diffcache_core.exposition import exposition
+from diffcache_core.http_server import HttpServer
 from diffcache_operator.clients.api import Api, ApiError, connect
 from diffcache_operator.clients.prometheus import Prometheus
 from diffcache_operator.handlers import registry_for, settings
@@ -73,8 +76,22 @@ async def operate(chosen: Settings) -> None:
         await check_permissions(api, chosen.namespaces)
         metrics = Metrics()
         api.on_call = metrics.called
-        start_http_server(METRICS_PORT, registry=metrics.registry)
-        await _run(api, chosen, metrics)
+        async with _serving(metrics):
+            await _run(api, chosen, metrics)
+
+
+@contextlib.asynccontextmanager
+async def _serving(metrics: Metrics) -> AsyncIterator[None]:
+    """The metrics, for whoever scrapes them. Raises CannotStart."""
+    server = HttpServer(exposition(metrics.registry))
+    try:
+        await server.start("0.0.0.0", METRICS_PORT)  # noqa: S104 # Prometheus comes from another pod
+    except OSError as error:
+        raise CannotStart(f"cannot listen for scrapes on port {METRICS_PORT}: {error}") from None
+    try:
+        yield
+    finally:
+        server.close()
 
 
 async def _run(api: Api, chosen: Settings, metrics: Metrics) -> None:
