@@ -13,7 +13,9 @@ from pathlib import Path
 import typer
 from pydantic import ValidationError
 
-from diffcache_core.manifest import ManifestError, parse_manifest
+from diffcache.manifests import read_manifest
+from diffcache_core.documents import DocumentError, read_document
+from diffcache_core.manifest import ManifestError
 from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
 from diffcache_core.spec import (
     DiffusionCacheSpec,
@@ -106,23 +108,17 @@ def _idle(spec: DiffusionCacheSpec) -> Iterator[str]:
 def _read_record(folder: Path) -> TuningStatus | None:
     """What the tuner of an earlier `up` has decided; a record that cannot be read says nothing."""
     try:
-        return TuningStatus.model_validate_json((folder / RECORD_FILE).read_bytes())
-    except (OSError, ValidationError):
+        return TuningStatus.model_validate_json(read_document(folder / RECORD_FILE))
+    except (DocumentError, ValidationError):
         return None
 
 
-def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) -> None:
+def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, name: str = "") -> None:
     """Becomes the serving process, so that signals and the exit status are its own.
 
     Raises ManifestError for a manifest that cannot be used.
     """
-    try:
-        text = manifest.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ManifestError(f"{manifest}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{manifest} is not a text file in UTF-8") from None
-    resource = parse_manifest(text, str(manifest))
+    resource = read_manifest(manifest, name)
     needed = ["torch", "diffusers", "grpc_health"] + ["milvus_lite"] * (resource.spec.index.type is IndexType.LITE)
     for field, remedy in _cluster_only(resource.spec):
         raise ManifestError(f"{manifest}: {field} needs a cluster: {remedy}")
@@ -137,7 +133,8 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig) 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         copy = folder / f"manifest-{listen.port}.yaml"
-        copy.write_text(text, encoding="utf-8")  # the one that is served, whatever becomes of the other
+        # The one that is served, whatever becomes of the file; and without what stands beside it, such as a Secret.
+        copy.write_text(resource.model_dump_json(by_alias=True, exclude_unset=True, indent=2), encoding="utf-8")
         path = folder / f"serving-{listen.port}.json"
         path.write_text(config.model_dump_json(indent=2), encoding="utf-8")
     except OSError as error:

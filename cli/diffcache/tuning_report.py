@@ -6,16 +6,28 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
 from diffcache.output import duration
+from diffcache.wire import GenerationError
 from diffcache_core.foreign import printable
 from diffcache_core.status import Condition, LevelStatus, TuningDecision, TuningStatus
 
 _CHOSEN = {"Recommend": "recommended", "": "decided"}
 """What the record's values are, by mode. A local server does not tell its mode; its stats tell what is in force."""
+
+
+def read_record(told: str) -> TuningStatus:
+    """The record that a server's statistics hold as JSON. Raises GenerationError."""
+    try:
+        return TuningStatus.model_validate_json(told)
+    except ValidationError:
+        raise GenerationError(
+            "INTERNAL", "the server's tuning record is none that this version knows: install the server's version"
+        ) from None
 
 
 def facts(name: str, mode: str, record: TuningStatus, condition: Condition | None = None) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from diffcache_core.documents import DocumentError, parse_yaml, read_document
+from diffcache_core.foreign import printable, quoted
 from diffcache_core.names import API_VERSION, KIND
 from diffcache_core.spec import DiffusionCache
 
@@ -16,44 +18,102 @@ class ManifestError(ValueError):
     """The manifest cannot be used. The message names each wrong field and what to write instead."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Without it the last of two equal keys would win unseen; the API server warns of them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        "in a mapping", node.start_mark, f"the key {key.value!r} stands there twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def parse_manifest(text: str, origin: str = "manifest") -> DiffusionCache:
-    """The one DiffusionCache in a YAML text. Raises ManifestError, naming `origin`, the field and the remedy."""
+def read_manifest(path: Path, name: str = "") -> DiffusionCache:
+    """The DiffusionCache in a file. Raises ManifestError."""
     try:
-        documents = [d for d in yaml.load_all(text, _Loader) if d is not None]
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
-    except ValueError as error:  # yaml lets the constructors' own errors through, for a date such as 2026-99-99
-        raise ManifestError(f"{origin} is not YAML: {error}") from None
-    if len(documents) != 1 or not isinstance(documents[0], dict):
-        raise ManifestError(
-            f"{origin} must hold one {KIND} ({API_VERSION}), holds {len(documents)} documents"
-            if len(documents) != 1
-            else f"{origin} must be a mapping with apiVersion, kind, metadata and spec"
-        )
+        text = read_document(path)
+    except DocumentError as error:
+        raise ManifestError(str(error)) from None
+    return parse_manifest(text, str(path), name)
+
+
+def parse_manifest(text: str, origin: str = "manifest", name: str = "") -> DiffusionCache:
+    """The DiffusionCache in a YAML text.
+
+    Other resources may stand beside it, it may be an item of a List, and it may hold what a server adds to it: all as
+    `kubectl get -o yaml` prints it.
+
+    Args:
+        text: the YAML.
+        origin: what messages call it.
+        name: NAME or NAMESPACE/NAME of the one that is meant; only needed where there are several.
+
+    Raises:
+        ManifestError: names `origin`, the field and the remedy.
+    """
     try:
-        return DiffusionCache.model_validate(documents[0])
+        documents = parse_yaml(text, origin)
+    except DocumentError as error:
+        raise ManifestError(str(error)) from None
+    origin = printable(origin)
+    document = _choose(list(_flatten(documents)), origin, name)
+    try:
+        # `status` is the operator's, `metadata` is read for what concerns us.
+        return DiffusionCache.model_validate({key: document[key] for key in document if key != "status"})
     except ValidationError as error:
         raise ManifestError(f"{origin} is not a valid {KIND}:\n{explain_validation(error)}") from None
 
 
+def _flatten(documents: Sequence[object]) -> Iterator[object]:
+    """The resources, those of Lists as well."""
+    for document in documents:
+        items = document.get("items") if isinstance(document, Mapping) else None
+        if isinstance(items, Sequence) and not isinstance(items, str):
+            yield from items
+        else:
+            yield document
+
+
+def _choose(resources: Sequence[object], origin: str, name: str) -> Mapping[Any, Any]:
+    """The one resource that is meant, unchecked. Raises ManifestError."""
+    # One without a kind is ours with a mistake; so is whatever stands alone.
+    ours = [r for r in resources if isinstance(r, Mapping) and (len(resources) == 1 or r.get("kind") in (None, KIND))]
+    if not ours:
+        kinds = sorted({str(r.get("kind")) if isinstance(r, Mapping) else "no mapping" for r in resources})
+        found = quoted(", ".join(kinds)) if kinds else "nothing"
+        raise ManifestError(
+            f"{origin} must hold a {KIND}: a mapping with apiVersion ({API_VERSION}), kind, metadata and spec; "
+            f"it holds {found}"
+        )
+    chosen = [resource for resource in ours if not name or name in _names_of(resource)]
+    if len(chosen) == 1:
+        return chosen[0]
+    names = quoted(", ".join(_names_of(resource)[-1] for resource in ours))
+    if not chosen:
+        raise ManifestError(
+            f"{origin} holds no {KIND} called {quoted(name)}, only {names}: give one of them with --name"
+        )
+    if name or len({_names_of(resource)[-1] for resource in ours}) < len(ours):
+        raise ManifestError(
+            f"{origin} holds {len(ours)} {KIND}s ({names}): leave one in it, or give NAMESPACE/NAME with --name"
+        )
+    raise ManifestError(f"{origin} holds {len(ours)} {KIND}s ({names}): choose one with --name")
+
+
+def _names_of(resource: Mapping[Any, Any]) -> tuple[str, ...]:
+    """What `name` may call a resource: NAME, and NAMESPACE/NAME where it has a namespace."""
+    metadata = resource.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    name, namespace = str(metadata.get("name", "without a name")), metadata.get("namespace")
+    return (name, f"{namespace}/{name}") if namespace else (name,)
+
+
+MAX_FAULTS = 20
+"""Lines of one message. More push the first ones, which often cause the rest, out of the terminal."""
+
+MAX_FAULT_CHARACTERS = 600
+"""Of one line. Fewer would cut our own advice; more is only what the document says."""
+
+
 def explain_validation(error: ValidationError) -> str:
     """One line a wrong field: where it is, and what to do about it."""
-    return "\n".join(f"  {_path(item['loc'])}: {_advice(item)}" for item in error.errors(include_url=False))
+    faults = error.errors(include_url=False)
+    lines = [
+        "  " + quoted(f"{_path(fault['loc'])}: {_advice(fault)}", MAX_FAULT_CHARACTERS) for fault in faults[:MAX_FAULTS]
+    ]
+    if len(faults) > MAX_FAULTS:
+        lines.append(f"  and {len(faults) - MAX_FAULTS} more")
+    return "\n".join(lines)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from diffcache_core.documents import DocumentError, read_document
 from diffcache_core.manifest import explain_validation
 from diffcache_core.serving_config import ServingConfig, revision_of
 from diffcache_serving.errors import ConfigError
@@ -22,11 +23,11 @@ class ConfigFile:
 def read_config_file(path: Path) -> ConfigFile:
     """Raises ConfigError, naming the file, and the field if it is one."""
     try:
-        data = path.read_bytes()
-        config = ServingConfig.model_validate_json(data)
+        text = read_document(path)
+        config = ServingConfig.model_validate_json(text)
     except ValidationError as error:
         remedy = "let `diffcache up` or the operator write it"
         raise ConfigError(f"{path} is not a valid ServingConfig, {remedy}:\n{explain_validation(error)}") from None
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}: choose another one") from None
-    return ConfigFile(path, revision_of(data), config)
+    except DocumentError as error:
+        raise ConfigError(f"{error}: choose another one") from None
+    return ConfigFile(path, revision_of(text.encode()), config)

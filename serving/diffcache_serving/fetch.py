@@ -7,7 +7,6 @@ the next run keeps the files that are whole. What is there already needs no netw
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from diffcache_core.documents import read_json
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import SourceKind
 from diffcache_serving.config_file import read_config_file
@@ -87,7 +87,7 @@ def _fetch_locked(model: ModelConfig, folder: Path) -> None:
         raise ModelError(f"model {model.source} holds no {MODEL_INDEX}: choose one in diffusers' format")
     hub.download(commit, [MODEL_INDEX], folder)
     check_pipeline(model.source, folder)  # before gigabytes are fetched for nothing
-    parts = parts_of(json.loads((folder / MODEL_INDEX).read_text()))
+    parts = parts_of(read_json(folder / MODEL_INDEX))
     wanted = {path: sizes[path] for path in choose_files(model.source, sizes, parts)}
     _remove_others(folder, wanted)
     with _Progress(model.source, folder, wanted):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate, normalize
 
+from diffcache_core.documents import read_json
 from diffcache_serving.engine.loading import fingerprint
 from diffcache_serving.errors import ScorerError
 
@@ -82,8 +82,8 @@ class ClipScorer:
 def _check_folder(folder: Path) -> None:
     remedy = "give a folder as transformers saves a CLIPModel with its tokenizer"
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
+        kind = read_json(folder / "config.json").get("model_type")
+    except (ValueError, AttributeError):
         raise ScorerError(f"scorer {folder} holds no readable config.json: {remedy}") from None
     if kind != "clip":
         raise ScorerError(f"scorer {folder} is a {kind} model: {remedy}")
@@ -92,6 +92,6 @@ def _check_folder(folder: Path) -> None:
 def _read_normalization(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """(3, 1, 1) mean and deviation of what the vision tower saw: as the folder says, else pixels in -1..1."""
     path = folder / "preprocessor_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = read_json(path) if path.is_file() else {}
     mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
     return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)

@@ -21,7 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat
-from diffcache_core.manifest import parse_manifest
+from diffcache_core.manifest import read_manifest
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_core.resume import Levels
@@ -123,7 +123,7 @@ def _tuner(server: Server, file: ConfigFile, manifest: Path) -> LocalTuner:
     def tell(record: TuningStatus) -> None:
         server.admin.tuning = record.model_dump_json(by_alias=True)
 
-    spec = parse_manifest(manifest.read_text(encoding="utf-8"), str(manifest)).spec
+    spec = read_manifest(manifest).spec
     registry, own = server.generator.metrics.registry, server.model.levels.table
     return LocalTuner(spec, file.path, server.config.data_dir, registry, own, tell)
 

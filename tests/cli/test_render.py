@@ -12,6 +12,12 @@ import pytest
 import yaml
 
 Diffcache = Callable[..., CompletedProcess[str]]
+
+
+def as_stdin(text: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(text.encode()))
+
+
 MANIFEST = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
 
 
@@ -51,13 +57,13 @@ def test_what_stands_beside_the_pods_of_a_shared_cache(diffcache: Diffcache) -> 
 
 def test_the_manifest_says_more_than_the_options(diffcache: Diffcache, monkeypatch: pytest.MonkeyPatch) -> None:
     text = MANIFEST.read_text().replace("name: emoji", "name: emoji\n  namespace: one\n  uid: abc")
-    monkeypatch.setattr("sys.stdin", io.StringIO(text + "  serving: {image: pinned:1}\n"))
+    monkeypatch.setattr("sys.stdin", as_stdin(text + "  serving: {image: pinned:1}\n"))
     done = diffcache("render", "-f", "-", "--serving-image", "mine:1")
     assert done.returncode == 0, done.stderr
     assert "image: pinned:1" in done.stdout
     assert "mine:1" not in done.stdout
     assert "abc" not in done.stdout
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    monkeypatch.setattr("sys.stdin", as_stdin(text))
     done = diffcache("render", "-f", "-", "-n", "two")
     assert (done.returncode, "for the namespace one, not two" in done.stderr) == (2, True)
 
@@ -66,7 +72,7 @@ def test_the_manifest_says_more_than_the_options(diffcache: Diffcache, monkeypat
     ("text", "words"),
     [
         ("a: [", "is not YAML"),
-        ("", "must hold one DiffusionCache"),
+        ("", "must hold a DiffusionCache"),
         (MANIFEST.read_text().replace("steps: 8", "stepz: 8"), "spec.model.stepz: unknown key"),
         (MANIFEST.read_text().replace("64Mi", "lots"), "spec.cache.capacity"),
     ],

@@ -138,13 +138,13 @@ def test_a_config_survives_the_file_and_a_newer_writer() -> None:
         (manifest().replace("v1alpha1", "v9"), ["apiVersion", "diffcache.io/v1alpha1"]),
         (manifest().replace("name: a", "name: Not_A_Name"), ["metadata.name"]),
         (manifest().replace("name: a", "name: " + "a" * 41), ["metadata.name"]),
-        ("", ["holds 0 documents"]),
-        ("- 1\n- 2", ["must be a mapping"]),
+        ("", ["it holds nothing"]),
+        ("- 1\n- 2", ["must hold a DiffusionCache: a mapping"]),
         ("a: [", ["is not YAML"]),
         ("a: 2026-99-99", ["is not YAML"]),
         ("\0", ["is not YAML"]),
         ("spec: {a: 1, b: 2, a: 3}", ["is not YAML", "the key 'a' stands there twice", "line 1, column 20"]),
-        (manifest() + "---\n" + manifest(), ["holds 2 documents"]),
+        (manifest() + "---\n" + manifest(), ["holds 2 DiffusionCaches (a, a)", "leave one in it"]),
     ],
 )
 def test_a_bad_manifest_is_refused_by_name(text: str, words: list[str]) -> None:

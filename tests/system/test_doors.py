@@ -53,9 +53,13 @@ def manifest_with(**changes: Any) -> str:
 
 MANIFESTS = {
     "not YAML": ("spec: [", "is not YAML", "line 1"),
-    "empty": ("", "must hold one DiffusionCache (diffcache.io/v1alpha1), holds 0 documents"),
-    "a list": ("- spec\n", "must be a mapping with apiVersion, kind, metadata and spec"),
-    "two documents": (f"{MANIFEST.read_text()}---\n{MANIFEST.read_text()}", "must hold one", "holds 2 documents"),
+    "empty": ("", "must hold a DiffusionCache: a mapping with apiVersion (diffcache.io/v1alpha1)", "holds nothing"),
+    "a list": ("- spec\n", "must hold a DiffusionCache: a mapping with apiVersion"),
+    "two documents": (
+        f"{MANIFEST.read_text()}---\n{MANIFEST.read_text()}",
+        "holds 2 DiffusionCaches (emoji, emoji)",
+        "leave one in it",
+    ),
     "unknown key": (manifest_with(spec__cache__capasity="1Gi"), "spec.cache.capasity: unknown key: remove it"),
     "wrong type": (manifest_with(spec__model__steps="many"), "spec.model.steps: should be a valid integer", "'many'"),
     "number for text": (manifest_with(spec__model__guidance=3.0), "spec.model.guidance: ", "put it in quotes"),
@@ -94,6 +98,23 @@ def test_a_manifest_that_cannot_be_used(tmp_path: Path, case: str) -> None:
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     missing = tmp_path / "manifest.yaml"
     assert_refused(*run(up_command(missing, tmp_path / "data", free_listen())), f"{missing}: No such file")
+
+
+def test_what_kubectl_printed_is_served_and_a_secret_beside_it_is_not_kept(tmp_path: Path) -> None:
+    resource = yaml.safe_load(MANIFEST.read_text())
+    resource["metadata"] |= {"resourceVersion": "7", "managedFields": [{"manager": "kubectl"}]}
+    resource["status"] = {"observedGeneration": 1}
+    secret = {"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"password": "hunter2"}}
+    manifest = tmp_path / "manifest.yaml"
+    manifest.write_text(yaml.safe_dump({"kind": "List", "apiVersion": "v1", "items": [secret, resource]}))
+    with socket.socket() as other:  # a taken port ends it as soon as it has read all it needs, before it imports torch
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        listen = free_listen().model_copy(update={"metrics_port": other.getsockname()[1]})
+        assert_refused(*run(up_command(manifest, tmp_path / "data", listen)), "cannot listen on")
+    written = [path.read_text() for path in (tmp_path / "data").iterdir() if path.is_file()]
+    assert any("bundled://emoji" in text for text in written)
+    assert not any("hunter2" in text for text in written)
 
 
 # ---- the model -----------------------------------------------------------------------------------------------------
@@ -140,6 +161,22 @@ def with_truncated_levels(model: Path) -> None:
     truncate(model / "diffcache" / "levels.json")
 
 
+def nest(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+def with_a_deep_model_index(model: Path) -> None:
+    nest(model / "model_index.json")
+
+
+def with_deep_levels(model: Path) -> None:
+    nest(model / "diffcache" / "levels.json")
+
+
+def with_huge_levels(model: Path) -> None:
+    os.truncate(model / "diffcache" / "levels.json", 2**40)
+
+
 MODELS: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (without_model_index, ("holds no model_index.json", "give a folder as diffusers saves it", "bundled://emoji")),
     (with_a_truncated_model_index, ("model_index.json is damaged", "copy the model again")),
@@ -150,6 +187,9 @@ MODELS: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (with_an_empty_unet, ("a file is missing or damaged", "copy the model again")),
     (with_a_truncated_projection, ("projection.safetensors is damaged", "copy it again")),
     (with_truncated_levels, ("levels.json is damaged", "run `diffcache calibrate` again")),
+    (with_a_deep_model_index, ("model_index.json is damaged", "nested too deep")),
+    (with_deep_levels, ("levels.json is damaged", "nested too deep")),
+    (with_huge_levels, ("levels.json is damaged", "has more than")),
 ]
 
 
@@ -251,8 +291,10 @@ def serving_command(config: Path) -> list[str]:
         ("[]", ("ServingConfig",)),
         ("{}", ("name", "data_dir", "model")),
         ('{"batch_max_size": "x"}', ("batch_max_size", "valid integer")),
+        ("[" * 100_000, ("recursion limit",)),
+        ("x" * 10**6, ("has more than",)),
     ],
-    ids=["broken", "a-list", "empty", "wrong-type"],
+    ids=["broken", "a-list", "empty", "wrong-type", "deep", "huge"],
 )
 def test_a_config_that_cannot_be_used(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
     config = tmp_path / "config.json"

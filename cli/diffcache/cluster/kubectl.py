@@ -55,7 +55,7 @@ class Kubectl:
         text = self.run("get", "--output=json", f"--request-timeout={REQUEST_SECONDS}s", *words)
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ClusterError("kubectl did not answer in JSON: is what KUBECTL or the PATH name really it?") from None
 
     def _contexts(self) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffcache.manifests import ManifestOption, NameOption, read_manifest
 from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Format(StrEnum):
 
 
 def render(
-    manifest: Annotated[Path, typer.Option("--file", "-f", help="A DiffusionCache manifest (YAML); - reads it here.")],
+    manifest: ManifestOption,
     serving_image: Annotated[
         str, typer.Option(help=f"The operator's default.  [default: {SERVING_IMAGE}:VERSION]", show_default=False)
     ] = "",
@@ -32,6 +32,7 @@ def render(
     pull_secret: Annotated[
         list[str] | None, typer.Option(help="As the operator's IMAGE_PULL_SECRETS; may be repeated.")
     ] = None,
+    name: NameOption = "",
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="For a manifest that names none.", show_default=False)
     ] = "",
@@ -45,24 +46,17 @@ def render(
     from diffcache_operator.images import Images, images_in_use
     from diffcache_operator.observed import Observed
 
-    resource = _read_manifest(manifest, namespace)
+    resource = _in_namespace(read_manifest(manifest, name), namespace, manifest)
     defaults = Images(serving_image or f"{SERVING_IMAGE}:{version('diffcache')}", milvus_image, redis_image)
     images = images_in_use(resource, DiffusionCacheStatus(), Observed({}), defaults)
     objects = desired_children(resource, images, tuple(pull_secret or ()))
     typer.echo(_as_json(objects) if output is Format.JSON else _as_yaml(objects, resource.metadata.name), nl=False)
 
 
-def _read_manifest(path: Path, namespace: str) -> DiffusionCache:
+def _in_namespace(resource: DiffusionCache, namespace: str, path: Path) -> DiffusionCache:
     """Raises ManifestError."""
-    from diffcache_core.manifest import ManifestError, parse_manifest
+    from diffcache_core.manifest import ManifestError
 
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path} is not a text file in UTF-8") from None
-    resource = parse_manifest(text, "standard input" if str(path) == "-" else str(path))
     metadata = resource.metadata
     if namespace not in ("", metadata.namespace) and "namespace" in metadata.model_fields_set:
         raise ManifestError(f"{path} is for the namespace {metadata.namespace}, not {namespace}: leave out -n")

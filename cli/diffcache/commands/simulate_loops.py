@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from diffcache.manifests import NameOption, read_manifest
 from diffcache_core.manifest import ManifestError, parse_manifest
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def simulate_loops(
     manifest: Annotated[
         Path | None, typer.Option("--file", "-f", help="Manifest with the bounds; default: one of ours.")
     ] = None,
+    name: NameOption = "",
     days: Annotated[
         int | None, typer.Option(min=1, max=3650, help="Lay the days of the arrivals over so many: denser.")
     ] = None,
@@ -106,7 +108,7 @@ def simulate_loops(
         )
     if output is not None:
         output = _plot_file(output)
-    spec = _spec(manifest)
+    spec = _spec(manifest, name)
     cache = _cache_settings(spec, state_kib * 1024, quality_loss)
     stream = _stream(arrivals, similarities, days, requests_per_day, cache, seed)
     setting = Setting(
@@ -148,15 +150,10 @@ def _plot_file(path: Path) -> Path:
     return path
 
 
-def _spec(path: Path | None) -> DiffusionCacheSpec:
+def _spec(path: Path | None, name: str) -> DiffusionCacheSpec:
     if path is None:
         return parse_manifest(DEFAULT_MANIFEST).spec
-    try:
-        return parse_manifest(path.read_text(encoding="utf-8"), str(path)).spec
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path} is not a text file in UTF-8") from None
+    return read_manifest(path, name).spec
 
 
 def _cache_settings(spec: DiffusionCacheSpec, state_bytes: int, loss: float) -> CacheSettings:

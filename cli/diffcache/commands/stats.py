@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -19,6 +18,7 @@ def stats(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> No
     from google.protobuf.json_format import MessageToDict
 
     from diffcache.admin import AdminClient
+    from diffcache.tuning_report import read_record
     from diffcache_core.pb import diffcache_pb2 as pb
 
     with AdminClient(admin) as client:
@@ -39,7 +39,7 @@ def stats(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> No
             ("cache", f"{s.entries} entries, {size(s.bytes)} of {size(s.capacity_bytes)}"),
             ("pending steps", s.pending_steps),
             ("levels", f"{levels} (from: {s.levels_source})"),
-            *([("tuning", json.loads(s.tuning)["decision"] or "waits for its first look")] if s.tuning else []),
+            *([("tuning", read_record(s.tuning).decision or "waits for its first look")] if s.tuning else []),
             ("model", f"{s.model} on {s.device}"),
         ],
     )

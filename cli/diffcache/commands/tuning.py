@@ -13,9 +13,8 @@ from diffcache.output import Output, OutputOption, console, print_json
 def tuning(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> None:
     """Show what the tuner of a local server has decided, and from what. Exit status 1 if it does not tune."""
     from diffcache.admin import AdminClient
-    from diffcache.tuning_report import facts, layout
+    from diffcache.tuning_report import facts, layout, read_record
     from diffcache_core.pb import diffcache_pb2 as pb
-    from diffcache_core.status import TuningStatus
 
     with AdminClient(admin) as client:
         told = client.call("GetStats", pb.GetStatsRequest()).tuning
@@ -26,7 +25,7 @@ def tuning(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> N
             err=True,
         )
         raise typer.Exit(1)
-    record = TuningStatus.model_validate_json(told)
+    record = read_record(told)
     if output is Output.JSON:
         print_json(facts(admin, "", record))
     else:

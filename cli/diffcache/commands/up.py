@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from diffcache.manifests import ManifestOption, NameOption
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT
 
 
 def up(
-    manifest: Annotated[Path, typer.Option("--file", "-f", help="A DiffusionCache manifest (YAML).")],
+    manifest: ManifestOption,
+    name: NameOption = "",
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Where the cache lies; by default in the user's data folder, by the manifest's name."),
@@ -40,4 +42,4 @@ def up(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
     )
-    serve_manifest(manifest, data_dir, listen)
+    serve_manifest(manifest, data_dir, listen, name)

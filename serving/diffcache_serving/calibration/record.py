@@ -68,7 +68,7 @@ def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         lines = [json.loads(line) for line in whole.split(b"\n")] if newline else []
         if any(not isinstance(line, dict) for line in lines) or any({"key", "item"} - set(v) for v in lines[1:]):
             raise ValueError("a line is no item")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(
             f"--work-dir: {path} is damaged ({error}): remove it to measure anew, or give another folder"
         ) from None

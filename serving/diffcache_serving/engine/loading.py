@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from diffcache_core.documents import read_json
 from diffcache_core.resume import Level, Levels
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
@@ -176,6 +176,6 @@ def _load_levels(source: str, folder: Path) -> tuple[Levels, str]:
 
 def read_levels(path: Path) -> Levels:
     """The table that `diffcache calibrate` wrote. Raises ValueError, KeyError or TypeError if it is damaged."""
-    document = json.loads(path.read_text())
+    document = read_json(path)
     table = tuple(Level(int(v["skipPercent"]), float(v["similarity"])) for v in document["levels"])
     return Levels(table, int(document["reseedSkipPercent"]))

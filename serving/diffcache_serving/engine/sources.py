@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
+from diffcache_core.documents import read_json
 from diffcache_core.names import MODEL_MOUNT
 from diffcache_core.spec import SourceKind
 from diffcache_serving.errors import ModelError
@@ -83,8 +83,8 @@ def model_name(source: str) -> str:
 def check_pipeline(source: str, folder: Path) -> None:
     """Raises ModelError unless the folder's model_index.json names a pipeline that we serve."""
     try:
-        class_name = json.loads((folder / MODEL_INDEX).read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        class_name = read_json(folder / MODEL_INDEX)["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"model {source}: {folder / MODEL_INDEX} is damaged ({error}): copy the model again") from None
     if class_name not in SUPPORTED_PIPELINES:
         raise ModelError(

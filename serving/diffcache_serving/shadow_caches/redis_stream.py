@@ -128,7 +128,7 @@ class RedisStream:
                 missed += max(0, number - self._last.get(sender, number - 1) - 1)
                 self._last[sender] = number
                 events.append(decode(fields[b"event"]))
-            except (UnreadableEvent, KeyError, ValueError) as error:  # a replica of another version
+            except (UnreadableEvent, KeyError, ValueError, RecursionError) as error:  # a replica of another version
                 missed += 1
                 log.warning("an event of a request cannot be read", error=repr(error))
         return Reading(True, events, missed)

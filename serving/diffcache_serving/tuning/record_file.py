@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
+from diffcache_core.documents import DocumentError, read_document
 from diffcache_core.status import TuningStatus
 from diffcache_core.tuning_record import RECORD_FILE
 
@@ -17,11 +18,11 @@ log = structlog.get_logger("diffcache.tuning")
 def read_record(folder: Path) -> TuningStatus | None:
     """None if there is none, or what lies there is none."""
     path = folder / RECORD_FILE
-    try:
-        return TuningStatus.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValidationError) as error:
+    try:
+        return TuningStatus.model_validate_json(read_document(path))
+    except (DocumentError, ValidationError) as error:
         log.warning("the tuner's record cannot be read, the manifest's values hold", file=str(path), error=str(error))
         return None
 

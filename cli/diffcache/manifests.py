@@ -1,0 +1,33 @@
+"""The manifest that a command is given, from a file or from standard input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffcache_core.documents import MAX_BYTES, DocumentError, checked_text
+from diffcache_core.manifest import ManifestError, parse_manifest
+from diffcache_core.manifest import read_manifest as read_file
+from diffcache_core.spec import DiffusionCache
+
+ManifestOption = Annotated[
+    Path, typer.Option("--file", "-f", help="YAML with a DiffusionCache, also as kubectl prints it; - reads it here.")
+]
+NameOption = Annotated[
+    str,
+    typer.Option("--name", help="Which DiffusionCache, where the file has several: NAME or NAMESPACE/NAME."),
+]
+
+
+def read_manifest(path: Path, name: str = "") -> DiffusionCache:
+    """`-` is standard input. Raises ManifestError."""
+    if str(path) != "-":
+        return read_file(path, name)
+    origin = "standard input"
+    try:
+        return parse_manifest(checked_text(sys.stdin.buffer.read(MAX_BYTES + 1), origin), origin, name)
+    except DocumentError as error:
+        raise ManifestError(str(error)) from None
