@@ -7,14 +7,11 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator
 from functools import partial
 
 import kopf
 from prometheus_client import Counter
 
-from diffcache_core.exposition import exposition
-from diffcache_core.http_server import HttpServer
 from diffcache_operator.clients.api import Api, ApiError, connect
 from diffcache_operator.clients.prometheus import Prometheus
 from diffcache_operator.handlers import registry_for, settings
@@ -25,8 +22,8 @@ from diffcache_operator.reconcile import Reconciler, StillHalted
 from diffcache_operator.scaling.loop import Scaler
 from diffcache_operator.settings import Settings, SettingsError
 from diffcache_operator.tuning.loop import Tuner
+from diffcache_operator.web import CannotListen, Standing, answering
 
-HEALTH_PORT, METRICS_PORT = 8080, 8081
 PATIENCE_SECONDS = 60.0  # for the API server and the CRD at the start
 CHECK_SECONDS = 45.0
 """Between two looks at our permissions, if no call was refused. Only these notice that a watch cannot be renewed, and
@@ -47,7 +44,7 @@ def main() -> None:
         chosen = Settings.from_environment(os.environ)
         _configure_logs(chosen.log_level)
         asyncio.run(operate(chosen))
-    except (SettingsError, CannotStart, MissingPermission, ApiError) as error:
+    except (SettingsError, CannotListen, CannotStart, MissingPermission, ApiError) as error:
         print(f"diffcache-operator: {error}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
@@ -70,28 +67,14 @@ def _configure_logs(level: str) -> None:
 
 
 async def operate(chosen: Settings) -> None:
-    """Until SIGTERM. Raises CannotStart, MissingPermission or ApiError."""
-    async with connect() as api:
+    """Until SIGTERM. Raises CannotListen, CannotStart, MissingPermission or ApiError."""
+    metrics, standing = Metrics(), Standing()
+    async with connect() as api, answering(standing, metrics.registry):
+        api.on_call = metrics.called
         await _wait_for_cluster(api)
         await check_permissions(api, chosen.namespaces)
-        metrics = Metrics()
-        api.on_call = metrics.called
-        async with _serving(metrics):
-            await _run(api, chosen, metrics)
-
-
-@contextlib.asynccontextmanager
-async def _serving(metrics: Metrics) -> AsyncIterator[None]:
-    """The metrics, for whoever scrapes them. Raises CannotStart."""
-    server = HttpServer(exposition(metrics.registry))
-    try:
-        await server.start("0.0.0.0", METRICS_PORT)  # noqa: S104 # Prometheus comes from another pod
-    except OSError as error:
-        raise CannotStart(f"cannot listen for scrapes on port {METRICS_PORT}: {error}") from None
-    try:
-        yield
-    finally:
-        server.close()
+        standing.waits_for = ""
+        await _run(api, chosen, metrics)
 
 
 async def _run(api: Api, chosen: Settings, metrics: Metrics) -> None:
@@ -145,7 +128,6 @@ async def _run(api: Api, chosen: Settings, metrics: Metrics) -> None:
             standalone=True,
             clusterwide=not chosen.namespaces,
             namespaces=chosen.namespaces,
-            liveness_endpoint=f"http://0.0.0.0:{HEALTH_PORT}/healthz",
         ),
         name="kopf",
     )

@@ -1,4 +1,7 @@
-"""Everything that kopf calls. A change of anything only says whose reconcile is due."""
+"""Everything that kopf calls. A change of anything only says whose reconcile is due.
+
+The handlers are coroutines: kopf calls any other function in a thread, and the queue belongs to the event loop.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,17 @@ def registry_for(queue: Queue) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=registry)
     def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
-        """Called again whenever the API server refuses a token: those of a pod are replaced now and then."""
+        """Called again whenever the API server refuses a token: those of a pod are replaced now and then.
+
+        No coroutine: it reads files and may call a program that logs in, and touches nothing of ours.
+        """
         return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    def on_resource(namespace: str | None, name: str | None, **_: Any) -> None:
+    async def on_resource(namespace: str | None, name: str | None, **_: Any) -> None:
         queue.add(str(namespace), str(name))
 
-    def on_child(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
+    async def on_child(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
         if labels[CACHE_LABEL]:  # anybody may label things
             queue.add(str(namespace), labels[CACHE_LABEL])
 

@@ -73,8 +73,6 @@ class CacheFigures(Collector):
         self._told.pop((namespace, name), None)
 
     def collect(self) -> Iterator[Metric]:
-        """In the thread of the scrape, hence the copy."""
-
         def family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
             return GaugeMetricFamily(f"diffcache_operator_cache_{name}", text, labels=("namespace", "cache", *labels))
 
@@ -82,7 +80,7 @@ class CacheFigures(Collector):
         target = family("quality_target", "What the quality ratio of resumed pictures must reach, from 0 to 1.")
         revision = family("tuning_revision", "Of the tuner's last decision; 0: none.")
         condition = family("condition", "1 if the condition is True, else 0.", "type", "reason")
-        for key, (resource, status) in list(self._told.items()):
+        for key, (resource, status) in self._told.items():
             replicas.add_metric(key, resource.spec.serving.replicas)
             target.add_metric(key, resource.spec.tuning.quality.target_percent / 100)
             revision.add_metric(key, status.tuning.revision if status.tuning is not None else 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -36,13 +37,17 @@ class Schedule:
     """When which key is reconciled. Times are seconds of one monotonic clock."""
 
     jitter: Callable[[], float] = random.random  # from 0 to 1
+    running: int = 0
     _items: dict[Key, _Item] = field(default_factory=dict)
+    _heap: list[tuple[float, Key]] = field(default_factory=list)
+    """Of what is due and does not run. An entry that does not agree with its item any more is passed over."""
 
     def add(self, key: Key, now: float, after: float = 0.0) -> None:
         """Not later than `after` seconds from now. A key that runs is run once more afterwards."""
         item = self._items.setdefault(key, _Item())
         due = max(now + after, item.not_before)
-        item.due = due if item.due is None else min(item.due, due)
+        if item.due is None or due < item.due:
+            self._set_due(key, item, due)
 
     def is_cared_for(self, key: Key) -> bool:
         """Whether it runs, or waits for its next time without having failed."""
@@ -51,26 +56,29 @@ class Schedule:
 
     def take(self, now: float) -> Key | None:
         """The key that has waited longest; it is running now."""
-        ready = [(item.due, key) for key, item in self._items.items() if _is_due(item, now)]
-        if not ready:
+        due = self.next_due()
+        if due is None or due > now:
             return None
-        _, key = min(ready)
-        self._items[key].running, self._items[key].due = True, None
+        _, key = heapq.heappop(self._heap)
+        item = self._items[key]
+        item.running, item.due = True, None
+        self.running += 1
         return key
 
     def succeeded(self, key: Key, now: float, again_after: float) -> None:
         """Next time after `again_after` seconds, give or take the jitter."""
-        item = self._items[key]
-        item.running, item.failures, item.not_before = False, 0, float("-inf")
-        self.add(key, now, self._spread(again_after))
+        item = self._ended(key)
+        item.failures, item.not_before = 0, float("-inf")
+        due = now + self._spread(again_after)
+        self._set_due(key, item, due if item.due is None else min(item.due, due))
 
     def failed(self, key: Key, now: float) -> float:
         """Next time after 1, 2, 4 ... at most 300 seconds; after a change sooner, but not at once. Returns the wait."""
-        item = self._items[key]
+        item = self._ended(key)
         wait = self._spread(min(LAST_RETRY, FIRST_RETRY * 2**item.failures))
-        item.running, item.failures = False, min(item.failures + 1, 20)
+        item.failures = min(item.failures + 1, 20)
         item.not_before = now + min(wait, EAGER_RETRY)
-        item.due = now + wait if item.due is None else max(item.due, item.not_before)
+        self._set_due(key, item, now + wait if item.due is None else max(item.due, item.not_before))
         return wait
 
     def progressed(self, key: Key) -> None:
@@ -80,35 +88,43 @@ class Schedule:
 
     def forget(self, key: Key) -> None:
         """The object is gone. What was added while it ran (it was made anew) is kept."""
-        item = self._items[key]
+        item = self._ended(key)
+        item.failures = 0
         if item.due is None:
             del self._items[key]
         else:
-            item.running, item.failures = False, 0
+            self._set_due(key, item, item.due)
 
     def next_due(self) -> float | None:
-        return min(
-            (item.due for item in self._items.values() if item.due is not None and not item.running), default=None
-        )
+        while self._heap:
+            due, key = self._heap[0]
+            item = self._items.get(key)
+            if item is not None and not item.running and item.due == due:
+                return due
+            heapq.heappop(self._heap)
+        return None
 
     def lag(self, now: float) -> float:
-        """Seconds that the key most overdue has waited; 0 if none has. May be asked by another thread."""
-        dues = [item.due for item in list(self._items.values()) if item.due is not None and not item.running]
-        return max(0.0, now - min(dues, default=now))
-
-    @property
-    def running(self) -> int:
-        return sum(item.running for item in list(self._items.values()))
+        """Seconds that the key most overdue has waited; 0 if none has."""
+        due = self.next_due()
+        return 0.0 if due is None else max(0.0, now - due)
 
     def __len__(self) -> int:
         return len(self._items)
 
+    def _set_due(self, key: Key, item: _Item, due: float) -> None:
+        item.due = due
+        if not item.running:
+            heapq.heappush(self._heap, (due, key))
+
+    def _ended(self, key: Key) -> _Item:
+        item = self._items[key]
+        item.running = False
+        self.running -= 1
+        return item
+
     def _spread(self, seconds: float) -> float:
         return seconds * (1 - JITTER + 2 * JITTER * self.jitter())
-
-
-def _is_due(item: _Item, now: float) -> bool:
-    return not item.running and item.due is not None and item.due <= now
 
 
 GONE = object()

@@ -129,7 +129,7 @@ class Engine:
     def __init__(
         self, model: StableDiffusion, max_batch: int, on_call: Callable[[float, int], None] = lambda seconds, size: None
     ) -> None:
-        """`on_call(seconds, batch size)` is told of every denoiser call, on the device thread."""
+        """`on_call(seconds, batch size)` is told of every denoiser call, on the event loop."""
         self.model = model
         self.loop = asyncio.get_running_loop()
         self.max_batch, self._on_call = max_batch, on_call  # may change between two steps
@@ -274,7 +274,7 @@ class Engine:
             self._fail(runs, error)
             return
         ended = time.perf_counter()
-        self._on_call(ended - started, len(batch))
+        self._post(self._on_call, ended - started, len(batch))
         for device, run in zip(batch, runs, strict=True):
             if device.is_denoised:
                 run.timings.denoise = ended - run.steps_started

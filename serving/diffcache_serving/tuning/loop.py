@@ -41,7 +41,7 @@ log = structlog.get_logger("diffcache.tuning")
 
 
 class LocalTuner:
-    """`on_record(record)` is told of the record after each look."""
+    """`on_record(record)` is told of the record after each look, on the event loop; the look itself is a thread's."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class LocalTuner:
         while True:
             try:
                 await asyncio.to_thread(self.look, time.time(), self._revision())
+                self._on_record(self.record)
             except Exception as error:  # a full disk or a bug: the tuning in force stays, and the next look tries again
                 log.warning("the tuner could not look", error=repr(error))
             await asyncio.sleep(LOOK_SECONDS)
@@ -91,7 +92,6 @@ class LocalTuner:
         if self.record != before:
             write_record(self._folder, self.record)
         self._follow(revision)
-        self._on_record(self.record)
 
     def _decide(self, seen: Counters, began: Counters, now: float) -> None:
         since = evidence_start(now, seconds_of(self.record.measured_since) or now)

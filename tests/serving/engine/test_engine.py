@@ -29,6 +29,15 @@ async def test_requests_share_denoiser_calls(model: LoadedModel, engines: Engine
     assert max(sizes) == 3
 
 
+async def test_who_is_told_of_a_call_is_told_on_the_event_loop(
+    model: LoadedModel, engines: Engines, draw: Draw
+) -> None:
+    """What listens counts for the queue, which is the loop's."""
+    threads: list[int] = []
+    await draw(engines(model, on_call=lambda seconds, size: threads.append(threading.get_ident())), steps=3)
+    assert threads == [threading.get_ident()] * 3
+
+
 async def test_other_shapes_take_turns(model: LoadedModel, engines: Engines, draw: Draw) -> None:
     """A small picture is not starved by the large ones that came first."""
     engine = engines(model)
@@ -186,13 +195,17 @@ async def test_spare_work_waits_for_every_request_in_the_loop(
 ) -> None:
     """Steps of requests that are there come first."""
     order: list[str] = []
-    engine = engines(model, on_call=lambda seconds, size: order.append("step"))
+    engine = engines(model)
     request = replace(request_, steps=3, width=32, height=32)
     text, _ = await engine.encode(request)
-    async with engine.run(request, text, Miss()) as run:
-        spare = [asyncio.ensure_future(engine.spare(partial(order.append, n))) for n in ("first", "second")]
-        await run.image()
-    await asyncio.gather(*spare)
+    hook = model.diffusion.pipe.unet.register_forward_pre_hook(lambda *_: order.append("step"))
+    try:
+        async with engine.run(request, text, Miss()) as run:
+            spare = [asyncio.ensure_future(engine.spare(partial(order.append, n))) for n in ("first", "second")]
+            await run.image()
+        await asyncio.gather(*spare)
+    finally:
+        hook.remove()
     assert order == ["step"] * 3 + ["first", "second"]
 
 

@@ -1,0 +1,58 @@
+"""What the operator answers to the kubelet's probes and to Prometheus: from its own event loop, of which it tells."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry
+
+from diffcache_core.exposition import exposition
+from diffcache_core.http_server import Handler, HttpServer, Request, Response
+
+HEALTH_PORT, METRICS_PORT = 8080, 8081
+
+
+class CannotListen(Exception):
+    """The message says on which port, and why."""
+
+
+@dataclass
+class Standing:
+    """`waits_for`: what keeps the operator from its work, for people; empty while it works."""
+
+    waits_for: str = "the API server has not answered yet"
+
+
+@asynccontextmanager
+async def answering(
+    standing: Standing,
+    registry: CollectorRegistry,
+    health_port: int = HEALTH_PORT,
+    metrics_port: int = METRICS_PORT,
+) -> AsyncIterator[None]:
+    """/healthz and /readyz on one port, metrics on the other, of all interfaces. Raises CannotListen."""
+    servers = ((HttpServer(_health(standing)), health_port), (HttpServer(exposition(registry)), metrics_port))
+    try:
+        for server, port in servers:
+            try:
+                await server.start("", port)  # every address, of IPv4 and of IPv6
+            except OSError as error:
+                raise CannotListen(f"cannot listen on port {port}: {error}") from None
+        yield
+    finally:
+        for server, _ in servers:
+            server.close()
+
+
+def _health(standing: Standing) -> Handler:
+    async def answer(request: Request) -> Response:
+        if request.path == "/healthz" or (request.path == "/readyz" and not standing.waits_for):
+            return Response(b"ok\n")  # a loop that stands still answers nothing
+        if request.path == "/readyz":
+            return Response(f"waits: {standing.waits_for}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return Response(b"ask for /healthz or /readyz\n", status=HTTPStatus.NOT_FOUND)
+
+    return answer
