@@ -197,15 +197,15 @@ class Reconciler:
     async def _look(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> _Look:
         """The images depend on what runs, and what should be depends on the images."""
         namespace, name = resource.metadata.namespace, resource.metadata.name
-        defaults, pull_secrets = self._settings.images, self._settings.pull_secrets
-        observed = await observe(self._api, namespace, name, desired_children(resource, defaults, pull_secrets))
+        defaults = self._settings.images
+        observed = await observe(self._api, namespace, name, desired_children(resource, defaults, self._settings.pods))
         return _Look([], observed, images_in_use(resource, old, observed, defaults))
 
     def _with_desired(self, resource: DiffusionCache, look: _Look, record: TuningStatus | None) -> _Look:
         desired = desired_children(
             resource,
             look.images,
-            self._settings.pull_secrets,
+            self._settings.pods,
             pods_left=bool(look.observed.pods),
             tuning=followed(resource.spec, record),
         )

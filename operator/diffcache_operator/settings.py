@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
 from diffcache_operator.clients.prometheus import Access
+from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.images import Images
 
 PREFIX = "DIFFCACHE_"
@@ -25,7 +26,7 @@ class Settings:
     serving_image: str = ""  # of new resources
     milvus_image: str = MILVUS_IMAGE
     redis_image: str = REDIS_IMAGE
-    pull_secrets: tuple[str, ...] = ()  # on every pod
+    pods: PodDefaults = field(default_factory=PodDefaults)  # of all resources
     resync_seconds: float = 600.0
     log_level: str = "info"
     prometheus: Access = field(default_factory=Access)  # of resources that name none
@@ -50,12 +51,15 @@ class Settings:
             raise SettingsError(f"{PREFIX}RESYNC_SECONDS must be a number of seconds from 10 on, is {resync!r}")
         if level not in ("debug", "info", "warning", "error"):
             raise SettingsError(f"{PREFIX}LOG_LEVEL must be debug, info, warning or error, is {level!r}")
+        fixed_ids = read("FIXED_IDS", "true").lower()
+        if fixed_ids not in ("true", "false"):
+            raise SettingsError(f"{PREFIX}FIXED_IDS must be true or false, is {fixed_ids!r}")
         return cls(
             namespaces=names("WATCH_NAMESPACES"),
             serving_image=read("SERVING_IMAGE", f"{SERVING_IMAGE}:{version('diffcache')}"),
             milvus_image=read("MILVUS_IMAGE", MILVUS_IMAGE),
             redis_image=read("REDIS_IMAGE", REDIS_IMAGE),
-            pull_secrets=names("IMAGE_PULL_SECRETS"),
+            pods=PodDefaults(names("IMAGE_PULL_SECRETS"), fixed_ids == "true"),
             resync_seconds=float(resync),
             log_level=level,
             prometheus=_prometheus(read("PROMETHEUS_URL"), read("PROMETHEUS_TOKEN_FILE"), read("PROMETHEUS_CA_FILE")),

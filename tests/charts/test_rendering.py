@@ -11,6 +11,7 @@ import yaml
 
 from diffcache_core.manifest import parse_manifest
 from diffcache_core.names import MANAGER, OPERATOR_IMAGE
+from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.settings import Settings
 from tests.charts.helm import CHART, HELMS, JSON, ROOT, Chart, identity, of_kind
 
@@ -84,6 +85,14 @@ def test_pods_meet_the_restricted_profile_and_write_nowhere(chart: Chart, argume
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
 
 
+def test_ids_may_be_the_clusters_to_assign(chart: Chart) -> None:
+    """OpenShift admits no pod that names ids of its own choice."""
+    objects = chart.render("--set", "fixedIds=false")
+    for spec in pods(objects):
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert Settings.from_environment(environment(objects)).pods == PodDefaults(fixed_ids=False)
+
+
 def test_one_operator_at_a_time(chart: Chart) -> None:
     (deployment,) = of_kind(chart.render(), "Deployment")
     assert deployment["spec"]["replicas"] == 1
@@ -97,7 +106,7 @@ def test_what_the_operator_is_told(chart: Chart) -> None:
         serving_image="mirror.example:5000/hub/diffcache/serving:0.1.0",
         milvus_image="mirror.example:5000/hub/milvusdb/milvus:v2.3.5",
         redis_image="mirror.example:5000/hub/library/redis:7.0.15",
-        pull_secrets=("mirror", "other"),
+        pods=PodDefaults(pull_secrets=("mirror", "other")),
         resync_seconds=60,
         log_level="debug",
     )

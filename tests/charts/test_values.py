@@ -27,6 +27,7 @@ REFUSED = [
     ("milvusImage.tag=", "milvusImage tag"),
     ("redisImage.tag=", "redisImage tag"),
     ("imagePullSecrets={mirror}", "imagePullSecrets 0 object"),
+    ("fixedIds=no", "fixedIds boolean"),
     ("crds.keep=false", "crds keep"),
     ("crds.install=yes", "crds install boolean"),
     ("rbac.create=1", "rbac create boolean"),

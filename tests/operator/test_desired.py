@@ -19,6 +19,7 @@ from diffcache_core.status import DiffusionCacheStatus
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.config import restart_digest
 from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.images import images_in_use
 from diffcache_operator.observed import Observed
 from tests.operator.resources import IMAGES, cache
@@ -76,12 +77,13 @@ FULL = cache(
 )
 STANDALONE = cache("alone", index={"type": "Standalone", "standalone": {"volume": {"storageClassName": "fast"}}})
 CLAIM = cache("claim", model={"source": "pvc://models/sd/1.5"})
+CHART = PodDefaults(pull_secrets=("chart-secret",))
 ALL = [LITE, FULL, STANDALONE, CLAIM, SHARED, RENTED]
 
 
-def render(resource: DiffusionCache) -> list[JSON]:
+def render(resource: DiffusionCache, defaults: PodDefaults = CHART) -> list[JSON]:
     images = images_in_use(resource, DiffusionCacheStatus(), Observed({}), IMAGES)
-    return desired_children(resource, images, ("chart-secret",))
+    return desired_children(resource, images, defaults)
 
 
 def stateful_sets(resource: DiffusionCache) -> list[JSON]:
@@ -233,6 +235,7 @@ SAMPLES: dict[str, Any] = {
     "serving.resources": {"limits": {"cpu": "1"}},
     "serving.batch.max_size": 3,
     "serving.queue.max_steps": 77,
+    "serving.service_account.annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/other"},
     "serving.pod": {"labels": {"x": "y"}},
     "cache.capacity": "65Mi",
     "cache.state": "Trajectory",

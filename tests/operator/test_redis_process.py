@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.desired.placement import CHART_DEFAULTS
 from diffcache_operator.desired.redis import redis_stateful_set
 from tests.operator.resources import cache
 
@@ -19,7 +20,9 @@ pytestmark = pytest.mark.shared
 
 def container(**provisioned: Any) -> JSON:
     resource = cache(cache={"ledger": {"type": "Provisioned", "provisioned": provisioned}})
-    return redis_stateful_set(resource, "redis:1", at_work=True)["spec"]["template"]["spec"]["containers"][0]
+    return redis_stateful_set(resource, "redis:1", CHART_DEFAULTS, at_work=True)["spec"]["template"]["spec"][
+        "containers"
+    ][0]
 
 
 def probe(of: JSON, port: int) -> int:

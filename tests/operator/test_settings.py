@@ -17,7 +17,8 @@ def test_settings() -> None:
     assert Settings.from_environment({}).namespaces == ()
     assert Settings.from_environment({}).serving_image.startswith("docker.io/diffcache/serving:")
     assert Settings.from_environment({"DIFFCACHE_REDIS_IMAGE": "valkey:8"}).images.redis == "valkey:8"
-    for name, value in (("RESYNC_SECONDS", "often"), ("RESYNC_SECONDS", "1"), ("LOG_LEVEL", "loud")):
+    wrong = {"RESYNC_SECONDS": "1", "LOG_LEVEL": "loud", "FIXED_IDS": "no"}
+    for name, value in [("RESYNC_SECONDS", "often"), *wrong.items()]:
         with pytest.raises(SettingsError, match=name):
             Settings.from_environment({f"DIFFCACHE_{name}": value})
 

@@ -11,6 +11,7 @@ from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import DiffusionCache
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.metadata import JSON, selector_labels
+from diffcache_operator.desired.placement import CHART_DEFAULTS
 from diffcache_operator.desired.redis import redis_stateful_set
 from tests.operator.resources import IMAGES, cache
 from tests.operator.shared import RENTED, SHARED
@@ -40,7 +41,7 @@ def changed(resource: DiffusionCache, **parts: Any) -> DiffusionCache:
 
 def redis(**provisioned: Any) -> JSON:
     resource = cache(cache={"ledger": {"type": "Provisioned", "provisioned": provisioned}})
-    return redis_stateful_set(resource, "redis:1", at_work=True)
+    return redis_stateful_set(resource, "redis:1", CHART_DEFAULTS, at_work=True)
 
 
 def setting(of: JSON, name: str) -> str | None:

@@ -3,8 +3,10 @@
 {{- define "diffcache.podSecurity" -}}
 securityContext:
   runAsNonRoot: true
+  {{- if .Values.fixedIds }}
   runAsUser: 10001
   runAsGroup: 10001
+  {{- end }}
   seccompProfile:
     type: RuntimeDefault
 {{- end }}

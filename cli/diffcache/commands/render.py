@@ -33,6 +33,9 @@ def render(
         list[str] | None, typer.Option(help="As the operator's IMAGE_PULL_SECRETS; may be repeated.")
     ] = None,
     name: NameOption = "",
+    fixed_ids: Annotated[
+        bool, typer.Option("--fixed-ids/--no-fixed-ids", help="As the chart's value fixedIds.")
+    ] = True,
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="For a manifest that names none.", show_default=False)
     ] = "",
@@ -43,13 +46,14 @@ def render(
 
     from diffcache_core.status import DiffusionCacheStatus
     from diffcache_operator.desired.children import desired_children
+    from diffcache_operator.desired.placement import PodDefaults
     from diffcache_operator.images import Images, images_in_use
     from diffcache_operator.observed import Observed
 
     resource = _in_namespace(read_manifest(manifest, name), namespace, manifest)
     defaults = Images(serving_image or f"{SERVING_IMAGE}:{version('diffcache')}", milvus_image, redis_image)
     images = images_in_use(resource, DiffusionCacheStatus(), Observed({}), defaults)
-    objects = desired_children(resource, images, tuple(pull_secret or ()))
+    objects = desired_children(resource, images, PodDefaults(tuple(pull_secret or ()), fixed_ids))
     typer.echo(_as_json(objects) if output is Format.JSON else _as_yaml(objects, resource.metadata.name), nl=False)
 
 

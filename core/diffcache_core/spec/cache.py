@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictInt
 
-from diffcache_core.pod import LocalObjectRef, SecretKeyRef, Text
+from diffcache_core.pod import LocalObjectRef, Placement, SecretKeyRef, Text
 from diffcache_core.quantities import bytes_of
 from diffcache_core.rules import Block, Change, Rule, UniqueBy
 from diffcache_core.spec.values import Quantity, Resources, Similarity, VolumeSpec
@@ -100,6 +100,9 @@ class ProvisionedLedgerSpec(Block):
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
     """Absent: the running one, at first the operator's default."""
     resources: Annotated[Resources, Change.ROLL] = Resources()
+    """Requests and limits of the Redis container."""
+    pod: Annotated[Placement, Change.ROLL] = Placement()
+    """Where Redis' pod runs, as whom, and what it carries; what is absent here is as in serving.pod."""
     volume: LedgerVolumeSpec = LedgerVolumeSpec()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from diffcache_core.pod import SecretKeyRef, Text
+from diffcache_core.pod import Placement, SecretKeyRef, Text
 from diffcache_core.rules import Block, Change, Rule
 from diffcache_core.spec.values import Resources, VolumeSpec
 
@@ -22,6 +22,9 @@ class StandaloneIndexSpec(Block):
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
     """Absent: the running one, at first the operator's default."""
     resources: Annotated[Resources, Change.ROLL] = Resources()
+    """Requests and limits of the Milvus container."""
+    pod: Annotated[Placement, Change.ROLL] = Placement()
+    """Where Milvus' pod runs, as whom, and what it carries; what is absent here is as in serving.pod."""
     volume: VolumeSpec = VolumeSpec()
 
 

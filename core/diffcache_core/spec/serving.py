@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictInt
 
-from diffcache_core.pod import PodOptions, Text
+from diffcache_core.pod import Annotations, PodOptions, Text
 from diffcache_core.rules import Block, Change, Rule
 from diffcache_core.spec.values import Resources
 
@@ -36,6 +36,11 @@ class QueueSpec(Block):
     """Denoising steps queued and running; a request beyond it gets RESOURCE_EXHAUSTED."""
 
 
+class ServiceAccountSpec(Block):
+    annotations: Annotated[Annotations, Change.ROLL] | None = None
+    """Annotations of the pods' ServiceAccount, such as eks.amazonaws.com/role-arn for a cloud's web identity."""
+
+
 class ServingSpec(Block):
     replicas: Annotated[
         StrictInt,
@@ -50,4 +55,7 @@ class ServingSpec(Block):
     """Requests and limits of the serving container; GPUs go into `gpu`."""
     batch: BatchSpec = BatchSpec()
     queue: QueueSpec = QueueSpec()
+    service_account: ServiceAccountSpec = ServiceAccountSpec()
+    """The identity of all pods of the cache."""
     pod: Annotated[PodOptions, Change.ROLL] = PodOptions()
+    """Passed on to the serving pods; Redis and Milvus follow in where they run, as whom, and what they carry."""

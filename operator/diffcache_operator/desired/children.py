@@ -9,6 +9,7 @@ from diffcache_operator.desired.disruption import disruption_budget
 from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.desired.milvus import milvus_service, milvus_stateful_set
 from diffcache_operator.desired.network import client_service, pods_service, service_account
+from diffcache_operator.desired.placement import CHART_DEFAULTS, PodDefaults
 from diffcache_operator.desired.redis import redis_service, redis_stateful_set
 from diffcache_operator.desired.serving import stateful_set
 from diffcache_operator.images import Images
@@ -17,7 +18,7 @@ from diffcache_operator.images import Images
 def desired_children(
     resource: DiffusionCache,
     images: Images,
-    pull_secrets: tuple[str, ...] = (),
+    defaults: PodDefaults = CHART_DEFAULTS,
     *,
     pods_left: bool = False,
     tuning: TuningStatus | None = None,
@@ -29,7 +30,7 @@ def desired_children(
     """
     at_work = resource.spec.serving.replicas > 0 or pods_left
     children = [
-        service_account(resource, pull_secrets),
+        service_account(resource, defaults.pull_secrets),
         config_map(resource, tuning),
         pods_service(resource),
         client_service(resource),
@@ -37,8 +38,8 @@ def desired_children(
     if is_shared(resource.spec):
         children.append(disruption_budget(resource))
     if resource.spec.cache.ledger.type is LedgerType.PROVISIONED:
-        children += [redis_service(resource), redis_stateful_set(resource, images.redis, at_work=at_work)]
+        children += [redis_service(resource), redis_stateful_set(resource, images.redis, defaults, at_work=at_work)]
     if resource.spec.index.type is IndexType.STANDALONE:
-        children += [milvus_service(resource), milvus_stateful_set(resource, images.milvus, at_work=at_work)]
-    children.append(stateful_set(resource, images.serving))
+        children += [milvus_service(resource), milvus_stateful_set(resource, images.milvus, defaults, at_work=at_work)]
+    children.append(stateful_set(resource, images.serving, defaults))
     return children

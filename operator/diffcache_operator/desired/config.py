@@ -63,5 +63,7 @@ def restart_digest(resource: DiffusionCache) -> str:
     secrets = resource.spec.serving.pod.image_pull_secrets  # the pods get them by their account, when they are made
     if secrets:
         values["serving.pod.image_pull_secrets"] = [secret.name for secret in secrets]
+    if annotations := resource.spec.serving.service_account.annotations:  # EKS and AKS read them when a pod is made
+        values["serving.service_account.annotations"] = annotations
     text = json.dumps([API_VERSION, KIND, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from diffcache_core.spec import DiffusionCache
+from diffcache_operator.desired.beside import stateful_set_beside
 from diffcache_operator.desired.config import MILVUS_PORT
-from diffcache_operator.desired.metadata import INDEX, JSON, child, labels, milvus_name, selector_labels
+from diffcache_operator.desired.metadata import INDEX, JSON, milvus_name
 from diffcache_operator.desired.network import service
-from diffcache_operator.desired.pod import CONTAINER_SECURITY, POD_SECURITY
-from diffcache_operator.desired.serving import claim_template
+from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults
 
 _HEALTH_PORT = 9091
 _DATA = "/var/lib/milvus"
@@ -24,11 +24,9 @@ def milvus_service(resource: DiffusionCache) -> JSON:
     return service(resource, milvus_name(resource.metadata.name), INDEX, {"type": "ClusterIP"}, ports)
 
 
-def milvus_stateful_set(resource: DiffusionCache, image: str, *, at_work: bool) -> JSON:
-    """`at_work`: at rest it would only hold memory."""
+def milvus_stateful_set(resource: DiffusionCache, image: str, defaults: PodDefaults, *, at_work: bool) -> JSON:
     standalone = resource.spec.index.standalone
     assert standalone is not None
-    name = resource.metadata.name
     health = {"httpGet": {"path": "/healthz", "port": "health"}, "timeoutSeconds": 5}
     container: JSON = {
         "name": "milvus",
@@ -52,28 +50,10 @@ def milvus_stateful_set(resource: DiffusionCache, image: str, *, at_work: bool) 
         "volumeMounts": [{"name": "data", "mountPath": _DATA}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
         "securityContext": CONTAINER_SECURITY,
     }
-    spec: JSON = {
-        "serviceAccountName": name,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
+    pod: JSON = {
         "terminationGracePeriodSeconds": 60,
-        "securityContext": POD_SECURITY,
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
-    return child(
-        "apps/v1",
-        "StatefulSet",
-        resource,
-        milvus_name(name),
-        INDEX,
-        spec={
-            "replicas": int(at_work),
-            "serviceName": milvus_name(name),
-            "podManagementPolicy": "Parallel",  # else a pod that never comes up would stop its own replacement
-            "selector": {"matchLabels": selector_labels(name, INDEX)},
-            "template": {"metadata": {"labels": labels(name, INDEX)}, "spec": spec},
-            "volumeClaimTemplates": [claim_template(name, INDEX, standalone.volume)],
-            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-        },
-    )
+    name, volume = milvus_name(resource.metadata.name), standalone.volume
+    return stateful_set_beside(resource, name, INDEX, pod, standalone.pod, volume, defaults, at_work=at_work)

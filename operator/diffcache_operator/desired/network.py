@@ -18,7 +18,10 @@ def service_account(resource: DiffusionCache, pull_secrets: tuple[str, ...]) -> 
     body: JSON = {"automountServiceAccountToken": False}
     if secrets := dict.fromkeys([*named, *pull_secrets]):
         body["imagePullSecrets"] = [{"name": secret} for secret in secrets]
-    return child("v1", "ServiceAccount", resource, name, SERVING, **body)
+    account = child("v1", "ServiceAccount", resource, name, SERVING, **body)
+    if annotations := resource.spec.serving.service_account.annotations:
+        account["metadata"]["annotations"] = annotations
+    return account
 
 
 def client_service(resource: DiffusionCache) -> JSON:

@@ -13,50 +13,35 @@ from diffcache_core.serving_config import INDEX_CA, INDEX_TOKEN, LEDGER_CA, LEDG
 from diffcache_core.spec import DiffusionCache, GpuSpec, S3Spec, ServingSpec, SourceKind, is_shared
 from diffcache_operator.desired.config import CONFIG_KEY, CONFIG_MOUNT, DATA_MOUNT, SECRETS_MOUNT, restart_digest
 from diffcache_operator.desired.metadata import JSON, SERVING, config_name, labels, selector_labels
+from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults, gpu_tolerations, placed
 
-USER = 10001  # of the images; it has an entry in their /etc/passwd
 DRAIN_SECONDS = 45  # the server's own 25 s for requests in flight, then its cache is written out
 FETCH_CONTAINER = "fetch-model"
 RESTART_ANNOTATION = "diffcache.io/restart"
 S3_CREDENTIALS, S3_SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "AWS_SESSION_TOKEN"
 GKE_DRIVER = "/usr/local/nvidia/lib64"
 """Where GKE mounts the driver's libraries, outside of the loader's path (its documentation on running GPUs)."""
-
-POD_SECURITY: JSON = {
-    "runAsNonRoot": True,
-    "runAsUser": USER,
-    "runAsGroup": USER,
-    "fsGroup": USER,
-    "fsGroupChangePolicy": "OnRootMismatch",
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-CONTAINER_SECURITY: JSON = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
+_FURTHER = {"topology_spread_constraints", "resource_claims"}
+"""Options that only serving pods have. Pull secrets are the ServiceAccount's: another mirror restarts no pod."""
 
 
-def pod_template(resource: DiffusionCache, image: str) -> JSON:
+def pod_template(resource: DiffusionCache, image: str, defaults: PodDefaults) -> JSON:
     serving, options = resource.spec.serving, resource.spec.serving.pod
     name = resource.metadata.name
-    passed = options.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"env", "labels", "annotations"})
-    passed.pop("imagePullSecrets", None)  # the ServiceAccount has them: another mirror restarts no pod
-    tolerations = passed.pop("tolerations", []) + _gpu_tolerations(serving.gpu)
-    claims = passed.pop("resourceClaims", [])
+    tolerations = [*(options.tolerations or []), *gpu_tolerations(serving.gpu)]
+    placement = options.model_copy(update={"tolerations": tolerations})
+    further = options.model_dump(mode="json", by_alias=True, exclude_none=True, include=_FURTHER)
     spec: JSON = {
         **_spread(resource),
-        **passed,
+        **further,
+        **placed(placement, defaults),
         "serviceAccountName": name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": DRAIN_SECONDS,
-        "securityContext": POD_SECURITY,
         "initContainers": _init_containers(resource, image),
-        "containers": [_serving_container(resource, image, claims)],
+        "containers": [_serving_container(resource, image, further.get("resourceClaims", []))],
         "volumes": _volumes(resource),
-        "tolerations": tolerations,
-        "resourceClaims": claims,
     }
     return {
         "metadata": {
@@ -176,16 +161,6 @@ def _resources(serving: ServingSpec, claims: list[JSON]) -> JSON:
     if claims:
         resources["claims"] = [{"name": claim["name"]} for claim in claims]
     return resources
-
-
-def _gpu_tolerations(gpu: GpuSpec) -> list[JSON]:
-    """GPU nodes are tainted with the device plug-in's resource; MIG slices live on nodes tainted with the whole's."""
-    if gpu.count == 0:
-        return []
-    keys = [gpu.resource_name]
-    if gpu.resource_name.startswith("nvidia.com/mig-"):
-        keys.append("nvidia.com/gpu")
-    return [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in keys]
 
 
 def _mounts(resource: DiffusionCache) -> list[JSON]:

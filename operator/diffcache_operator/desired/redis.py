@@ -9,11 +9,11 @@ from decimal import Decimal
 
 from diffcache_core.quantities import amount_of
 from diffcache_core.spec import DiffusionCache, Resources
+from diffcache_operator.desired.beside import stateful_set_beside
 from diffcache_operator.desired.config import REDIS_PORT
-from diffcache_operator.desired.metadata import JSON, LEDGER, child, labels, redis_name, selector_labels
+from diffcache_operator.desired.metadata import JSON, LEDGER, redis_name
 from diffcache_operator.desired.network import service
-from diffcache_operator.desired.pod import CONTAINER_SECURITY, POD_SECURITY
-from diffcache_operator.desired.serving import claim_template
+from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults
 
 _DATA = "/data"
 _FULL_SHARE = Decimal("0.5")
@@ -28,11 +28,9 @@ def redis_service(resource: DiffusionCache) -> JSON:
     return service(resource, redis_name(resource.metadata.name), LEDGER, {"type": "ClusterIP"}, ports)
 
 
-def redis_stateful_set(resource: DiffusionCache, image: str, *, at_work: bool) -> JSON:
-    """`at_work`: at rest it would only hold memory."""
+def redis_stateful_set(resource: DiffusionCache, image: str, defaults: PodDefaults, *, at_work: bool) -> JSON:
     provisioned = resource.spec.cache.ledger.provisioned
     assert provisioned is not None
-    name = resource.metadata.name
     probe = {"exec": {"command": ["sh", "-c", _PING]}, "timeoutSeconds": 5}
     container: JSON = {
         "name": "redis",
@@ -46,30 +44,12 @@ def redis_stateful_set(resource: DiffusionCache, image: str, *, at_work: bool) -
         "volumeMounts": [{"name": "data", "mountPath": _DATA}],
         "securityContext": CONTAINER_SECURITY,
     }
-    spec: JSON = {
-        "serviceAccountName": name,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
+    pod: JSON = {
         "terminationGracePeriodSeconds": 30,  # SIGTERM writes the log out and ends
-        "securityContext": POD_SECURITY,
         "containers": [container],
     }
-    return child(
-        "apps/v1",
-        "StatefulSet",
-        resource,
-        redis_name(name),
-        LEDGER,
-        spec={
-            "replicas": int(at_work),
-            "serviceName": redis_name(name),
-            "podManagementPolicy": "Parallel",  # else a pod that never comes up would stop its own replacement
-            "selector": {"matchLabels": selector_labels(name, LEDGER)},
-            "template": {"metadata": {"labels": labels(name, LEDGER)}, "spec": spec},
-            "volumeClaimTemplates": [claim_template(name, LEDGER, provisioned.volume)],
-            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-        },
-    )
+    name, volume = redis_name(resource.metadata.name), provisioned.volume
+    return stateful_set_beside(resource, name, LEDGER, pod, provisioned.pod, volume, defaults, at_work=at_work)
 
 
 def _settings(resources: Resources) -> list[str]:

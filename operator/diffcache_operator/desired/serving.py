@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from diffcache_core.spec import DiffusionCache, VolumeSpec, is_shared
 from diffcache_operator.desired.metadata import JSON, SERVING, child, labels, pods_service_name, selector_labels
+from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.desired.pod import pod_template
 
 LOOK_UP_SECONDS = 10
 """A new pod's address is behind the headless Service's name for sure: CoreDNS answers for 5 s from its memory."""
 
 
-def stateful_set(resource: DiffusionCache, image: str) -> JSON:
+def stateful_set(resource: DiffusionCache, image: str, defaults: PodDefaults) -> JSON:
     name = resource.metadata.name
     # In a rollout the next pod goes only when clients have learnt of the one before it.
     pause: JSON = {"minReadySeconds": LOOK_UP_SECONDS} if is_shared(resource.spec) else {}
@@ -31,7 +32,7 @@ def stateful_set(resource: DiffusionCache, image: str) -> JSON:
             **pause,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector_labels(name, SERVING)},
-            "template": pod_template(resource, image),
+            "template": pod_template(resource, image, defaults),
             "volumeClaimTemplates": [claim_template(name, SERVING, resource.spec.cache.store.volume)],
             # What becomes of the volumes is decided by who owns them (plan.py): here a hand that deletes only the
             # StatefulSet would delete the cache.
