@@ -20,8 +20,25 @@ CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
 is given, and hold up the keeper as long."""
 
 
+AMAZON = "amazonaws.com"
+DEFAULT_REGION = "us-east-1"  # Amazon's own; other services take it for any
+
+
 class BucketMissing(Exception):
     """Somebody has removed the bucket, or never made it."""
+
+
+def address_of(config: StoreConfig) -> tuple[str, bool]:
+    """The URL that a bucket's keys are appended to, and whether the bucket's name is part of its host.
+
+    It is, with Amazon: that is the only way of newer buckets there. But no certificate covers a name with a dot in it,
+    and others than Amazon rarely have such hosts.
+    """
+    if config.endpoint:
+        return config.endpoint.rstrip("/"), False
+    region = config.region or DEFAULT_REGION
+    host = f"s3.{region}.{AMAZON}" + (".cn" if region.startswith("cn-") else "")
+    return (f"https://{host}", False) if "." in config.bucket else (f"https://{config.bucket}.{host}", True)
 
 
 def _opened(bucket: str, **options: Any) -> S3Store:
@@ -47,14 +64,15 @@ class S3StateStore(StateStore):
         """
         self._on_up = on_up
         seconds = timedelta(seconds=REQUEST_SECONDS)
+        endpoint, in_host = address_of(config)
         self._store = _opened(
             config.bucket,
             prefix=config.prefix or None,
-            region=config.region or None,
-            endpoint=config.endpoint or None,
-            virtual_hosted_style_request=not config.endpoint,  # others than Amazon rarely have such names
+            region=config.region or DEFAULT_REGION,
+            endpoint=endpoint,
+            virtual_hosted_style_request=in_host,
             client_options={
-                "allow_http": config.endpoint.startswith("http://"),
+                "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
                 "timeout": seconds,
             },
