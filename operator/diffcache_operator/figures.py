@@ -25,6 +25,7 @@ class Figures:
     index_up: bool | None = None  # None: no pod told
     ledger_up: bool | None = None
     store_up: bool | None = None
+    undeleted: float = 0  # states that left the cache, and whose bytes are still in the store
     config_revisions: frozenset[str] = frozenset()  # of the configs in use; none: no pod told
     tuning_revisions: tuple[int, ...] = ()  # of each pod that told
     levels: frozenset[tuple[Level, ...]] = frozenset()  # tables in force: of pods that tell a revision
@@ -74,6 +75,7 @@ def parse(text: str) -> Figures:
         index_up=up("index"),
         ledger_up=up("ledger"),
         store_up=up("store"),
+        undeleted=samples.get("diffcache_states_undeleted", 0),
         config_revisions=frozenset(revisions),
         tuning_revisions=() if tuning is None else (int(tuning),),
         levels=frozenset() if tuning is None else frozenset({_table(levels)}),
@@ -100,6 +102,7 @@ def add(pods: list[Figures]) -> Figures:
         index_up=_all(figures.index_up for figures in pods),
         ledger_up=_all(figures.ledger_up for figures in pods),
         store_up=_all(figures.store_up for figures in pods),
+        undeleted=sum(figures.undeleted for figures in pods),
         config_revisions=frozenset().union(*(figures.config_revisions for figures in pods)),
         tuning_revisions=tuple(revision for figures in pods for revision in figures.tuning_revisions),
         levels=frozenset().union(*(figures.levels for figures in pods)),

@@ -100,7 +100,7 @@ def _claims(facts: Facts, now: str) -> list[Claim]:
     if facts.resource.spec.cache.ledger.type is not LedgerType.EMBEDDED:
         claims.append(_beside_ready(_ledger(facts), facts, now))
     if facts.resource.spec.cache.store.s3 is not None:
-        claims.append(_beside_ready(_store(facts, facts.resource.spec.cache.store.s3), facts, now))
+        claims.append(_store_ready(facts, facts.resource.spec.cache.store.s3, now))
     if facts.halt is not None:
         kind = "Stalled" if facts.halt.stalled else "Reconciling"
         claims.append(Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
@@ -285,6 +285,20 @@ def _store(facts: Facts, s3: S3Spec) -> _Beside:
         claims=(),
         address=s3.endpoint or f"https://s3.{s3.region}.amazonaws.com",
         secrets="region and credentials",
+    )
+
+
+def _store_ready(facts: Facts, s3: S3Spec, now: str) -> Claim:
+    left = _count(facts.observed.figures.undeleted) if facts.observed.figures else 0
+    claim = _beside_ready(_store(facts, s3), facts, now)
+    if claim.status != "True" or not left:
+        return claim
+    return Claim(
+        "StoreReady",
+        "False",
+        "NotDeleted",
+        f"{left} states have left the cache, and bucket {s3.bucket} did not delete them: allow s3:DeleteObject, and "
+        "end locks and retention of its objects; the pods try again until they are gone",
     )
 
 

@@ -67,6 +67,9 @@ class Metrics:
         self.queue_depth = gauge("queue_depth", "Requests in the server, queued and running.")
         self.evictions = counter("evictions", "States that left the cache.", ("reason",))
         self.dropped = counter("states_dropped", "States that were not kept, or were lost.", ("reason",))
+        self.states_undeleted = gauge(
+            "states_undeleted", "States that left the cache, and whose bytes the store has not deleted yet."
+        )
         self.index_errors = counter(
             "index_errors", "Failures of index, ledger or store; a look-up then is a miss.", ("op",)
         )

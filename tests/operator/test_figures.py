@@ -24,6 +24,7 @@ diffcache_cache_bytes 1.024e+06
 diffcache_index_up 1.0
 diffcache_ledger_up 1.0
 diffcache_store_up 0.0
+diffcache_states_undeleted 2.0
 diffcache_config_info{revision="0123456789ab"} 1.0
 """
 
@@ -34,6 +35,7 @@ def test_figures_of_pods_add_up() -> None:
     both = add([one, parse(POD.replace("index_up 1.0", "index_up 0.0"))])
     assert (both.steps, both.hit_ratio) == (160, 0.75)
     assert (both.index_up, both.ledger_up, both.store_up) == (False, True, False)
+    assert both.undeleted == 4  # each pod has its own list
     assert (both.entries, both.bytes) == (7, 1_024_000)  # of the one cache that they share
     assert both.config_revisions == {"0123456789ab"}
     empty = parse("")

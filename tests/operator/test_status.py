@@ -186,6 +186,11 @@ CUT_OFF = replace(UP, store_up=False)
         (facts(resource=IN_BUCKET), ("Unknown", "NoPod"), "Starting"),
         (facts(pod(), resource=IN_BUCKET, figures=replace(UP, store_up=True)), ("True", "Up"), "Serving"),
         (
+            facts(pod(), resource=IN_BUCKET, figures=replace(UP, store_up=True, undeleted=3.0)),
+            ("False", "NotDeleted"),
+            "Serving",
+        ),
+        (
             facts(pod(), resource=IN_BUCKET, figures=replace(UP, store_up=False)),
             ("False", "Down"),
             "ServingWithoutStore",
@@ -202,6 +207,12 @@ def test_a_store_that_is_down_is_named_with_what_to_look_at() -> None:
     status = status_of(facts(pod(), resource=IN_BUCKET, figures=CUT_OFF))
     text = message(status, "StoreReady")
     assert "is there a bucket states at http://minio:9000, and are region and credentials right?" in text
+
+
+def test_states_that_a_bucket_did_not_delete_are_told() -> None:
+    figures = replace(UP, store_up=True, undeleted=3.0)
+    text = message(status_of(facts(pod(), resource=IN_BUCKET, figures=figures)), "StoreReady")
+    assert text.startswith("3 states have left the cache, and bucket states did not delete them: allow s3:DeleteObject")
 
 
 def test_no_password_is_told() -> None:

@@ -22,6 +22,7 @@ from diffcache_serving.cache.keeper import Keeper
 from diffcache_serving.cache.ledger import Budget, Ledger, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.look_up import LookUp
 from diffcache_serving.cache.pending import PendingEntry
+from diffcache_serving.cache.pieces import pieces
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.metrics import Metrics
@@ -206,8 +207,10 @@ class Cache:
             log.warning(f"the {what} does not answer; until it does, requests may miss", error=str(error))
 
     async def check_store(self) -> None:
-        """Has the metrics say whether the store answers, also while nobody asks for anything."""
+        """Has the metrics say whether the store answers, also while nobody asks for anything, and deletes what it
+        refused to delete before."""
         await self._store.check()
+        await self._keeper.deletions.retry()
 
     async def sweep(self) -> None:
         """Of a shared store, once in SWEEP_SECONDS by one of the processes: bytes and index rows that a killed process
@@ -220,7 +223,7 @@ class Cache:
         alive = await self._ledger.state_ids()  # after the list
         before = time.time() - ORPHAN_SECONDS
         orphans = {i for i, written in listed.items() if written < before and i not in alive}
-        await self._store.delete(orphans)
+        await self._keeper.deletions.delete(orphans)
         await self._repair_index()
         log.info("the store is swept", states=len(listed), missing=missing, removed=len(orphans))
 
@@ -258,8 +261,9 @@ class Cache:
             # After `there`: a row follows its entry, so what another process adds meanwhile is not taken for dead.
             wanted = await self._ledger.indexed_ids(self.kind)
             await self._index.delete(there - wanted.mine - wanted.others)
-            missing = await self._ledger.keys(wanted.mine - there)
-            await self._index.insert([IndexRow(row.entry_id, row.space, row.key) for row in missing])
+            for missing in pieces(wanted.mine - there):
+                rows = await self._ledger.keys(missing)
+                await self._index.insert([IndexRow(row.entry_id, row.space, row.key) for row in rows])
         await self._forget_models()
 
     async def _drop_missing(self, state_ids: set[str]) -> int:

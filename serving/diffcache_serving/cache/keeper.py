@@ -13,13 +13,14 @@ from collections import deque
 from dataclasses import replace
 
 import structlog
-from obstore.exceptions import BaseError
 
 from diffcache_core.states import StateKind, allocated_bytes
 from diffcache_serving.cache import codec
+from diffcache_serving.cache.deletions import Deletions
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
 from diffcache_serving.cache.ledger import Budget, Dropped, Ledger, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.pending import Pending, PendingEntry
+from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.cache.store import StateStore, StoreFull
 from diffcache_serving.metrics import Metrics
 
@@ -30,9 +31,6 @@ states are dropped; a higher value survives longer bursts and holds more memory.
 PURGED_KEPT = 10_000
 """Ids of purged entries that are remembered, so that what runs still draw from them is not kept. As many as an embedded
 index holds; a run that ends after that many purges would be kept."""
-
-RETIRED_PIECE = 500
-"""Entries dropped at once: about 50 ms of the ledger's thread, for which a look-up may have to wait."""
 
 log = structlog.get_logger("diffcache.cache")
 
@@ -47,6 +45,7 @@ class Keeper:
         self.write_lock = asyncio.Lock()  # held by whoever changes ledger, index and store
         self._ledger, self._store, self._index, self._metrics = ledger, store, index, metrics
         self._kind, self._budget = kind, budget
+        self.deletions = Deletions(store, metrics)
         self._totals = Totals()
         # A future is somebody who waits for what was put before it; None ends the task.
         self._queue: asyncio.Queue[PendingEntry | asyncio.Future[None] | None] = asyncio.Queue()
@@ -98,7 +97,7 @@ class Keeper:
         count = 0
         while True:
             async with self.write_lock:
-                dropped = await self._ledger.drop_retired(before, RETIRED_PIECE)
+                dropped = await self._ledger.drop_retired(before, PIECE)
                 if not dropped.states:
                     return count
                 count += len(dropped.entries)
@@ -122,15 +121,12 @@ class Keeper:
         if not dropped.states:
             return
         try:
-            await self._index.delete(await self._without_use(dropped))
+            for gone in pieces(await self._without_use(dropped)):
+                await self._index.delete(gone)
         except (IndexUnavailable, LedgerUnavailable) as error:  # look-ups tolerate dead rows, the next repair ends them
             self._metrics.index_errors.labels("delete").inc()
             log.warning("index rows were not deleted", error=str(error))
-        try:
-            await self._store.delete(state.id for state in dropped.states)
-        except (BaseError, OSError) as error:  # no ledger names them any more: the next sweep removes them
-            self._metrics.index_errors.labels("delete").inc()
-            log.warning("bytes were not deleted", error=str(error))
+        await self.deletions.delete(state.id for state in dropped.states)
         if reason:
             self._metrics.evictions.labels(reason).inc(len(dropped.states))
 
@@ -197,13 +193,13 @@ class Keeper:
         except LedgerUnavailable:  # it may have arrived all the same, so its bytes stay: if not, the sweep removes them
             raise
         except Exception:
-            await self._store.delete(encoded)
+            await self.deletions.delete(encoded)
             raise
         await self.let_go(inserted.evicted, "capacity")
         await self.let_go(inserted.replaced, "replaced")
         if inserted.was_purged:
             self._metrics.dropped.labels("purged").inc(len(states))
-            await self._store.delete(encoded)
+            await self.deletions.delete(encoded)
         elif pending.is_indexed:
             await self._index.insert([IndexRow(pending.entry.id, pending.entry.space, pending.key)])
         await self.count()

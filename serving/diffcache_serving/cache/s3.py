@@ -71,6 +71,7 @@ class S3StateStore(StateStore):
             region=config.region or DEFAULT_REGION,
             endpoint=endpoint,
             virtual_hosted_style_request=in_host,
+            disable_bulk_delete=True,  # not everybody has DeleteObjects, and for one state it saves nothing
             client_options={
                 "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),

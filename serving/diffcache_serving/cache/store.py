@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -14,11 +13,24 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 SUFFIX = ".safetensors"
 
-DELETIONS = 16  # at once: a bucket takes 10 ms for each
+DELETIONS = 16
+"""At once: a bucket takes 10 ms for each. More are done sooner, and take connections from look-ups."""
+
+REFUSALS = 32
+"""Deletions that fail before the rest is left alone: a bucket that does not answer takes 10 s for each. More get past
+single locked objects, fewer give up a dead bucket sooner."""
 
 
 class StoreFull(Exception):
     """The volume has no room. The message is the operating system's."""
+
+
+class NotDeleted(Exception):
+    """Bytes that are still there. The text is the store's own, of the first failure."""
+
+    def __init__(self, state_ids: list[str], error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.state_ids = state_ids
 
 
 class StateStore:
@@ -52,15 +64,21 @@ class StateStore:
             raise FileNotFoundError(state_id) from error
 
     async def delete(self, state_ids: Iterable[str]) -> None:
-        """What is not there needs no deleting."""
-        at_once = asyncio.Semaphore(DELETIONS)
+        """What is not there needs no deleting. Raises NotDeleted, those first that were not tried any more."""
+        rest, failed = iter(state_ids), dict[str, Exception]()
 
-        async def delete(state_id: str) -> None:
-            async with at_once:
-                with contextlib.suppress(FileNotFoundError, NotFoundError):
+        async def work() -> None:
+            while len(failed) < REFUSALS and (state_id := next(rest, None)) is not None:
+                try:
                     await obstore.delete_async(self._store, path_of(state_id))
+                except (FileNotFoundError, NotFoundError):
+                    pass
+                except (BaseError, OSError) as error:
+                    failed[state_id] = error
 
-        await asyncio.gather(*(delete(state_id) for state_id in state_ids))
+        await asyncio.gather(*(work() for _ in range(DELETIONS)))
+        if failed:
+            raise NotDeleted([*rest, *failed], next(iter(failed.values())))
 
     async def sweep(self, known: set[str]) -> tuple[set[str], int]:
         """Removes whatever is not a state in `known`: leftovers of a killed writer, states without a ledger row.

@@ -1,0 +1,47 @@
+"""Bytes that have to go: deleted now, or remembered until they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from diffcache_core.foreign import quoted
+from diffcache_serving.cache.store import NotDeleted, StateStore
+from diffcache_serving.metrics import Metrics
+
+REMEMBERED = 100_000
+"""Ids, 10 MB of memory. Of more than that the sweep finds the rest: of a shared store hourly, of a volume at the next
+start."""
+
+log = structlog.get_logger("diffcache.cache")
+
+
+class Deletions:
+    """Of one store. No method raises for what the store does."""
+
+    def __init__(self, store: StateStore, metrics: Metrics) -> None:
+        self._store, self._metrics = store, metrics
+        self._left: dict[str, None] = {}  # in the order in which they are tried
+        self._lock = asyncio.Lock()
+
+    async def delete(self, state_ids: Iterable[str]) -> None:
+        """What is not deleted stays on the list, in the metric and in the condition `StoreReady`."""
+        try:
+            await self._store.delete(state_ids)
+        except NotDeleted as error:
+            self._metrics.index_errors.labels("delete").inc()
+            self._left.update(dict.fromkeys(error.state_ids))
+            for state_id in list(self._left)[REMEMBERED:]:
+                del self._left[state_id]
+            log.warning("bytes were not deleted; tried again", states=len(error.state_ids), error=quoted(str(error)))
+        self._metrics.states_undeleted.set(len(self._left))
+
+    async def retry(self) -> None:
+        """Tries again what is on the list; at once only once."""
+        if not self._left or self._lock.locked():
+            return
+        async with self._lock:
+            tried, self._left = self._left, {}
+            await self.delete(tried)
