@@ -32,7 +32,7 @@ def ls(
     ]
     print_table(("ENTRY", "PROMPT", "TENANT", "DEPTH", "USES", "SIZE", "AGE"), rows)
     if answer.total > len(rows):
-        typer.echo(f"{answer.total - len(rows)} more: raise --limit, or narrow with --contains or --tenant")
+        typer.echo(f"{answer.total - len(rows)} more: narrow with --contains or --tenant, or raise --limit")
 
 
 @app.command()

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from diffcache_serving.cache.pieces import pieces
+
 
 @dataclass(frozen=True)
 class IndexRow:
@@ -129,6 +131,10 @@ FLUSH_ROWS = 64
 """Rows that wait in memory for one write to the backing index. Milvus Lite's search slows by 0.07 ms for each row
 that it has not flushed (measured), a flush costs it 10 to 30 ms; a higher value means fewer, larger writes."""
 
+SEARCH_ROWS = 1024
+"""Rows asked of the backing index at most: those that are deleted and still lie there crowd out others. A higher value
+finds more while a large purge is under way, and makes those look-ups slower; Milvus refuses more than 16,384."""
+
 RETRY_SECONDS = 5.0
 """Pause after a failed write to the backing index."""
 
@@ -165,9 +171,10 @@ class LayeredIndex:
         fresh = self._fresh.nearest(space, key, limit)
         if not self._backed and not self._shared:  # saves a newcomer the round trip to an empty index
             return fresh
-        hidden = self._deleted | {n.entry_id for n in fresh}
-        backed = await self._backing.search(space, key, limit + len(self._deleted))
-        merged = fresh + [n for n in backed if n.entry_id not in hidden]
+        asked = max(limit, min(limit + len(self._deleted), SEARCH_ROWS))
+        backed = await self._backing.search(space, key, asked)
+        seen = {n.entry_id for n in fresh}
+        merged = fresh + [n for n in backed if n.entry_id not in self._deleted and n.entry_id not in seen]
         return sorted(merged, key=lambda n: -n.similarity)[:limit]
 
     async def insert(self, rows: Sequence[IndexRow]) -> None:
@@ -200,16 +207,16 @@ class LayeredIndex:
     async def flush(self) -> None:
         """Moves everything to the backing index. Raises IndexUnavailable."""
         async with self._write_lock:
-            rows, deleted = self._fresh.rows(), set(self._deleted)
-            if deleted:
+            for deleted in pieces(self._deleted.copy()):
                 await self._backing.delete(deleted)
-                self._backed -= deleted
-                self._unsure -= deleted
-                self._deleted -= deleted
-            if rows:
-                written = {row.entry_id for row in rows}
+                self._backed.difference_update(deleted)
+                self._unsure.difference_update(deleted)
+                self._deleted.difference_update(deleted)
+            for piece in pieces(self._fresh.rows()):
+                still = [row for row in piece if row.entry_id in self._fresh]  # not deleted during an earlier piece
+                written = {row.entry_id for row in still}
                 self._unsure |= written
-                await self._backing.insert(rows)
+                await self._backing.insert(still)
                 self._unsure -= written
                 self._backed |= written
                 self._fresh.remove(written)

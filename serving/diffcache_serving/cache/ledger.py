@@ -50,8 +50,16 @@ class Dropped:
     states: tuple[StateRecord, ...] = ()
     entries: tuple[str, ...] = ()  # without any state left
 
+    @classmethod
+    def all_of(cls, parts: Iterable[Dropped]) -> Dropped:
+        parts = list(parts)
+        return cls(
+            tuple(state for part in parts for state in part.states),
+            tuple(entry for part in parts for entry in part.entries),
+        )
+
     def plus(self, other: Dropped) -> Dropped:
-        return Dropped(self.states + other.states, self.entries + other.entries)
+        return Dropped.all_of([self, other])
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,8 @@ class Ledger(Protocol):
         """Forgets states whose bytes are gone or damaged."""
 
     async def drop_entries(self, target: Target) -> Dropped:
-        """Forgets every entry that `target` matches: a purge."""
+        """Forgets every entry that `target` matches: a purge. In pieces, so others come between; what is inserted
+        meanwhile may be left."""
 
     async def adopt(self, family: str, model: str, now: float) -> int:
         """From now on entries are of `family`; those of others are retired since `now`, unless they already were.

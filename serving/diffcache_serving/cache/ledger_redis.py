@@ -57,11 +57,9 @@ from diffcache_serving.cache.ledger import (
     Target,
     Totals,
 )
+from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.cache.redis_client import RedisAccess, connect
 from diffcache_serving.errors import LedgerError
-
-PIECE = 500
-"""Evictions in one script, about 10 ms of Redis: more holds up others' look-ups, fewer takes more round trips."""
 
 PAGE = 200  # entries read at once where all are looked at
 
@@ -124,9 +122,7 @@ class RedisLedger:
         return (await self.entries([found.decode()])).get(found.decode()) if found else None
 
     async def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
-        if not ids:
-            return {}
-        found = [_entry(row) for row in await self._call("read", *ids)]
+        found = [_entry(row) for piece in pieces(ids) for row in await self._call("read", *piece)]
         return {entry.id: entry for entry in found}
 
     async def record_hit(self, state_id: str, k: int, credit: float) -> None:
@@ -170,11 +166,11 @@ class RedisLedger:
     async def drop_entries(self, target: Target) -> Dropped:
         purge = {"at": time.time(), "target": asdict(target)}
         await self._call("begin_purge", json.dumps(purge), PURGES_KEPT)
-        dropped = Dropped()
+        dropped: list[Dropped] = []
         async for page in self._pages():
             meant = [entry.id for entry in page if target.matches(entry)]
-            dropped = dropped.plus(await self._in_pieces("purge", meant))
-        return dropped
+            dropped.append(await self._in_pieces("purge", meant))
+        return Dropped.all_of(dropped)
 
     async def adopt(self, family: str, model: str, now: float) -> int:
         try:
@@ -215,11 +211,8 @@ class RedisLedger:
                 meant = [i for i in ids if i in page and target.matches(page[i])]
                 found += meant[: limit - len(found)]
                 total, start = total + len(meant), start + PAGE
-        listed: list[Entry] = []
-        for piece in _pieces(found):
-            read = await self.entries(piece)
-            listed += [read[i] for i in piece if i in read]
-        return listed, total
+        read = await self.entries(found)
+        return [read[i] for i in found if i in read], total
 
     async def state_ids(self) -> set[str]:
         return {i async for _, (states,) in self._scan(["states"]) for i in _states_of(states)}
@@ -240,7 +233,7 @@ class RedisLedger:
 
     async def keys(self, ids: Iterable[str]) -> list[KeyRow]:
         found: list[KeyRow] = []
-        for piece in _pieces(list(ids)):
+        for piece in pieces(ids, PAGE):
             for entry_id, (data, key) in await self._fields(piece, ["data", "key"]):
                 found.append(KeyRow(entry_id, json.loads(data)["space"], np.frombuffer(key, np.float32)))
         return found
@@ -332,10 +325,7 @@ class RedisLedger:
         return seen, prior, {int(k): int(number) for k, number in grants.items()}
 
     async def _in_pieces(self, script: str, ids: list[str]) -> Dropped:
-        dropped = Dropped()
-        for piece in _pieces(ids):
-            dropped = dropped.plus(_dropped(*await self._call(script, *piece)))
-        return dropped
+        return Dropped.all_of([_dropped(*await self._call(script, *piece)) for piece in pieces(ids, PAGE)])
 
     async def _newest(self, start: int, count: int) -> list[str]:
         key, last = self._key("entries"), start + count - 1
@@ -374,10 +364,6 @@ class RedisLedger:
 
 def _lua() -> Any:
     return files("diffcache_serving.cache") / "lua"
-
-
-def _pieces(ids: list[str]) -> list[list[str]]:
-    return [ids[i : i + PAGE] for i in range(0, len(ids), PAGE)]
 
 
 def _state(row: Sequence[bytes]) -> StateRecord:

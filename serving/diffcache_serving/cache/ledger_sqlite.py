@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from diffcache_core.space import FORMAT_VERSION
 from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.ledger import Budget, Dropped, IndexedIds, Inserted, KeyRow, Target, Totals
 from diffcache_serving.cache.ledger_schema import add_what_is_missing, create_tables
+from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.errors import LedgerError
 
 T = TypeVar("T")
@@ -89,8 +91,10 @@ class SqliteLedger:
         return await self._run(work)
 
     async def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
-        marks = ",".join("?" * len(ids))
-        return await self._run(lambda: {e.id: e for e in self._entries(f"id IN ({marks})", list(ids))})
+        def work(piece: list[str]) -> list[Entry]:
+            return self._entries(f"id IN ({','.join('?' * len(piece))})", piece)
+
+        return {entry.id: entry for piece in pieces(ids) for entry in await self._run(work, piece)}
 
     async def record_hit(self, state_id: str, k: int, credit: float) -> None:
         await self._run(self._record_hit, state_id, k, credit)
@@ -98,13 +102,16 @@ class SqliteLedger:
     # ---- keeping and dropping --------------------------------------------------------------------------------------
 
     async def reserve(self, bytes_needed: int, entries_needed: int, budget: Budget) -> Dropped:
-        return await self._run(self._reserve, bytes_needed, entries_needed, budget)
+        dropped = [await self._run(self._reserve, bytes_needed, entries_needed, budget, PIECE)]
+        while len(dropped[-1].states) == PIECE:
+            dropped.append(await self._run(self._reserve, bytes_needed, entries_needed, budget, PIECE))
+        return Dropped.all_of(dropped)
 
     async def insert(self, entry: Entry, key: np.ndarray, budget: Budget | None = None) -> Inserted:
         return await self._run(self._insert, entry, key, budget)
 
     async def drop_states(self, state_ids: Iterable[str]) -> Dropped:
-        return await self._run(self._drop_states, list(state_ids))
+        return Dropped.all_of([await self._run(self._drop_states, piece) for piece in pieces(state_ids)])
 
     async def adopt(self, family: str, model: str, now: float) -> int:
         return await self._run(self._adopt, family, model, now)
@@ -125,10 +132,13 @@ class SqliteLedger:
     async def drop_entries(self, target: Target) -> Dropped:
         def work() -> Dropped:
             where, values = _where(target)
-            states = self._states(f"entry_id IN (SELECT id FROM entries WHERE {where})", values)
-            return self._drop_states([s.id for s in states])
+            meant = f"SELECT id FROM entries WHERE {where} LIMIT {PIECE}"
+            return self._drop_states([s.id for s in self._states(f"entry_id IN ({meant})", values)])
 
-        return await self._run(work)
+        dropped = [await self._run(work)]
+        while dropped[-1].entries:
+            dropped.append(await self._run(work))
+        return Dropped.all_of(dropped)
 
     # ---- looking at it ---------------------------------------------------------------------------------------------
 
@@ -168,12 +178,11 @@ class SqliteLedger:
     async def keys(self, ids: Iterable[str]) -> list[KeyRow]:
         query = "SELECT id, space, key FROM entries WHERE id = ?"
 
-        def work() -> list[KeyRow]:
-            rows = [row for i in wanted for row in self._db.execute(query, [i])]
+        def work(piece: list[str]) -> list[KeyRow]:
+            rows = [row for i in piece for row in self._db.execute(query, [i])]
             return [KeyRow(i, space, np.frombuffer(key, np.float32)) for i, space, key in rows]
 
-        wanted = list(ids)
-        return await self._run(work)
+        return [row for piece in pieces(ids) for row in await self._run(work, piece)]
 
     async def check(self) -> None:
         return None
@@ -304,10 +313,13 @@ class SqliteLedger:
         retired: int = self._db.execute("SELECT count(*) FROM entries WHERE family != ?", [family]).fetchone()[0]
         return retired
 
-    def _reserve(self, bytes_needed: int, entries_needed: int, budget: Budget) -> Dropped:
+    def _reserve(self, bytes_needed: int, entries_needed: int, budget: Budget, most: int = sys.maxsize) -> Dropped:
+        """Evicts at most `most` states."""
         states: list[StateRecord] = []
         entries: list[str] = []
         while self._total.states and self._total.plus(entries_needed, 0, bytes_needed).exceeds(budget):
+            if len(states) == most:
+                break
             lowest = self._states("1 ORDER BY score, created, id LIMIT 1", [])[0]
             self._set_meta("age", max(float(self._meta("age", 0.0)), lowest.score))
             dropped = self._drop_states([lowest.id])

@@ -16,6 +16,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from diffcache_serving.cache.index import IndexRow, IndexUnavailable, Neighbour
+from diffcache_serving.cache.pieces import pieces
 
 CALL_SECONDS = 10.0
 """Of one write; look-ups have their own, much shorter deadline around the search."""
@@ -107,6 +108,10 @@ class MilvusIndex:
         return await self._call(call)
 
     async def insert(self, rows: Sequence[IndexRow]) -> None:
+        for piece in pieces(rows):
+            await self._insert(piece)
+
+    async def _insert(self, rows: Sequence[IndexRow]) -> None:
         def call(client: MilvusClient) -> None:
             ids = [row.entry_id for row in rows]
             client.delete(self._collection, ids=ids, timeout=self._seconds)  # a real Milvus keeps both of two equal ids
@@ -121,13 +126,14 @@ class MilvusIndex:
                 client.flush(self._collection, timeout=self._seconds)
             _await_shown(client, self._collection, ids, self._seconds)
 
-        if rows:
-            await self._call(call)
+        await self._call(call)
 
     async def delete(self, entry_ids: Iterable[str]) -> None:
-        ids = list(entry_ids)
-        if ids:
-            await self._call(lambda client: client.delete(self._collection, ids=ids, timeout=self._seconds))
+        for ids in pieces(entry_ids):
+            await self._delete(ids)
+
+    async def _delete(self, ids: list[str]) -> None:
+        await self._call(lambda client: client.delete(self._collection, ids=ids, timeout=self._seconds))
 
     async def entry_ids(self) -> set[str]:
         def call(client: MilvusClient) -> set[str]:

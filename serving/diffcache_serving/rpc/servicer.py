@@ -28,6 +28,10 @@ from diffcache_serving.rpc.errors import Draining, cancel_safely
 
 LIST_LIMIT, LIST_MAX = 100, 1000
 
+LIST_BYTES = 3 * 2**20
+"""Of a list of entries; a longer one ends early, and its total tells so. gRPC clients refuse messages of over 4 MiB
+unless told otherwise, and the longest prompts of 1,000 entries take 16 MB."""
+
 log = structlog.get_logger("diffcache.request")
 
 
@@ -134,7 +138,14 @@ class CacheAdmin(pb_grpc.CacheAdminServicer):
             raise InvalidRequest([Violation("limit", f"must be at most {LIST_MAX}, is {message.limit}")])
         target = Target(entry_id=message.entry_id, prompt_contains=message.prompt_contains, tenant=message.tenant)
         entries, total = await self._generator.cache.list_entries(target, message.limit or LIST_LIMIT)
-        return pb.ListEntriesResponse(entries=[entry_to_pb(entry) for entry in entries], total=total)
+        listed: list[pb.Entry] = []
+        size = 0
+        for entry in map(entry_to_pb, entries):
+            size += entry.ByteSize()
+            if listed and size > LIST_BYTES:
+                break
+            listed.append(entry)
+        return pb.ListEntriesResponse(entries=listed, total=total)
 
     async def Purge(self, message: pb.PurgeRequest, context: Any) -> pb.PurgeResponse:
         target = purge_target(message)

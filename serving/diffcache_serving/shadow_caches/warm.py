@@ -6,12 +6,10 @@ from diffcache_core.policies import PolicyRecord
 from diffcache_core.simulator.cache import RestoredState
 from diffcache_core.states import StateKind
 from diffcache_serving.cache.ledger import Ledger
+from diffcache_serving.cache.pieces import pieces
 from diffcache_serving.shadow_caches.caches import Restored
 from diffcache_serving.shadow_caches.events import digest, short
 from diffcache_serving.shadow_caches.feed import request_of
-
-PIECE = 500
-"""Entries asked for at once: some tens of milliseconds of the ledger, for which a look-up may have to wait."""
 
 
 async def read_ledger(ledger: Ledger, kind: StateKind) -> tuple[list[Restored], PolicyRecord]:
@@ -20,9 +18,7 @@ async def read_ledger(ledger: Ledger, kind: StateKind) -> tuple[list[Restored], 
     Raises what the ledger raises.
     """
     restored: list[Restored] = []
-    mine = sorted((await ledger.indexed_ids(kind)).mine)
-    for start in range(0, len(mine), PIECE):
-        ids = mine[start : start + PIECE]
+    for ids in pieces(sorted((await ledger.indexed_ids(kind)).mine)):
         entries = await ledger.entries(ids)
         for row in await ledger.keys(ids):
             entry = entries.get(row.entry_id)

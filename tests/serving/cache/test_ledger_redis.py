@@ -17,7 +17,8 @@ import trustme
 
 from diffcache_core.states import StateKind
 from diffcache_serving.cache.ledger import Budget, LedgerUnavailable, Target, Totals
-from diffcache_serving.cache.ledger_redis import PIECE, RedisLedger
+from diffcache_serving.cache.ledger_redis import RedisLedger
+from diffcache_serving.cache.pieces import PIECE
 from diffcache_serving.cache.redis_client import RedisAccess
 from diffcache_serving.errors import LedgerError
 from tests.serving.cache.entries import KEY, entry, trajectory

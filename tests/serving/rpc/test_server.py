@@ -34,6 +34,7 @@ from diffcache_core.states import StateKind
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.server import Server, wired
+from tests.serving.cache.entries import KEY, entry
 
 APPLE = "red apple, noto style"
 LIKE_APPLE = "red apple, flat style"
@@ -111,6 +112,18 @@ async def wire(
 @pytest.fixture(autouse=True)
 async def _empty(wire: Wire) -> None:
     await wire.admin.Purge(pb.PurgeRequest(all=True))
+
+
+async def test_a_list_fits_into_what_a_client_takes_by_default(wire: Wire) -> None:
+    longest = "\N{EURO SIGN}" * 4096
+    ledger = wire.server.generator.cache._ledger
+    for number in range(400):  # 4.9 MB
+        await ledger.insert(entry(f"e{number}", prompt=longest, created=float(number)), KEY)
+    answer = await wire.admin.ListEntries(pb.ListEntriesRequest(limit=1000))
+    assert 200 < len(answer.entries) < 400
+    assert answer.entries[0].id == "e399"
+    assert answer.total == 400
+    assert len((await wire.admin.ListEntries(pb.ListEntriesRequest(entry_id="e0"))).entries) == 1
 
 
 async def test_miss_approximate_exact(wire: Wire) -> None:
