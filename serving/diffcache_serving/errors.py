@@ -31,6 +31,14 @@ class DeviceOutOfMemory(RuntimeError):
     """The device cannot hold this request beside the others, or the model at all; smaller or later it may succeed."""
 
 
+class NotFinite(ArithmeticError):
+    """What the model gave holds NaN or infinity. `part` says where it showed: see metrics.NOT_FINITE_PARTS."""
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+        super().__init__(f"the {part} holds values that are not finite (NaN or infinity)")
+
+
 class LedgerError(Exception):
     """The ledger cannot be opened, or was written by a newer diffcache; it is left as it is. The message says more."""
 

@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from PIL import Image
+
 from diffcache_core.generation import GenerationRequest, Result
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.found import Exact, Found, Miss
-from diffcache_serving.engine.engine import Engine, Run
+from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.engine.engine import Engine, Run, Timings
+from diffcache_serving.errors import NotFinite
 from diffcache_serving.images import compress
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
@@ -57,12 +61,12 @@ class Generator:
     ) -> Generation:
         """One picture. `on_run` gets the run when it starts, to follow its progress.
 
-        Raises QueueFull, DeviceOutOfMemory or EngineStopped. Cancelling it stops the run at the next step.
+        Raises QueueFull, DeviceOutOfMemory, NotFinite or EngineStopped. Cancelling it stops the run at the next step.
         """
         started = time.perf_counter()
         arrival = self.shadows.arrive(request) if self.shadows else None
         with self.queue.reserve(request.steps) as place:
-            text, timings = await self.engine.encode(request)
+            text, timings = await self._encode(request)
             ticket = self.feed.asked(request, text) if self.feed else ""
             looked = time.perf_counter()
             found = await self.cache.look_up(request, text)
@@ -71,7 +75,7 @@ class Generator:
             keep = self.cache.checkpoints(request, found)
             async with self.engine.run(request, text, found, keep=keep, on_step=place.step) as run:
                 on_run(run, found)
-                image = await run.image()
+                image = await self._image(run)
         entry = found.parent if isinstance(found, Exact) else ""
         if not run.flagged:
             entry = self.cache.keep(request, text, found, run.states) or entry  # queued, returns at once
@@ -106,3 +110,21 @@ class Generator:
         if self.shadows and arrival:
             self.shadows.answer(arrival, Answered(request, text, found, image, run.flagged))
         return generation
+
+    async def _encode(self, request: GenerationRequest) -> tuple[TextEncoding, Timings]:
+        try:
+            text, timings = await self.engine.encode(request)
+        except NotFinite as error:
+            self.metrics.not_finite.labels(error.part).inc()
+            raise
+        if not text.has_key:
+            self.metrics.not_finite.labels("key").inc()
+        return text, timings
+
+    async def _image(self, run: Run) -> Image.Image:
+        try:
+            return await run.image()
+        except NotFinite as error:
+            self.metrics.not_finite.labels(error.part).inc()
+            self.cache.distrust(run.found)
+            raise

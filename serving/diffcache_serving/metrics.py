@@ -18,7 +18,8 @@ _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 PHASES = ("queue", "encode", "look_up", "load", "denoise", "decode", "compress")
 EVICTION_REASONS = ("capacity", "replaced", "purge", "space")
-DROP_REASONS = ("admission", "damaged", "disk", "error", "ledger", "missing", "purged", "queue", "size")
+DROP_REASONS = ("admission", "damaged", "disk", "error", "ledger", "missing", "not_finite", "purged", "queue", "size")
+NOT_FINITE_PARTS = ("encoding", "key", "latent", "picture")
 INDEX_OPERATIONS = ("look_up", "hit", "insert", "delete", "repair")
 
 
@@ -69,6 +70,11 @@ class Metrics:
         self.dropped = counter("states_dropped", "States that were not kept, or were lost.", ("reason",))
         self.states_undeleted = gauge(
             "states_undeleted", "States that left the cache, and whose bytes the store has not deleted yet."
+        )
+        self.not_finite = counter(
+            "not_finite",
+            "Requests with NaN or infinity in what the model gave: in the key they miss, else they fail.",
+            ("part",),
         )
         self.index_errors = counter(
             "index_errors", "Failures of index, ledger or store; a look-up then is a miss.", ("op",)
@@ -124,6 +130,8 @@ class Metrics:
             self.evictions.labels(reason)
         for reason in DROP_REASONS:
             self.dropped.labels(reason)
+        for part in NOT_FINITE_PARTS:
+            self.not_finite.labels(part)
         for operation in INDEX_OPERATIONS:
             self.index_errors.labels(operation)
 

@@ -41,7 +41,7 @@ from diffcache_serving.config_watch import watch_config
 from diffcache_serving.defaults import choose_defaults
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, check_cuda, load_model
-from diffcache_serving.errors import ConfigError, PortTaken
+from diffcache_serving.errors import ConfigError, ModelError, NotFinite, PortTaken
 from diffcache_serving.generate import Generator
 from diffcache_serving.images import compress
 from diffcache_serving.logs import configure_logs
@@ -86,7 +86,7 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | Non
         await asyncio.to_thread(lite.uri)
     stopping = _listen_to_signals()
     async with wired(config, model, lite) as server:
-        await _warm_up(server.generator.engine, model)
+        await warm_up(server.generator.engine, model)
         await server.start()
         server.generator.metrics.config_taken_over(file.revision)
         server.background.append(asyncio.create_task(watch_config(file, server.take_over), name="config"))
@@ -143,15 +143,25 @@ def _listen_to_signals() -> asyncio.Event:
     return stopping
 
 
-async def _warm_up(engine: Engine, model: LoadedModel) -> None:
-    """One step at the default size: the first request is not the slow one, and memory is known to suffice."""
+async def warm_up(engine: Engine, model: LoadedModel) -> None:
+    """One step at the default size: the first request is not the slow one, and memory is known to suffice.
+
+    Raises ModelError for a model that draws nothing finite.
+    """
     width, height = model.default_size
     request = GenerationRequest(
         "warm up", 0, True, 1, model.default_guidance, width, height, cache_mode=CacheMode.BYPASS
     )
-    text, _ = await engine.encode(request)
-    async with engine.run(request, text, Miss()) as run:
-        image = await run.image()
+    try:
+        text, _ = await engine.encode(request)
+        async with engine.run(request, text, Miss()) as run:
+            image = await run.image()
+    except NotFinite as error:
+        raise ModelError(
+            f"model {model.name}: in a first picture {error}: set spec.model.dtype to BFloat16 or Float32; if it is "
+            "that already, the weights are damaged, or the scheduler's config does not fit them (zero terminal SNR "
+            "needs v_prediction)"
+        ) from None
     for fmt in ImageFormat:  # Pillow imports each format's code at its first use
         await asyncio.to_thread(compress, image, fmt)
 

@@ -7,6 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 
+import numpy as np
 import structlog
 
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
@@ -25,6 +26,7 @@ from diffcache_serving.cache.pending import PendingEntry
 from diffcache_serving.cache.pieces import pieces
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.finite import is_finite
 from diffcache_serving.metrics import Metrics
 
 LOOK_UP_SECONDS = 0.2
@@ -123,6 +125,9 @@ class Cache:
         if not admits(is_full=is_full, granted_skip=found.granted_skip, top_skip=self.levels.top_skip):
             self._metrics.dropped.labels("admission").inc()
             return ""
+        if not all(is_finite(tensor) for state in states for tensor in state.tensors.values()):
+            self._metrics.dropped.labels("not_finite").inc(len(states))
+            return ""
         if self._keeper.was_purged(found.parent):
             self._metrics.dropped.labels("purged").inc()
             return ""
@@ -148,6 +153,11 @@ class Cache:
         tensors = {i: state.tensors for i, state in records.items()}
         is_indexed = any(state.kind is self.kind for state in states)
         return entry_id if self._keeper.put(PendingEntry(entry, text.key, tensors, is_indexed)) else ""
+
+    def distrust(self, found: Found) -> None:
+        """Drops the entry that a run started from and came to nothing finite: it would spoil the next one as well."""
+        if found.parent:
+            self._background.start("delete", self._keeper.purge(Target(entry_id=found.parent)))
 
     async def totals(self) -> Totals:
         return await self._ledger.totals()
@@ -263,7 +273,8 @@ class Cache:
             await self._index.delete(there - wanted.mine - wanted.others)
             for missing in pieces(wanted.mine - there):
                 rows = await self._ledger.keys(missing)
-                await self._index.insert([IndexRow(row.entry_id, row.space, row.key) for row in rows])
+                good = [row for row in rows if np.isfinite(row.key).all()]  # the rest is never found
+                await self._index.insert([IndexRow(row.entry_id, row.space, row.key) for row in good])
         await self._forget_models()
 
     async def _drop_missing(self, state_ids: set[str]) -> int:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from diffcache_core.space import FORMAT_VERSION
+from diffcache_serving.finite import check_finite
 
 
 class DamagedState(Exception):
@@ -27,7 +28,8 @@ def checksum(data: bytes) -> str:
 
 
 def decode(state_id: str, data: bytes, expected: str) -> dict[str, torch.Tensor]:
-    """The tensors of a state. Raises DamagedState unless `data` is exactly what was stored under `state_id`."""
+    """The tensors of a state. Raises DamagedState unless `data` is exactly what was stored under `state_id`, and
+    NotFinite for a state that should never have been stored: an earlier version looked at none."""
     if checksum(data) != expected:
         raise DamagedState(f"state {state_id}: the checksum of its {len(data)} bytes differs from the ledger's")
     try:
@@ -37,4 +39,5 @@ def decode(state_id: str, data: bytes, expected: str) -> dict[str, torch.Tensor]
         raise DamagedState(f"state {state_id}: {error}") from None
     if header.get("__metadata__", {}).get("state") != state_id:
         raise DamagedState(f"state {state_id}: the bytes are those of another state")
+    check_finite("latent", tensors.values())
     return tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from diffcache_serving.cache.keeper import Keeper
 from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.errors import NotFinite
 from diffcache_serving.metrics import Metrics
 
 NEIGHBOURS, WIDENED = 16, 64
@@ -140,8 +142,8 @@ class LookUp:
         # Pending first: what the keeper moves into the index meanwhile is then seen twice rather than not at all.
         waiting = self.keeper.pending.nearest(space, text.key, limit)
         near = await self.index.search(space, text.key, limit)
-        unseen = near[-1].similarity if len(near) >= limit else None
-        near = [*near, *waiting]
+        unseen = near[-1].similarity if len(near) >= limit and math.isfinite(near[-1].similarity) else None
+        near = [n for n in [*near, *waiting] if math.isfinite(n.similarity)]  # a damaged row is like nothing
         found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 rounds a cosine past 1
         entries = await self.ledger.entries(list(found)) | self.keeper.pending.entries(list(found))
         dead = set(found) - set(entries)
@@ -176,7 +178,7 @@ class LookUp:
         await self.ledger.record_hit(state.id, k, credit)
 
     async def _load(self, state: StateRecord) -> Mapping[str, torch.Tensor] | None:
-        """The tensors of a state; None, and the state is dropped, when its bytes are gone or damaged."""
+        """The tensors of a state; None, and the state is dropped, when its bytes are gone, damaged or not finite."""
         pending = self.keeper.pending.load(state.entry_id, state.id)
         if pending is not None:
             return pending
@@ -190,5 +192,8 @@ class LookUp:
         except codec.DamagedState as error:
             reason = "damaged"
             log.warning("a damaged state is dropped", error=str(error))
+        except NotFinite as error:
+            reason = "not_finite"
+            log.warning("a state that is not finite is dropped", state=state.id, error=str(error))
         self.background.start("delete", self.keeper.forget(state.id, reason))
         return None

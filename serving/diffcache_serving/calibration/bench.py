@@ -13,6 +13,7 @@ from diffcache_serving.calibration.prompts import Prompt
 from diffcache_serving.calibration.settings import Settings
 from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
 from diffcache_serving.engine.schedulers import Schedule
+from diffcache_serving.finite import check_finite
 from diffcache_serving.scorer import ClipScorer
 
 FIRST_SEED = 1000
@@ -98,6 +99,7 @@ class Bench:
         for at in range(0, len(latents), self.batch):
             latent = torch.cat(list(latents[at : at + self.batch]))
             pixels = vae.decode(latent / vae.config.scaling_factor, return_dict=False)[0]
+            check_finite("picture", [pixels])
             parts.append(((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round() / 255)
         return torch.cat(parts)
 

@@ -27,7 +27,7 @@ from diffcache_serving.calibration.record import Record
 from diffcache_serving.calibration.reseed import ReseedPoint, measure_reseed, read_reseed
 from diffcache_serving.calibration.settings import CalibrationError, Settings
 from diffcache_serving.engine.loading import LoadedModel, load_model
-from diffcache_serving.errors import ScorerError
+from diffcache_serving.errors import NotFinite, ScorerError
 from diffcache_serving.scorer import ClipScorer
 
 RECORD_FILE = "measurements.jsonl"
@@ -57,13 +57,20 @@ class Task:
 
 def calibrate(task: Task, progress: Progress) -> Findings:
     """Measures what `task.work_dir` does not hold yet, and decides. Raises CalibrationError or ModelError."""
-    settings = task.settings
     prompts = read_prompts(task.prompts, _rng("prompts"))
     model = load_model(_model_config(task))
     try:
         scorer = ClipScorer(task.scorer, model.diffusion.device)
     except ScorerError as error:
         raise CalibrationError(f"--{error}") from None
+    try:
+        return _measure(task, model, scorer, prompts, progress)
+    except NotFinite as error:
+        raise CalibrationError(f"--model {task.model}: {error}: a model that draws so cannot be calibrated") from None
+
+
+def _measure(task: Task, model: LoadedModel, scorer: ClipScorer, prompts: PromptList, progress: Progress) -> Findings:
+    settings = task.settings
     source = _describe(model, scorer, prompts, settings)
     task.work_dir.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode(), Record(task.work_dir / RECORD_FILE, source) as record:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.engine.schedulers import Schedule
+from diffcache_serving.finite import check_finite
 
 NEGATIVE_PROMPTS_KEPT = 64
 """Encoded negative prompts kept on the device: nearly all requests share a few, and each costs a text encoder call."""
@@ -64,8 +65,9 @@ class StableDiffusion:
         return int(self.pipe.text_encoder.config.hidden_size if self.projection is None else self.projection.shape[0])
 
     def encode(self, request: GenerationRequest) -> TextEncoding:
-        """Conditioning and key of a request, from one pass of the pipeline's own text encoder."""
+        """Conditioning and key of a request, from one pass of the pipeline's own text encoder. Raises NotFinite."""
         prompt_ids, embedding, pooled = self._encode(request.prompt)
+        check_finite("encoding", [embedding])
         rows = [embedding]
         negative_ids: tuple[int, ...] = ()
         if request.guidance > 1:  # what the pipeline calls classifier-free guidance
@@ -111,8 +113,9 @@ class StableDiffusion:
         return guided
 
     def decode(self, latent: torch.Tensor) -> tuple[Image.Image, bool]:
-        """The picture of a final latent, and whether the pipeline's safety checker flagged it."""
+        """The picture of a final latent, and whether the pipeline's safety checker flagged it. Raises NotFinite."""
         pixels = self.pipe.vae.decode(latent / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
+        check_finite("picture", [pixels])
         pixels, flagged = self.pipe.run_safety_checker(pixels, self.device, self.dtype)
         is_flagged = bool(flagged and flagged[0])
         return self.pipe.image_processor.postprocess(pixels, output_type="pil", do_denormalize=[not is_flagged])[
@@ -138,6 +141,7 @@ class StableDiffusion:
     def _negative(self, text: str) -> tuple[tuple[int, ...], torch.Tensor]:
         if text not in self._negatives:
             ids, embedding, _ = self._encode(text)
+            check_finite("encoding", [embedding])
             self._negatives[text] = (ids, embedding)
             if len(self._negatives) > NEGATIVE_PROMPTS_KEPT:
                 self._negatives.popitem(last=False)

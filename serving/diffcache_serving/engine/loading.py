@@ -24,6 +24,7 @@ from diffcache_serving.engine.sources import check_pipeline, model_name
 from diffcache_serving.engine.sources import model_folder as model_folder
 from diffcache_serving.errors import CudaUnavailable, DeviceOutOfMemory
 from diffcache_serving.errors import ModelError as ModelError
+from diffcache_serving.finite import is_finite
 
 PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 _DTYPES = {DType.FLOAT16: torch.float16, DType.BFLOAT16: torch.bfloat16, DType.FLOAT32: torch.float32}
@@ -158,6 +159,8 @@ def _load_projection(source: str, folder: Path, pipe: Any) -> tuple[torch.Tensor
             f"model {source}: {path} is damaged ({error}): copy it again, or remove it to use the pooled "
             "output as key (calibrate anew)"
         ) from None
+    if not is_finite(weight):
+        raise ModelError(f"model {source}: {path} holds values that are not finite (NaN or infinity): copy it again")
     width = pipe.text_encoder.config.hidden_size
     if weight.ndim != 2 or weight.shape[1] != width:
         raise ModelError(f"model {source}: {path} must be a (dim, {width}) matrix, is {tuple(weight.shape)}")

@@ -10,6 +10,7 @@ from diffcache_core.generation import GenerationRequest
 from diffcache_core.states import StateKind
 from diffcache_serving.cache.found import CapturedState, Exact, Found, Resume
 from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
+from diffcache_serving.finite import check_finite
 
 RESEED_PHI = math.pi / 4
 """Angle between a `Trajectory` state's noise and the request's own, radians. Higher sets seeds further apart and
@@ -65,7 +66,7 @@ class DeviceRun:
         return self._schedule.model_input(self.i, self.x), self._schedule.timesteps[self.i]
 
     def advance(self, output: torch.Tensor) -> None:
-        """Takes the step that `output` was predicted for."""
+        """Takes the step that `output` was predicted for. Raises NotFinite if a state is to be left here and cannot."""
         if self._mix_noise is not None:
             self.x = self._schedule.step_mixing(output, self.x, self._mix_noise, RESEED_PHI)
             self._mix_noise = None
@@ -78,10 +79,11 @@ class DeviceRun:
             self._capture(StateKind.TRAJECTORY, self.i, {"latent": self.x, **self._schedule.history()})
 
     def finish(self) -> tuple[object, bool]:
-        """The picture and whether it was flagged; the final latent is captured."""
+        """The picture and whether it was flagged; the final latent is captured. Raises NotFinite."""
         self._capture(StateKind.CLEAN, 0, {"latent": self.x})
         return self._model.decode(self.x)
 
     def _capture(self, kind: StateKind, k: int, tensors: dict[str, torch.Tensor]) -> None:
         copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        check_finite("latent", copies.values())
         self.captured.append(CapturedState(kind, k, copies))

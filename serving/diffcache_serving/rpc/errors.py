@@ -16,6 +16,7 @@ from diffcache_core.generation import InvalidRequest, Violation
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_serving.cache.ledger import LedgerUnavailable
 from diffcache_serving.engine.engine import DeviceOutOfMemory, EngineStopped
+from diffcache_serving.errors import NotFinite
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import QueueFull
 
@@ -57,6 +58,12 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                 code_pb2.RESOURCE_EXHAUSTED,
                 "the device is out of memory: try a smaller size, or again when fewer requests run",
                 _retry(OOM_RETRY_SECONDS),
+            )
+        case NotFinite():
+            return _status(
+                code_pb2.INTERNAL,
+                f"{error}, so there is no picture and nothing is kept: try another seed or a lower guidance; if many "
+                "requests end so, serve the model with dtype BFloat16 or Float32",
             )
         case Draining() | EngineStopped():
             return _status(

@@ -7,6 +7,7 @@ from google.rpc import code_pb2, error_details_pb2
 
 from diffcache_core.generation import InvalidRequest, Violation
 from diffcache_serving.engine.engine import DeviceOutOfMemory, EngineStopped
+from diffcache_serving.errors import NotFinite
 from diffcache_serving.queueing import QueueFull
 from diffcache_serving.rpc.errors import Draining, status_of
 
@@ -40,3 +41,11 @@ def test_what_passes_says_when_to_come_back(error: Exception, code: int) -> None
 
 def test_a_bug_has_no_status_of_its_own() -> None:
     assert status_of(ZeroDivisionError("secret")) is None
+
+
+def test_what_is_not_finite_says_what_helps() -> None:
+    status = status_of(NotFinite("latent"))
+    assert status is not None
+    assert status.code == code_pb2.INTERNAL
+    assert "not finite" in status.message
+    assert "BFloat16" in status.message
