@@ -1,7 +1,7 @@
 """diffcache's client: pictures from a serving pod, and whether the cache helped.
 
 >>> with diffcache.Client("localhost:50051") as client:  # doctest: +SKIP
-...     client.generate("red apple, noto style").image.save("apple.png")
+...     client.generate("red apple, noto style", cache_mode="read_only").image.save("apple.png")
 """
 
 from diffcache.client import AsyncClient, Client

@@ -6,7 +6,9 @@ from typing import Any, Self
 
 import grpc
 
+from diffcache.address import checked_address
 from diffcache.wire import error_from_rpc
+from diffcache_core.names import ADMIN_PORT
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
 
@@ -14,6 +16,8 @@ class AdminClient:
     """Calls methods of CacheAdmin by name; a context manager."""
 
     def __init__(self, target: str) -> None:
+        """Raises GenerationError for what is no address."""
+        target = checked_address(target, "admin", ADMIN_PORT)
         self._channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", 64 * 2**20)])
         self._stub = pb_grpc.CacheAdminStub(self._channel)
 

@@ -6,24 +6,25 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
 
-from diffcache.options import GenerateOptions
+from diffcache.address import checked_address
+from diffcache.options import GenerateOptions, build_request, check_timeout
 from diffcache.wire import (
     Generation,
     GenerationError,
-    Options,
     Progress,
     error_from_rpc,
     event_from_pb,
     generation_from_pb,
-    request_to_pb,
 )
-from diffcache_core.names import DEFAULT_TENANT, TENANT_METADATA
+from diffcache_core.foreign import quoted
+from diffcache_core.names import DEFAULT_TENANT, GRPC_PORT, TENANT_METADATA
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
@@ -58,28 +59,56 @@ class _Retries:
         return wait
 
 
-def _channel_arguments(target: str, tenant: str, tls: bool, ca_certificate: bytes | None) -> tuple[list[Any], Any]:
-    """Raises GenerationError for what grpc would only explain in its own words."""
-    if not target.strip():
-        raise GenerationError("INVALID_ARGUMENT", "server: must be HOST:PORT, is empty")
-    if not (tenant.isascii() and tenant.isprintable()):
-        raise GenerationError("INVALID_ARGUMENT", f"{TENANT_METADATA}: must be 1 to 63 characters of a-z 0-9 -")
-    options: list[tuple[str, Any]] = [
-        ("grpc.max_receive_message_length", MAX_IMAGE_BYTES),
-        ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS),
-        ("grpc.dns_min_time_between_resolutions_ms", _LOOK_UP_MILLISECONDS),
-    ]
-    if target.startswith(_SEVERAL):
-        options.append(("grpc.service_config", _TURNS))
-    credentials = grpc.ssl_channel_credentials(ca_certificate) if tls or ca_certificate else None
-    return ([target, credentials] if credentials else [target]), options
+@dataclass(frozen=True)
+class _Target:
+    """What the clients are made with, checked. Raises GenerationError for what gRPC would explain in its own words."""
+
+    server: str
+    tenant: str
+    tls: bool
+    ca_certificate: bytes | str | None
+    retry_seconds: float
+
+    def __post_init__(self) -> None:
+        for name, kinds, wanted in (
+            ("server", str, "HOST:PORT"),
+            ("tenant", str, "text"),
+            ("tls", bool, "True or False"),
+            ("ca_certificate", bytes | str | None, "the text of a PEM file"),
+            ("retry_seconds", int | float, "seconds"),
+        ):
+            if not isinstance(getattr(self, name), kinds):
+                shown = quoted(repr(getattr(self, name)))
+                raise GenerationError("INVALID_ARGUMENT", f"{name}: must be {wanted}, is {shown}")
+        if not (self.tenant.isascii() and self.tenant.isprintable()):
+            raise GenerationError("INVALID_ARGUMENT", f"{TENANT_METADATA}: must be 1 to 63 characters of a-z 0-9 -")
+
+    def open(self, module: Any) -> Any:
+        """The channel of `grpc` or `grpc.aio`."""
+        server = checked_address(self.server, "server", GRPC_PORT)
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", MAX_IMAGE_BYTES),
+            ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS),
+            ("grpc.dns_min_time_between_resolutions_ms", _LOOK_UP_MILLISECONDS),
+        ]
+        if server.startswith(_SEVERAL):
+            options.append(("grpc.service_config", _TURNS))
+        if not (self.tls or self.ca_certificate):
+            return module.insecure_channel(server, options=options)
+        pem = self.ca_certificate.encode() if isinstance(self.ca_certificate, str) else self.ca_certificate
+        return module.secure_channel(server, grpc.ssl_channel_credentials(pem), options=options)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((TENANT_METADATA, self.tenant),)
 
 
 class Client:
     """Generates pictures; a context manager. Threads may share it.
 
     Args:
-        target: host:port of a gRPC endpoint; or dns:///NAME-pods:50051 for all pods of a DiffusionCache, in turn.
+        server: HOST:PORT of a gRPC endpoint, without http://; or dns:///NAME-pods:50051 for all pods of a
+            DiffusionCache, in turn.
         tenant: sent as metadata; where an authenticating proxy sets it, leave it alone.
         tls: encrypt, and check the server against `ca_certificate` (PEM) or the system's authorities.
         retry_seconds: how long UNAVAILABLE is retried, on another pod where there are several.
@@ -87,18 +116,17 @@ class Client:
 
     def __init__(
         self,
-        target: str,
+        server: str,
         *,
         tenant: str = DEFAULT_TENANT,
         tls: bool = False,
-        ca_certificate: bytes | None = None,
+        ca_certificate: bytes | str | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        arguments, options = _channel_arguments(target, tenant, tls, ca_certificate)
-        make = grpc.secure_channel if len(arguments) == 2 else grpc.insecure_channel
-        self._channel = make(*arguments, options=options)
+        target = _Target(server, tenant, tls, ca_certificate, retry_seconds)
+        self._channel = target.open(grpc)
         self._stub = pb_grpc.ImageGenerationStub(self._channel)
-        self._metadata = ((TENANT_METADATA, tenant),)
+        self._metadata = target.metadata
         self._retry_seconds = retry_seconds
 
     def __enter__(self) -> Self:
@@ -113,8 +141,9 @@ class Client:
         self._channel.close()
 
     def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> Generation:
-        """One picture. `timeout` is in seconds, of each try. Raises GenerationError."""
-        message = request_to_pb(prompt, Options(**options))
+        """One picture. `timeout` is in seconds, of each try. Raises GenerationError, or TypeError for no option."""
+        check_timeout(timeout)
+        message = build_request(prompt, options)
         retries = _Retries(self._retry_seconds)
         while True:
             try:
@@ -123,14 +152,13 @@ class Client:
                 time.sleep(retries.after(error_from_rpc(error)))
 
     def stream(
-        self,
-        prompt: str,
-        *,
-        timeout: float | None = None,
-        **options: Unpack[GenerateOptions],
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Iterator[Progress | Generation]:
-        """Progress for each step, then the picture. Raises GenerationError."""
-        message = pb.GenerateStreamRequest(request=request_to_pb(prompt, Options(**options)))
+        """Progress for each step, then the picture. Raises as `generate`; for the options at once."""
+        check_timeout(timeout)
+        return self._stream(pb.GenerateStreamRequest(request=build_request(prompt, options)), timeout)
+
+    def _stream(self, message: pb.GenerateStreamRequest, timeout: float | None) -> Iterator[Progress | Generation]:
         retries = _Retries(self._retry_seconds)
         has_begun = False  # then it is not tried again: it would begin anew, and cost its steps twice
         while True:
@@ -153,18 +181,17 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str,
+        server: str,
         *,
         tenant: str = DEFAULT_TENANT,
         tls: bool = False,
-        ca_certificate: bytes | None = None,
+        ca_certificate: bytes | str | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        arguments, options = _channel_arguments(target, tenant, tls, ca_certificate)
-        make = grpc.aio.secure_channel if len(arguments) == 2 else grpc.aio.insecure_channel
-        self._channel = make(*arguments, options=options)
+        target = _Target(server, tenant, tls, ca_certificate, retry_seconds)
+        self._channel = target.open(grpc.aio)
         self._stub = pb_grpc.ImageGenerationStub(self._channel)
-        self._metadata = ((TENANT_METADATA, tenant),)
+        self._metadata = target.metadata
         self._retry_seconds = retry_seconds
 
     async def __aenter__(self) -> Self:
@@ -181,8 +208,9 @@ class AsyncClient:
     async def generate(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
-        """One picture. `timeout` is in seconds, of each try. Raises GenerationError."""
-        message = request_to_pb(prompt, Options(**options))
+        """One picture. `timeout` is in seconds, of each try. Raises GenerationError, or TypeError for no option."""
+        check_timeout(timeout)
+        message = build_request(prompt, options)
         retries = _Retries(self._retry_seconds)
         while True:
             try:
@@ -190,15 +218,16 @@ class AsyncClient:
             except grpc.RpcError as error:
                 await asyncio.sleep(retries.after(error_from_rpc(error)))
 
-    async def stream(
-        self,
-        prompt: str,
-        *,
-        timeout: float | None = None,
-        **options: Unpack[GenerateOptions],
-    ) -> AsyncIterator[Progress | Generation]:
-        """Progress for each step, then the picture. Raises GenerationError."""
-        message = pb.GenerateStreamRequest(request=request_to_pb(prompt, Options(**options)))
+    def stream(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> AsyncGenerator[Progress | Generation, None]:
+        """Progress for each step, then the picture. Raises as `generate`; for the options at once."""
+        check_timeout(timeout)
+        return self._stream(pb.GenerateStreamRequest(request=build_request(prompt, options)), timeout)
+
+    async def _stream(
+        self, message: pb.GenerateStreamRequest, timeout: float | None
+    ) -> AsyncGenerator[Progress | Generation, None]:
         retries = _Retries(self._retry_seconds)
         has_begun = False
         while True:

@@ -39,7 +39,7 @@ app.command()(get)
 app.command()(status)
 app.command()(tuning)
 # TLS is the server's to strangers; kubectl's way to the pod is encrypted and authenticated by the cluster.
-app.command("generate")(at_pod(generate, GRPC_PORT, "server", without=("tls", "ca")))
+app.command("generate")(at_pod(generate, GRPC_PORT, "server", without=("tls", "ca_certificate")))
 app.command("stats")(at_pod(stats, ADMIN_PORT, "admin"))
 app.command("entries")(at_pod(cache.ls, ADMIN_PORT, "admin"))
 app.command("entry")(at_pod(cache.show, ADMIN_PORT, "admin"))

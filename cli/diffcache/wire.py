@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
 
-from diffcache_core.generation import CacheMode, ImageFormat, Result, Violation
+from diffcache_core.generation import ImageFormat, Result, Violation
 from diffcache_core.pb import diffcache_pb2 as pb
 
 
@@ -62,45 +61,6 @@ class Generation:
     @cached_property
     def image(self) -> Image.Image:
         return Image.open(io.BytesIO(self.data))
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a request may say beside its prompt; None leaves it to the server."""
-
-    negative_prompt: str = ""
-    seed: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    width: int | None = None  # pixels
-    height: int | None = None
-    format: ImageFormat = ImageFormat.PNG
-    cache_mode: CacheMode = CacheMode.DEFAULT
-    min_similarity: float | None = None
-    max_skip_percent: int | None = None
-    request_id: str = ""
-
-
-def request_to_pb(prompt: str, options: Options) -> pb.GenerateRequest:
-    """Raises GenerationError for what the wire cannot carry; the server checks the rest."""
-    message = pb.GenerateRequest(request_id=options.request_id or uuid.uuid4().hex)
-    values = {"prompt": prompt, **vars(options)}
-    values["format"] = pb.ImageFormat.Value(f"IMAGE_FORMAT_{options.format.value}")
-    values["cache_mode"] = pb.CacheMode.Value(f"CACHE_MODE_{options.cache_mode.value}")
-    violations = []
-    for name, value in values.items():
-        if value is None or name == "request_id":
-            continue
-        try:
-            setattr(message, name, value)
-        except UnicodeEncodeError:
-            violations.append(Violation(name, "must be valid Unicode text: it contains a lone surrogate, remove it"))
-        except (TypeError, ValueError, OverflowError):
-            violations.append(Violation(name, f"{value!r} is not a value this field can take"))
-    if violations:
-        text = "; ".join(f"{v.field}: {v.message}" for v in violations)
-        raise GenerationError("INVALID_ARGUMENT", text, tuple(violations))
-    return message
 
 
 def generation_from_pb(message: pb.GenerateResponse) -> Generation:

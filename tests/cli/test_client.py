@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import diffcache
 from diffcache import AsyncClient, CacheMode, Client, GenerationError, ImageFormat, Progress, Result
 from diffcache.admin import AdminClient
+from diffcache.commands.generate import generate
+from diffcache.options import GenerateOptions
 from diffcache_core.pb import diffcache_pb2 as pb
 
 
@@ -44,7 +47,7 @@ async def test_leaving_a_stream_early_ends_the_run(up: Any) -> None:
         stream = client.stream("ant, noto style", steps=900, cache_mode=CacheMode.BYPASS)
         async for _ in stream:
             break
-        await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+        await stream.aclose()
         with AdminClient(up.admin) as admin:
             while admin.call("GetStats", pb.GetStatsRequest()).pending_steps:
                 await asyncio.sleep(0.02)
@@ -73,3 +76,117 @@ def test_unavailable_is_retried_for_the_time_given_and_then_said() -> None:
         with Client(target, retry_seconds=0.3) as client, pytest.raises(GenerationError) as caught:
             client.generate("cat")
     assert caught.value.code == "UNAVAILABLE"
+
+
+# ---- the options ---------------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_as_good_as_an_enum(up: Any) -> None:
+    with Client(up.server) as client:
+        for mode in (CacheMode.BYPASS, "BYPASS", "bypass"):
+            made = client.generate("ant, noto style", seed=1, steps=1, cache_mode=mode)
+            assert made.result is Result.BYPASS
+        for fmt in (ImageFormat.WEBP, "WEBP", "webp"):
+            assert client.generate("ant, noto style", steps=1, format=fmt).format is ImageFormat.WEBP
+        for name in CacheMode:
+            client.generate("ant, noto style", steps=1, cache_mode=name.lower())
+        left = client.generate("ant, noto style", steps=None, cache_mode=None, format=None, request_id=None)
+        assert (left.steps, left.format) == (8, ImageFormat.PNG)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cache_mode": "sometimes"}, "cache_mode: must be one of DEFAULT, BYPASS, REFRESH, READ_ONLY, is 'sometimes'"),
+        ({"cache_mode": "UNSPECIFIED"}, "cache_mode: must be one of DEFAULT"),
+        ({"cache_mode": 2}, "cache_mode: must be one of DEFAULT"),
+        ({"cache_mode": True}, "cache_mode: must be one of DEFAULT"),
+        ({"format": "gif"}, "format: must be one of PNG, WEBP, JPEG, is 'gif'"),
+        ({"seed": "7"}, "seed: must be a whole number from 0 to 18446744073709551615, is '7'"),
+        ({"seed": -1}, "seed: must be a whole number"),
+        ({"seed": 2**70}, "seed: must be a whole number"),
+        ({"seed": True}, "seed: must be a whole number"),
+        ({"steps": 8.0}, "steps: must be a whole number"),
+        ({"width": [64]}, "width: must be a whole number"),
+        ({"guidance": "7.5"}, "guidance: must be a number, is '7.5'"),
+        ({"guidance": True}, "guidance: must be a number"),
+        ({"guidance": 10**400}, "guidance: must be a number"),
+        ({"min_similarity": object}, "min_similarity: must be a number"),
+        ({"negative_prompt": 5}, "negative_prompt: must be text, is 5"),
+        ({"negative_prompt": b"x"}, "negative_prompt: must be text"),
+        ({"request_id": 5}, "request_id: must be text"),
+        ({"request_id": "\ud800"}, "request_id: must be valid Unicode text"),
+        ({"timeout": "5"}, "timeout: must be above 0"),
+        ({"timeout": -1}, "timeout: must be above 0"),
+        ({"timeout": float("nan")}, "timeout: must be above 0"),
+        ({"timeout": float("inf")}, "timeout: must be above 0"),
+    ],
+)
+async def test_a_wrong_value_is_refused_with_the_right_ones(options: dict[str, Any], words: str) -> None:
+    client, waiting = Client("127.0.0.1:1"), AsyncClient("127.0.0.1:1")
+    for call in (client.generate, client.stream, waiting.stream):
+        with pytest.raises(GenerationError) as caught:
+            call("cat", **options)
+        assert caught.value.code == "INVALID_ARGUMENT"
+        assert words in caught.value.message
+    with pytest.raises(GenerationError) as caught:
+        await waiting.generate("cat", **options)
+    assert words in caught.value.message
+    client.close()
+    await waiting.close()
+
+
+@pytest.mark.parametrize("prompt", [None, 5, b"cat", ["cat"]])
+def test_a_prompt_that_is_no_text_is_refused(prompt: Any) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(GenerationError, match="prompt: must be text"):
+        client.generate(prompt)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("mode", "cache_mode"),
+        ("negative", "negative_prompt"),
+        ("max_skip", "max_skip_percent"),
+        ("guidance_scale", "guidance"),
+        ("num_inference_steps", "steps"),
+        ("sede", "seed"),
+        ("time_out", "timeout"),
+    ],
+)
+async def test_an_unknown_option_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    options: Any = {name: 1}
+    client, waiting = Client("127.0.0.1:1"), AsyncClient("127.0.0.1:1")
+    for call in (client.generate, client.stream, waiting.stream):
+        with pytest.raises(TypeError, match=f"there is no option '{name}': did you mean '{meant}'"):
+            call("cat", **options)
+    with pytest.raises(TypeError, match=f"did you mean '{meant}'.*cache_mode"):
+        await waiting.generate("cat", **options)
+    client.close()
+    await waiting.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"server": None}, "server: must be HOST:PORT, is None"),
+        ({"server": 50051}, "server: must be HOST:PORT, is 50051"),
+        ({"tenant": None}, "tenant: must be text"),
+        ({"tls": "yes"}, "tls: must be True or False"),
+        ({"ca_certificate": 5}, "ca_certificate: must be the text of a PEM file"),
+        ({"retry_seconds": "5"}, "retry_seconds: must be seconds"),
+    ],
+)
+async def test_a_client_is_made_of_what_it_needs(arguments: dict[str, Any], words: str) -> None:
+    for make in (Client, AsyncClient):
+        with pytest.raises(GenerationError, match=words):
+            make(**{"server": "127.0.0.1:1"} | arguments)
+
+
+def test_the_command_line_and_the_client_have_the_same_names() -> None:
+    """Of what both have; `image` and `format`, which the command takes from its name, are one thing in two shapes."""
+    command = set(inspect.signature(generate).parameters) - {"image", "stream", "explain", "output"}
+    client = {*GenerateOptions.__annotations__, *inspect.signature(Client).parameters, "prompt", "timeout"}
+    assert command < client
+    assert client - command == {"format", "request_id", "retry_seconds"}
+    assert set(GenerateOptions.__annotations__) | {"prompt"} == set(pb.GenerateRequest.DESCRIPTOR.fields_by_name)

@@ -36,7 +36,7 @@ def test_the_way_of_the_readme(generate: Diffcache, up: Any, diffcache: Diffcach
     assert like.startswith("APPROXIMATE  similarity 0.9")
     again = ok(generate("red apple, noto style", "--seed", "7"))
     assert again.startswith("EXACT  skipped 8/8 steps")
-    bypass = ok(generate("red apple, flat style", "--mode", "bypass"))
+    bypass = ok(generate("red apple, flat style", "--cache-mode", "bypass"))
     assert bypass.startswith("BYPASS  skipped 0/8")
 
 
@@ -84,8 +84,9 @@ def test_stats_ls_show_purge(generate: Diffcache, up: Any, diffcache: Diffcache)
         (["--guidance", "nan"], ["guidance"]),
         (["--tenant", "No Tenant"], ["x-diffcache-tenant"]),
         (["--mode", "sometimes"], ["--mode", "bypass"]),
+        (["--cache-mode", "sometimes"], ["--cache-mode", "bypass"]),
         (["--max-skip", "500"], ["max_skip_percent"]),
-        (["--ca", "/nowhere.pem"], ["--ca", "/nowhere.pem"]),
+        (["--ca", "/nowhere.pem"], ["--ca-certificate", "/nowhere.pem"]),
         (["-o", "x.gif"], ["--image", ".png"]),
         (["-o", "/nowhere/at/all/x.png"], ["--image", "make it first"]),
         (["--timeout", "inf"], ["--timeout", "above 0"]),

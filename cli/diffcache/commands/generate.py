@@ -20,7 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffcache.commands.hints import how_to
 from diffcache.output import OUTPUT_HELP, Output, print_json, print_table
 
-MAX_TIMEOUT = 1e6  # seconds; grpc takes a larger one for one that has passed
 FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP, ".jpg": ImageFormat.JPEG, ".jpeg": ImageFormat.JPEG}
 
 
@@ -30,44 +29,51 @@ def generate(
         "image.png"
     ),
     server: Annotated[str, typer.Option(help="HOST:PORT of the server.")] = f"localhost:{GRPC_PORT}",
-    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    negative_prompt: Annotated[str, typer.Option("--negative-prompt", "--negative", help="What not to draw.")] = "",
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    mode: Annotated[CacheMode, typer.Option(help="What the request may do with the cache.", case_sensitive=False)] = (
-        CacheMode.DEFAULT
-    ),
+    cache_mode: Annotated[
+        CacheMode,
+        typer.Option("--cache-mode", "--mode", help="What the request may do with the cache.", case_sensitive=False),
+    ] = CacheMode.DEFAULT,
     min_similarity: Annotated[float | None, typer.Option(help="Resume only from this similarity on.")] = None,
-    max_skip: Annotated[int | None, typer.Option(help="Skip at most so many percent of the steps.")] = None,
+    max_skip_percent: Annotated[
+        int | None, typer.Option("--max-skip-percent", "--max-skip", help="Skip at most so many percent of the steps.")
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Whose cache to use.")] = DEFAULT_TENANT,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the picture.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Show the steps as they run.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show where the time went, and the parent.")] = False,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.")] = False,
-    ca: Annotated[Path | None, typer.Option(help="PEM file of the authority to trust; implies --tls.")] = None,
+    ca_certificate: Annotated[
+        Path | None,
+        typer.Option("--ca-certificate", "--ca", help="PEM file of the authority to trust; implies --tls."),
+    ] = None,
     output: Annotated[Output, typer.Option("--output", help=OUTPUT_HELP)] = Output.TABLE,  # -o is the picture
 ) -> None:
     """Generate a picture and say whether the cache helped."""
     from diffcache.client import Client
+    from diffcache.options import MAX_TIMEOUT
 
     fmt = _format_of(image)
     if timeout is not None and not 0 < timeout < MAX_TIMEOUT:
         raise typer.BadParameter(f"must be above 0 and below {MAX_TIMEOUT:g} seconds", param_hint="--timeout")
     options: GenerateOptions = {
-        "negative_prompt": negative,
+        "negative_prompt": negative_prompt,
         "seed": seed,
         "steps": steps,
         "guidance": guidance,
         "width": width,
         "height": height,
         "format": fmt,
-        "cache_mode": mode,
+        "cache_mode": cache_mode,
         "min_similarity": min_similarity,
-        "max_skip_percent": max_skip,
+        "max_skip_percent": max_skip_percent,
     }
-    with Client(server, tenant=tenant, tls=tls, ca_certificate=_read(ca), retry_seconds=2.0) as client:
+    with Client(server, tenant=tenant, tls=tls, ca_certificate=_read(ca_certificate), retry_seconds=2.0) as client:
         if stream:
             generation = _generate_with_bar(client, prompt, timeout, options)
         else:
@@ -98,7 +104,7 @@ def _read(path: Path | None) -> bytes | None:
     try:
         return None if path is None else path.read_bytes()
     except OSError as error:
-        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--ca") from None
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--ca-certificate") from None
 
 
 def _generate_with_bar(client: Client, prompt: str, timeout: float | None, options: GenerateOptions) -> Generation:

@@ -1,0 +1,85 @@
+"""Where a server is: HOST:PORT, or one of gRPC's own names. What people write instead is refused with what to write.
+
+gRPC itself takes nearly everything for a name to look up, and then only says that it does not answer. Pure.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from diffcache.wire import GenerationError
+from diffcache_core.foreign import quoted
+
+_PASSED_ON = ("unix:", "unix-abstract:", "vsock:", "xds:")
+_SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_SECURE = ("https://", "grpcs://")
+_RESOLVER = re.compile(r"dns:(//[^/]*/)?|ipv4:|ipv6:")
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^\[\]\s]*:[^\[\]\s]*\]|[^:\[\]\s]+)(:(?P<port>[0-9]{0,5}))?", re.ASCII)
+
+
+def checked_address(address: str, what: str, port: int) -> str:
+    """`address` without space around it.
+
+    Args:
+        address: HOST:PORT, dns:[//AUTHORITY/]HOST:PORT, ipv4: or ipv6: and a list of addresses, or unix:PATH.
+        what: how messages call it.
+        port: what messages suggest where there is none.
+
+    Raises:
+        GenerationError: INVALID_ARGUMENT, with what to write.
+    """
+    address = address.strip()
+    if address.startswith(_PASSED_ON):
+        return address
+    found = _RESOLVER.match(address)
+    resolver = found[0] if found is not None else ""
+    places = address.removeprefix(resolver)
+    for place in places.split(",") if resolver.startswith("ip") else [places]:
+        problem, remedy = _problem_of(place, port)
+        if problem:
+            told = f"write {quoted(resolver + remedy)}" if remedy else f"write HOST:PORT, such as localhost:{port}"
+            secure = " and ask for TLS (--tls, tls=True)" if place.lower().startswith(_SECURE) else ""
+            raise GenerationError("INVALID_ARGUMENT", f"{what}: {problem}: {told}{secure}")
+    return address
+
+
+def _problem_of(place: str, port: int) -> tuple[str, str]:
+    """What is wrong with a HOST:PORT, and what was meant; empty where there is nothing or it cannot be made out."""
+    scheme = _SCHEME.match(place)
+    rest = place[scheme.end() :] if scheme is not None else place
+    rest = re.split(r"[/?#]", rest)[0].rpartition("@")[2]
+    meant = _as_host_and_port(rest, port)
+    if meant == place and place:
+        return "", ""
+    if scheme is not None:
+        return f"gRPC takes no {scheme[0].lower()}", meant
+    if not place:
+        return "is empty", ""
+    if rest != place:
+        return "a path, a query or a user has no place in it", meant
+    if not meant:
+        return f"{quoted(place)} is not a host and a port from 1 to 65535", ""
+    return (
+        f"{quoted(place)} has no brackets" if meant.startswith("[") > place.startswith("[") else "it has no port"
+    ), meant
+
+
+def _as_host_and_port(text: str, port: int) -> str:
+    """`text` as HOST:PORT, with `port` where it has none; empty if it cannot be made out."""
+    before, _, last = text.rpartition(":")
+    if _is_ipv6(before) and len(last) == 5 and last.isdecimal():  # no group of an address has five digits
+        return f"[{before}]:{last}"
+    if _is_ipv6(text):
+        return f"[{text}]:{port}"
+    found = _HOST_AND_PORT.fullmatch(text)
+    if found is None or not text.isprintable() or not 1 <= int(found["port"] or port) <= 65535:
+        return ""
+    return f"{found['host']}:{found['port'] or port}"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return isinstance(ipaddress.ip_address(text), ipaddress.IPv6Address)
+    except ValueError:
+        return False
