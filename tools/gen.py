@@ -14,7 +14,7 @@ from grpc_tools import protoc
 from diffcache_core.crd import custom_resource_definition
 
 sys.path.insert(0, str(Path(__file__).parent))
-from chart_readme import chart_readme  # these lie beside this script
+from chart_readme import chart_defaults, chart_readme  # these lie beside this script
 from dashboards import dashboards
 from resource_docs import resource_reference
 
@@ -60,6 +60,7 @@ def generated() -> Iterator[tuple[Path, str]]:
     yield from crd()
     yield Path("docs/resource.md"), resource_reference()
     yield Path("charts/diffcache/README.md"), chart_readme()
+    yield Path("charts/diffcache/files/defaults.yaml"), chart_defaults()
     for name, text in dashboards().items():
         yield Path("charts/diffcache/files/dashboards") / name, text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import typer
 from pydantic import ValidationError
 
+from diffcache.extras import need_modules
 from diffcache.manifests import read_manifest
 from diffcache_core.documents import DocumentError, read_document
 from diffcache_core.manifest import ManifestError
@@ -124,9 +124,7 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, 
         raise ManifestError(f"{manifest}: {field} needs a cluster: {remedy}")
     for field in _idle(resource.spec):
         typer.echo(f"{manifest}: no use outside of a cluster: {field}", err=True)
-    missing = [module for module in needed if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ManifestError(f"serving needs {', '.join(missing)}: install diffcache[local]")
+    need_modules("serving", needed)
     folder = (data_dir or default_data_dir(resource.metadata.name)).absolute()
     record = record_for(resource.spec, _read_record(folder), time.time())
     config = build_serving_config(resource, Surroundings(folder, listen), followed(resource.spec, record))

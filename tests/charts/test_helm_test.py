@@ -13,7 +13,13 @@ from tests.charts.helm import CHART
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    told = {"NAMESPACE": "team-a", "POD_NAME": "diffcache-test", "POD_UID": "1-2", "TIMEOUT_SECONDS": "240"}
+    told = {
+        "NAMESPACE": "team-a",
+        "POD_NAME": "diffcache-test",
+        "POD_UID": "1-2",
+        "TIMEOUT_SECONDS": "240",
+        "SERVING_RESOURCES": '{"limits":{"cpu":0.5,"memory":"2Gi"},"requests":{"cpu":1}}',
+    }
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     return runpy.run_path(str(CHART / "files/test.py"))
@@ -25,6 +31,10 @@ def test_its_resource_is_valid_and_small(program: dict[str, Any]) -> None:
     resource = DiffusionCache.model_validate(manifest)
     assert resource.spec.index.type is IndexType.LITE
     assert resource.spec.cache.store.volume.size == "1Gi"
+    assert resource.spec.serving.resources.model_dump() == {
+        "limits": {"cpu": "0.5", "memory": "2Gi"},  # an unquoted decimal is no amount to the API server
+        "requests": {"cpu": 1},
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from diffcache.extras import how_to_install
 from diffcache_core.manifest import parse_manifest
 from diffcache_core.names import MANAGER, OPERATOR_IMAGE
 from diffcache_operator.desired.placement import PodDefaults
@@ -83,6 +84,27 @@ def test_pods_meet_the_restricted_profile_and_write_nowhere(chart: Chart, argume
             }
             assert not any("hostPort" in port for port in container.get("ports", []))
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+def test_a_quota_that_asks_for_limits_admits_the_test(chart: Chart) -> None:
+    """Its own pod, and the one of the cache that it makes; the operator's, where a limit of CPU is given."""
+    (pod,) = of_kind(chart.render(), "Pod")
+    (container,) = pod["spec"]["containers"]
+    told = {one["name"]: one.get("value", "") for one in container["env"]}
+    for resources in (container["resources"], json.loads(told["SERVING_RESOURCES"])):
+        assert resources["requests"].keys() == resources["limits"].keys() == {"cpu", "memory"}
+    (deployment,) = of_kind(chart.render("--set", "resources.limits.cpu=1"), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"cpu": 1, "memory": "512Mi"}
+
+
+def test_the_tests_resources_are_values(chart: Chart) -> None:
+    settings = "test.resources.limits.cpu=3,test.servingResources.limits.cpu=0.5,test.resources.requests=null"
+    (pod,) = of_kind(chart.render("--set", settings), "Pod")
+    (container,) = pod["spec"]["containers"]
+    assert container["resources"] == {"limits": {"cpu": 3, "memory": "512Mi"}}
+    told = {one["name"]: one.get("value", "") for one in container["env"]}
+    assert json.loads(told["SERVING_RESOURCES"])["limits"]["cpu"] == "0.5"
 
 
 def test_ids_may_be_the_clusters_to_assign(chart: Chart) -> None:
@@ -232,6 +254,8 @@ def test_the_hints_after_the_installation_hold(chart: Chart) -> None:
     manifest = re.search(r"<<'END'\n(.*?)\n  END", hints, re.DOTALL)
     assert manifest
     parse_manifest(manifest[1])
+    for words in (hints, (ROOT / "README.md").read_text()):
+        assert how_to_install() in " ".join(words.split())
 
 
 def test_two_versions_are_one(chart: Chart) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,10 +55,9 @@ REFUSED = [
     ("prometheus.url=prometheus:9090", "prometheus url pattern"),
     ("prometheus.tokenSecret.name=A_B", "prometheus tokenSecret name pattern"),
     ("prometheus.tokenSecret.name=token", "prometheus.tokenSecret prometheus.url set it"),
-    ("prometheus.url=prometheus:9090", "prometheus url pattern"),
-    ("prometheus.tokenSecret.name=A_B", "prometheus tokenSecret name pattern"),
-    ("prometheus.tokenSecret.name=token", "prometheus.tokenSecret prometheus.url set it"),
     ("test.timeoutSeconds=0", "test timeoutSeconds 10"),
+    ("test.resources.cpu=1", "test resources cpu"),
+    ("test.servingResources.limits.cpu=true", "test servingResources limits cpu"),
 ]
 
 
@@ -76,6 +77,76 @@ def test_old_clusters_are_refused(chart: Chart, helm: str) -> None:
 
 def test_a_parent_chart_may_have_its_own_globals_and_a_condition(chart: Chart) -> None:
     chart.render("--set", "enabled=true,global.theirs=1")
+
+
+OWN = ("labels", "resources", "servingResources")
+"""Maps in which null takes an item away."""
+
+
+def at_depth(values: dict[str, Any], depth: int, replaced: Any) -> dict[str, Any]:
+    """The same keys, and `replaced` for each value at this depth."""
+    if depth == 0:
+        return dict.fromkeys(values, replaced)
+    inner = {key: value for key, value in values.items() if isinstance(value, dict) and value and key not in OWN}
+    return {key: at_depth(value, depth - 1, replaced) for key, value in inner.items()}
+
+
+@pytest.fixture(scope="session")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chart that has this one as a dependency."""
+    folder = tmp_path_factory.mktemp("parent")
+    dependency = {"name": "diffcache", "version": yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]}
+    facts = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]}
+    (folder / "Chart.yaml").write_text(yaml.safe_dump(facts))
+    shutil.copytree(CHART, folder / "charts/diffcache")
+    return folder
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("depth", range(3))
+def test_a_value_left_empty_is_its_default(chart: Chart, parent: Path, tmp_path: Path, helm: str, depth: int) -> None:
+    """Every key of values.yaml, be it a block or a single value, in this chart and in one that has it inside."""
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    empty = at_depth(defaults, depth, None)
+    for folder, values in ((CHART, empty), (parent, {"diffcache": empty, "global": empty.get("global")})):
+        path = tmp_path / "values.yaml"
+        path.write_text(yaml.safe_dump(values))
+        plain = chart.run(helm, "template", "diffcache", str(folder))
+        result = chart.run(
+            helm, "template", "diffcache", str(folder), "--values", str(path), "--description", str(depth)
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stdout == plain.stdout
+        assert "kind: Deployment" in result.stdout
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_an_item_left_empty_in_labels_or_resources_is_taken_away(chart: Chart, helm: str) -> None:
+    settings = "resources.limits=null,monitoring.rules.enabled=true,monitoring.rules.labels.prometheus_rule=null"
+    objects = chart.render("--set", settings, helm=helm)
+    (deployment,) = [one for one in objects if one["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"requests": {"cpu": "50m", "memory": "128Mi"}}
+    (rules,) = [one for one in objects if one["metadata"]["name"] == "diffcache-rules"]
+    assert "prometheus_rule" not in rules["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("depth", range(3))
+def test_a_value_of_another_type_is_refused_by_name(chart: Chart, tmp_path: Path, helm: str, depth: int) -> None:
+    """Every key of values.yaml at once: a list of a number is right for none of them."""
+    path = tmp_path / "values.yaml"
+    wrong = at_depth(yaml.safe_load((CHART / "values.yaml").read_text()), depth, [5])
+    path.write_text(yaml.safe_dump(wrong))
+    told = chart.refusal("--values", str(path), helm=helm)
+    for name in paths(wrong):
+        assert f"{name}:" in told or f"{name}.0:" in told or f"'/{name.replace('.', '/')}" in told, name
+
+
+def paths(values: Any, path: str = "") -> list[str]:
+    if not isinstance(values, dict):
+        return [path]
+    return [found for key, value in values.items() for found in paths(value, f"{path}.{key}".strip("."))]
 
 
 def test_every_value_has_a_text() -> None:

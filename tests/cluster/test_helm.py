@@ -161,6 +161,8 @@ def change_capacity(inside: Kube, text: str, size: int) -> None:
 def test_some_namespaces_only(helm4: Helm, kube: Kube, namespace: Kube) -> None:
     """With no right over the cluster."""
     watched, system = namespace.namespace, kube.within(SYSTEM)
+    demand = {"limits.cpu": "8", "limits.memory": "8Gi"}  # as limits they are asked of every pod
+    namespace.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": demand}})
     helm4.install(CHART, "--set", f"watchNamespaces={{{watched}}}")
     roles = "clusterrole,clusterrolebinding"
     assert not [one for one in kube.list(roles) if "diffcache" in one["metadata"]["name"]]
@@ -172,6 +174,7 @@ def test_some_namespaces_only(helm4: Helm, kube: Kube, namespace: Kube) -> None:
     namespace.wait_reason("emoji", "ScaledToZero")
     assert system.get("diffusioncache", "unseen")["status"] == {"observedGeneration": -1}
     assert system.list("pod")[0]["status"]["containerStatuses"][0]["restartCount"] == 0
+    helm4("test")  # under the quota
 
 
 def test_a_crd_of_another_owner_is_handed_over(either: Helm, kube: Kube) -> None:

@@ -37,6 +37,7 @@ CACHE = {
     },
     "spec": {
         "model": {"source": "bundled://emoji", "steps": 4},
+        "serving": {"resources": json.loads(os.environ["SERVING_RESOURCES"], parse_float=str)},
         "cache": {"capacity": "64Mi", "store": {"volume": {"size": "1Gi"}}},
         "index": {"type": "Lite"},
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from diffcache.extras import need_modules
 from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
 from diffcache_core.manifest import ManifestError
 from diffcache_core.spec import Scheduler
@@ -53,7 +53,7 @@ def calibrate(
 
     Can be stopped and started again at any time. Takes about half an hour for the bundled model.
     """
-    _check_installed()
+    need_modules("calibrating", ("torch", "diffusers", "transformers", "matplotlib"))
     from diffcache_serving.openmp import set_openmp_defaults
 
     set_openmp_defaults(spare_cores=0)  # before the next lines import torch
@@ -102,13 +102,6 @@ def calibrate(
         ) from None
     typer.echo(report)
     typer.echo(_summary(findings, output, plot))
-
-
-def _check_installed() -> None:
-    modules = ("torch", "diffusers", "transformers", "matplotlib")
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ManifestError(f"calibrating needs {', '.join(missing)}: install diffcache[local]")
 
 
 def _default_work_dir(name: str) -> Path:

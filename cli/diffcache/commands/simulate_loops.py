@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import io
 import zlib
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from diffcache.extras import need_modules
 from diffcache.manifests import NameOption, read_manifest
 from diffcache_core.manifest import ManifestError, parse_manifest
 
@@ -97,7 +97,7 @@ def simulate_loops(
 
     Takes about two minutes for 12,000 requests.
     """
-    _check_installed(plot=output is not None)
+    need_modules("simulating", ("numpy", *(("matplotlib",) if output is not None else ())))
     from diffcache_core.scaling import bounds_of
     from diffcache_core.simulator.loops import Setting, compare
     from diffcache_core.simulator.loops_pods import Device
@@ -132,12 +132,6 @@ def simulate_loops(
 
 
 # ---- what is asked -------------------------------------------------------------------------------------------------
-
-
-def _check_installed(*, plot: bool) -> None:
-    missing = [name for name in ("numpy", *(("matplotlib",) if plot else ())) if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ManifestError(f"simulating needs {', '.join(missing)}: install diffcache[local]")
 
 
 def _plot_file(path: Path) -> Path:
