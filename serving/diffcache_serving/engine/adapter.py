@@ -22,7 +22,7 @@ from diffcache_serving.engine.schedulers import Schedule
 from diffcache_serving.finite import check_finite
 
 NEGATIVE_PROMPTS_KEPT = 64
-"""Encoded negative prompts kept on the device: nearly all requests share a few, and each costs a text encoder call."""
+"""Encoded negative prompts kept on the device: a tenant's requests share a few, and each costs a text encoder call."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class StableDiffusion:
         self.scheduler = scheduler
         self.device: torch.device = pipe.device
         self.dtype: torch.dtype = pipe.unet.dtype
-        self._negatives: OrderedDict[str, tuple[tuple[int, ...], torch.Tensor]] = OrderedDict()
+        self._negatives: OrderedDict[tuple[str, str], tuple[tuple[int, ...], torch.Tensor]] = OrderedDict()
 
     @property
     def size_multiple(self) -> int:
@@ -71,7 +71,7 @@ class StableDiffusion:
         rows = [embedding]
         negative_ids: tuple[int, ...] = ()
         if request.guidance > 1:  # what the pipeline calls classifier-free guidance
-            negative_ids, negative = self._negative(request.negative_prompt)
+            negative_ids, negative = self._negative(request.tenant, request.negative_prompt)
             rows.insert(0, negative)
         return TextEncoding(self._key(pooled), prompt_ids, negative_ids, torch.cat(rows), request.guidance)
 
@@ -138,15 +138,17 @@ class StableDiffusion:
         ids = tuple(tokens.input_ids[0, : int(tokens.attention_mask.sum())].tolist())
         return ids, output[0].to(dtype=encoder.dtype), output.pooler_output
 
-    def _negative(self, text: str) -> tuple[tuple[int, ...], torch.Tensor]:
-        if text not in self._negatives:
+    def _negative(self, tenant: str, text: str) -> tuple[tuple[int, ...], torch.Tensor]:
+        """By tenant, or the time of a request would tell what others exclude; only the empty text is nobody's."""
+        key = (tenant if text else "", text)
+        if key not in self._negatives:
             ids, embedding, _ = self._encode(text)
             check_finite("encoding", [embedding])
-            self._negatives[text] = (ids, embedding)
+            self._negatives[key] = (ids, embedding)
             if len(self._negatives) > NEGATIVE_PROMPTS_KEPT:
                 self._negatives.popitem(last=False)
-        self._negatives.move_to_end(text)
-        return self._negatives[text]
+        self._negatives.move_to_end(key)
+        return self._negatives[key]
 
     def _key(self, pooled: torch.Tensor) -> np.ndarray:
         vector = pooled[0].float().cpu()
