@@ -75,7 +75,9 @@ def similarity_bin(similarity: float) -> str:
 
 
 def similarity_bins(start: float, end: float) -> tuple[str, ...]:
-    """The labels of all bins that hold a similarity from `start` on and below `end`."""
+    """The labels of all bins that hold a similarity from `start` on and below `end`; none from above 1 on."""
+    if start > 1.0:
+        return ()
     edges = (edge * SIMILARITY_BIN_WIDTH for edge in range(20))
     return tuple(similarity_bin(edge) for edge in edges if similarity_bin(start) <= similarity_bin(edge) and edge < end)
 

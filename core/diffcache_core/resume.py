@@ -48,7 +48,8 @@ class Levels:
 
     @property
     def top_skip(self) -> int:
-        return self.table[-1].skip_percent if self.table else 0
+        """The most that any request is granted: a level above the similarity 1 is closed."""
+        return self.skip_at(1.0)
 
     @property
     def floor(self) -> float:
