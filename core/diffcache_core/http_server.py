@@ -10,8 +10,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
+
+from diffcache_core.listening import ANY, listen_on_all
 
 log = logging.getLogger("diffcache.http")
 
@@ -56,7 +59,11 @@ class HttpServer:
 
     async def start(self, host: str, port: int) -> None:
         """Raises OSError if it cannot listen there."""
-        self._server = await asyncio.get_running_loop().create_server(lambda: _Connection(self), host, port)
+        loop, connection = asyncio.get_running_loop(), partial(_Connection, self)
+        if host == ANY:  # asyncio itself would listen on IPv6 alone
+            self._server = await loop.create_server(connection, sock=listen_on_all(port))
+        else:
+            self._server = await loop.create_server(connection, host, port)
 
     @property
     def port(self) -> int:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from diffcache_core.exposition import exposition
 from diffcache_core.http_server import Handler, HttpServer, Request, Response
+from diffcache_core.listening import ANY
 
 HEALTH_PORT, METRICS_PORT = 8080, 8081
 
@@ -38,7 +39,7 @@ async def answering(
     try:
         for server, port in servers:
             try:
-                await server.start("", port)  # every address, of IPv4 and of IPv6
+                await server.start(ANY, port)
             except OSError as error:
                 raise CannotListen(f"cannot listen on port {port}: {error}") from None
         yield

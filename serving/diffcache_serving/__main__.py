@@ -12,6 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
+from diffcache_core.listening import ANY, join_host_port, listen_on_all
 from diffcache_core.serving_config import ListenConfig
 from diffcache_serving.cache.lock import lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite
@@ -83,16 +84,27 @@ def check_ports(listen: ListenConfig) -> None:
         told = ", ".join(f"{option} {port}" for option, (_, port) in ports.items())
         raise PortTaken(f"each endpoint needs a port of its own ({told})")
     for option, (host, port) in ports.items():
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does: not stopped by TIME_WAIT
-            try:
-                probe.bind((host, port))
-            except (OSError, OverflowError) as error:
-                reason = getattr(error, "strerror", None) or error
-                of_host = isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
-                wrong = ("--admin-host" if option == "--admin-port" else "--host") if of_host else option
-                raise PortTaken(f"cannot listen on {host}:{port} ({reason}): choose another with {wrong}") from None
+        try:
+            _try_to_listen(host, port)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            of_host = isinstance(error, socket.gaierror) or getattr(error, "errno", None) in _OF_HOST
+            wrong = ("--admin-host" if option == "--admin-port" else "--host") if of_host else option
+            address = join_host_port(host, port)
+            raise PortTaken(f"cannot listen on {address} ({reason}): choose another with {wrong}") from None
+
+
+_OF_HOST = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # not of this machine; of an IPv6 that the kernel does not have
+
+
+def _try_to_listen(host: str, port: int) -> None:
+    if host == ANY:
+        listen_on_all(port).close()
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does: not stopped by TIME_WAIT
+        probe.bind((host, port))
 
 
 if __name__ == "__main__":

@@ -14,16 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import grpc
-import prometheus_client
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
 
+from diffcache_core.exposition import exposition
 from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat
+from diffcache_core.http_server import HttpServer
+from diffcache_core.listening import join_host_port
 from diffcache_core.manifest import read_manifest
-from diffcache_core.pb import diffcache_pb2 as pb
-from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_core.resume import Levels
 from diffcache_core.serving_config import ServingConfig
 from diffcache_core.spec import Scope
@@ -41,7 +39,7 @@ from diffcache_serving.config_watch import watch_config
 from diffcache_serving.defaults import choose_defaults
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, check_cuda, load_model
-from diffcache_serving.errors import ConfigError, ModelError, NotFinite, PortTaken
+from diffcache_serving.errors import ModelError, NotFinite, PortTaken
 from diffcache_serving.generate import Generator
 from diffcache_serving.images import compress
 from diffcache_serving.logs import configure_logs
@@ -49,19 +47,14 @@ from diffcache_serving.metrics import Metrics
 from diffcache_serving.model_folders import remove_retired, retire_others
 from diffcache_serving.queueing import StepQueue
 from diffcache_serving.reload import changes, take_hot
-from diffcache_serving.rpc.errors import IMAGE_SERVICE, ErrorInterceptor
+from diffcache_serving.rpc.errors import IMAGE_SERVICE
+from diffcache_serving.rpc.listen import ADMIN_SERVICE, bind, build_servers
 from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
 from diffcache_serving.shadow.shadows import Shadows
 from diffcache_serving.shadow_caches.beside import ShadowCachesBeside
 from diffcache_serving.shadow_caches.feed import Feed
 from diffcache_serving.tuning.loop import LocalTuner
 from diffcache_serving.upkeep import keep_up
-
-ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
-
-CONNECTION_AGE_MILLISECONDS = 30_000
-"""Then a client connects anew, which ends no call: only so do those that balance themselves ever learn of a new pod,
-and those behind a Service's one address reach it."""
 
 log = structlog.get_logger("diffcache.server")
 
@@ -102,9 +95,9 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | Non
             states_missing=server.repair.states_missing,
             files_swept=server.repair.files_swept,
             config=file.revision,
-            grpc=f"{config.listen.host}:{config.listen.port}",
-            admin=f"{config.listen.admin_host}:{config.listen.admin_port}",
-            metrics=f"http://{config.listen.metrics_host}:{config.listen.metrics_port}/metrics",
+            grpc=join_host_port(config.listen.host, config.listen.port),
+            admin=join_host_port(config.listen.admin_host, config.listen.admin_port),
+            metrics=f"http://{join_host_port(config.listen.metrics_host, config.listen.metrics_port)}/metrics",
             data=str(config.data_dir),
             seconds=round(time.perf_counter() - started, 2),
         )
@@ -178,19 +171,21 @@ class Server:
     health: Any
     grpc_server: Any
     admin_server: Any
+    metrics_server: HttpServer
     repair: Repair
     shadows: Shadows
     shadow_caches: ShadowCachesBeside
     background: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
-        listen, metrics = self.config.listen, self.generator.metrics
+        listen = self.config.listen
         bind(self.grpc_server, join_host_port(listen.host, listen.port), listen.tls_certificate, listen.tls_key)
         bind(self.admin_server, join_host_port(listen.admin_host, listen.admin_port))
         try:
-            prometheus_client.start_http_server(listen.metrics_port, listen.metrics_host, metrics.registry)
+            await self.metrics_server.start(listen.metrics_host, listen.metrics_port)
         except OSError as error:
-            raise PortTaken(f"cannot listen on {listen.metrics_host}:{listen.metrics_port}: {error}") from None
+            address = join_host_port(listen.metrics_host, listen.metrics_port)
+            raise PortTaken(f"cannot listen on {address}: {error}") from None
         await self.grpc_server.start()
         await self.admin_server.start()
         for service in ("", IMAGE_SERVICE, ADMIN_SERVICE):
@@ -260,9 +255,21 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     generator = Generator(queue, engine, cache, metrics, shadows, feed)
     repair = await cache.repair()
     images, admin = ImageGeneration(generator, model), CacheAdmin(generator, model, source)
-    grpc_server, admin_server, servicer = _build_servers(images, admin, metrics)
+    grpc_server, admin_server, servicer = build_servers(images, admin, metrics)
+    metrics_server = HttpServer(exposition(metrics.registry))
     server = Server(
-        config, model, generator, images, admin, servicer, grpc_server, admin_server, repair, shadows, shadow_caches
+        config,
+        model,
+        generator,
+        images,
+        admin,
+        servicer,
+        grpc_server,
+        admin_server,
+        metrics_server,
+        repair,
+        shadows,
+        shadow_caches,
     )
     server.background.append(
         asyncio.create_task(
@@ -284,6 +291,7 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
         await shadow_caches.close()
         await engine.stop()
         await cache.close()
+        metrics_server.close()  # last: whoever scrapes sees the end, too
 
 
 async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
@@ -331,43 +339,3 @@ def _build_index(
         on_outcome=metrics.index_up.set,
     )
     return LayeredIndex(backing, on_error, shared=config.cache.is_shared)
-
-
-def _build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics) -> tuple[Any, Any, Any]:
-    options = [
-        ("grpc.so_reuseport", 0),  # two servers on one port would share it silently
-        ("grpc.max_connection_age_ms", CONNECTION_AGE_MILLISECONDS),
-    ]
-    servicer = health.aio.HealthServicer()
-    servers = []
-    for add, implementation, name in (
-        (pb_grpc.add_ImageGenerationServicer_to_server, images, IMAGE_SERVICE),
-        (pb_grpc.add_CacheAdminServicer_to_server, admin, ADMIN_SERVICE),
-    ):
-        server = grpc.aio.server(interceptors=[ErrorInterceptor(metrics)], options=options)
-        add(implementation, server)  # type: ignore[no-untyped-call]  # generated
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        reflection.enable_server_reflection((name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        servers.append(server)
-    return servers[0], servers[1], servicer
-
-
-def join_host_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def bind(server: Any, address: str, certificate: str = "", key: str = "") -> int:
-    """Listens, over TLS if there is a certificate; returns the port. Raises PortTaken or ConfigError."""
-    try:
-        if not certificate:
-            return int(server.add_insecure_port(address))
-        pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
-        return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
-    except OSError as error:
-        raise ConfigError(f"TLS: {error.filename}: {error.strerror}") from None
-    except RuntimeError:
-        text = f"cannot listen on {address}: it is taken or not an address of this machine"
-        if not certificate:
-            raise PortTaken(text) from None
-        pem = f"{certificate} and {key} are not a certificate and its key in PEM"
-        raise ConfigError(f"{text}, or TLS: {pem}") from None

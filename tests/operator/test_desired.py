@@ -164,9 +164,9 @@ def test_the_config_map_is_what_the_process_reads() -> None:
     config = ServingConfig.model_validate_json(config_map["data"]["serving.json"])
     assert config.require_cuda
     assert (config.listen.host, config.listen.admin_host, config.listen.metrics_host) == (
-        "0.0.0.0",
+        "::",
         "127.0.0.1",
-        "0.0.0.0",
+        "::",
     )
     assert str(config.index.token_file) == "/etc/diffcache-secrets/index-token"
     assert ServingConfig.model_validate_json(render(STANDALONE)[1]["data"]["serving.json"]).index.uri == (

@@ -28,6 +28,7 @@ from diffcache.admin import AdminClient
 from diffcache.client import Client
 from diffcache.wire import Generation
 from diffcache_core.generation import CacheMode
+from diffcache_core.listening import join_host_port
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.serving_config import (
     CacheConfig,
@@ -293,7 +294,8 @@ class ServerProcess:
                 thread.join()
 
     def metrics_page(self, accept: str = "text/plain") -> str:
-        url = f"http://127.0.0.1:{self.config.listen.metrics_port}/metrics"
+        listen = self.config.listen
+        url = f"http://{join_host_port(listen.metrics_host, listen.metrics_port)}/metrics"
         with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=30) as answer:
             return str(answer.read().decode())
 
@@ -317,11 +319,11 @@ class ServerProcess:
 
     @property
     def target(self) -> str:
-        return f"{self.config.listen.host}:{self.config.listen.port}"
+        return join_host_port(self.config.listen.host, self.config.listen.port)
 
     @property
     def admin_target(self) -> str:
-        return f"{self.config.listen.admin_host}:{self.config.listen.admin_port}"
+        return join_host_port(self.config.listen.admin_host, self.config.listen.admin_port)
 
     def client(self, tenant: str = "default", retry_seconds: float = 0.0) -> Client:
         return Client(self.target, tenant=tenant, retry_seconds=retry_seconds)

@@ -18,7 +18,7 @@ def up(
         Path | None,
         typer.Option(help="Where the cache lies; by default in the user's data folder, by the manifest's name."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address that serves pictures and metrics; 0.0.0.0 for all.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address that serves pictures and metrics; `::` for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the pictures (gRPC).")] = GRPC_PORT,
     admin_host: Annotated[str, typer.Option(help="Address of the admin endpoint, which shows prompts.")] = "127.0.0.1",
     admin_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the admin endpoint (gRPC).")] = ADMIN_PORT,

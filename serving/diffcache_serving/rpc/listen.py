@@ -1,0 +1,67 @@
+"""The two gRPC servers and where they listen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
+from diffcache_serving.errors import ConfigError, PortTaken
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.rpc.errors import IMAGE_SERVICE, ErrorInterceptor
+from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
+
+ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
+
+CONNECTION_AGE_MILLISECONDS = 30_000
+"""Then a client connects anew, which ends no call: only so do those that balance themselves ever learn of a new pod,
+and those behind a Service's one address reach it."""
+
+PING_MILLISECONDS = 1000
+"""Three pings that come sooner after the one before end the connection. gRPC's own five minutes end it in the middle of
+a picture for every client that a load balancer makes ping each 10 s. Clients may ping from 5 s on, and the rest is for
+pings that are delayed on their way and arrive close together. Lower lets a client cost more with pings alone."""
+
+
+def build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics) -> tuple[Any, Any, Any]:
+    """The server of pictures, the admin one, and the health service that both have."""
+    options = [
+        ("grpc.so_reuseport", 0),  # two servers on one port would share it silently
+        ("grpc.max_connection_age_ms", CONNECTION_AGE_MILLISECONDS),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_MILLISECONDS),
+        ("grpc.keepalive_permit_without_calls", 1),  # load balancers cut connections that are silent between two calls
+    ]
+    servicer = health.aio.HealthServicer()
+    servers = []
+    for add, implementation, name in (
+        (pb_grpc.add_ImageGenerationServicer_to_server, images, IMAGE_SERVICE),
+        (pb_grpc.add_CacheAdminServicer_to_server, admin, ADMIN_SERVICE),
+    ):
+        server = grpc.aio.server(interceptors=[ErrorInterceptor(metrics)], options=options)
+        add(implementation, server)  # type: ignore[no-untyped-call]  # generated
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        reflection.enable_server_reflection((name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        servers.append(server)
+    return servers[0], servers[1], servicer
+
+
+def bind(server: Any, address: str, certificate: str = "", key: str = "") -> int:
+    """Listens, over TLS if there is a certificate; returns the port. Raises PortTaken or ConfigError."""
+    try:
+        if not certificate:
+            return int(server.add_insecure_port(address))
+        pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
+        return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+    except OSError as error:
+        raise ConfigError(f"TLS: {error.filename}: {error.strerror}") from None
+    except RuntimeError:
+        text = f"cannot listen on {address}: it is taken or not an address of this machine"
+        if not certificate:
+            raise PortTaken(text) from None
+        pem = f"{certificate} and {key} are not a certificate and its key in PEM"
+        raise ConfigError(f"{text}, or TLS: {pem}") from None
