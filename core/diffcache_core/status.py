@@ -37,21 +37,31 @@ class Condition(_Block):
 
 class ServingStatus(_Block):
     image: str = ""
-    """The serving image in use. Unless spec.serving.image names another, an upgrade of the operator leaves it."""
+    """The serving image that a pod was ready with last. Unless spec.serving.image names another, it is used again, and
+    an upgrade of the operator leaves it."""
     chosen: str = ""
-    """The last image that `kubectl diffcache upgrade` chose and that was followed."""
+    """The last image that `kubectl diffcache upgrade` chose and that a pod was ready with."""
     available: str = ""
     """The operator's default image, if it is another: `kubectl diffcache upgrade` takes it."""
 
 
 class IndexStatus(_Block):
     image: str = ""
-    """The image of Milvus in use, where the resource has one of its own."""
+    """The image of Milvus that its pod was ready with last, where the resource has one of its own."""
+    reached: bool = False
+    """Whether a pod has ever reached the index."""
 
 
 class LedgerStatus(_Block):
     image: str = ""
-    """The image of Redis in use, where the resource has one of its own."""
+    """The image of Redis that its pod was ready with last, where the resource has one of its own."""
+    reached: bool = False
+    """Whether a pod has ever reached the ledger."""
+
+
+class StoreStatus(_Block):
+    reached: bool = False
+    """Whether a pod has ever reached the bucket."""
 
 
 class CacheStatus(_Block):
@@ -132,6 +142,7 @@ class DiffusionCacheStatus(_Block):
     serving: ServingStatus = ServingStatus()
     index: IndexStatus = IndexStatus()
     ledger: LedgerStatus = LedgerStatus()
+    store: StoreStatus = StoreStatus()
     cache: CacheStatus | None = None
     tuning: TuningStatus | None = None
     autoscaling: AutoscalingStatus | None = None

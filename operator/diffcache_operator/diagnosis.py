@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from diffcache_core.reasons import parse_termination_message
+from diffcache_core.reasons import Reason, parse_termination_message
 
 JSON = dict[str, Any]
+
+OVERDUE_SECONDS = 30.0  # after a deletionTimestamp, which holds the time to end in already
+RETRY_SECONDS = 120.0
+"""A download that has failed and runs again counts as failed for so long. Less, and one that fails each time turns from
+failed to under way and back; more, and one that goes on well says later that it does."""
 
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
@@ -18,6 +24,7 @@ _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrIm
 class Problem:
     reason: str  # of a condition
     message: str
+    in_spec: bool = False  # only a change of the spec helps
 
 
 @dataclass(frozen=True)
@@ -28,23 +35,33 @@ class Workload:
     block: str  # `spec.serving`
     volume: str  # `spec.cache.store.volume`
     gpu: str = ""  # the resource's name, if the pods want any
+    image_remedy: str = ""  # what to do about an image that cannot be had; empty: the block's field `image`
 
 
 def diagnose(
-    workload: Workload, pods: Iterable[JSON], claims: Iterable[JSON], events: Iterable[JSON], overdue: str = ""
+    workload: Workload, pods: Iterable[JSON], claims: Iterable[JSON], events: Iterable[JSON], now: str = ""
 ) -> Problem | None:
-    """The first problem of the first pod that has one. `overdue`: RFC 3339; a pod that should have gone by then."""
+    """The first problem of the first pod that has one. `now`: RFC 3339; empty: nothing is overdue."""
     pods, claims, events = list(pods), list(claims), list(events)
     for pod in pods:
         if (leaving := pod["metadata"].get("deletionTimestamp")) is not None:
-            problem = _lost(pod) if leaving < overdue else None
+            problem = _lost(pod) if leaving < _before(now, OVERDUE_SECONDS) else None
         else:
             problem = (
-                _unscheduled(pod, claims, workload) or _container_problem(pod, workload) or _mount_problem(pod, events)
+                _unscheduled(pod, claims, workload)
+                or _container_problem(pod, workload, _before(now, RETRY_SECONDS))
+                or _mount_problem(pod, events)
             )
         if problem is not None:
             return problem
-    return None if pods else _refused_pod(workload, events)
+    return None if pods else refused_pod(workload, events)
+
+
+def _before(now: str, seconds: float) -> str:
+    """As the API server writes times."""
+    if not now:
+        return ""
+    return (datetime.fromisoformat(now) - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _lost(pod: JSON) -> Problem:
@@ -87,36 +104,43 @@ def _volume_remedy(claims: list[JSON], workload: Workload) -> str:
     return f"the claim {name} gets no volume from StorageClass {wanted}: is its provisioner there, and has it room?"
 
 
-def _container_problem(pod: JSON, workload: Workload) -> Problem | None:
-    status = pod.get("status", {})
-    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
-        waiting = container.get("state", {}).get("waiting", {})
-        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+def _container_problem(pod: JSON, workload: Workload, settled: str) -> Problem | None:
+    """`settled`: what has run since before then has got over its last failure."""
+    status, name = pod.get("status", {}), pod["metadata"]["name"]
+    first = status.get("initContainerStatuses", [])
+    for container in [*first, *status.get("containerStatuses", [])]:
+        state = container.get("state", {})
+        reason, message = (state.get("waiting", {}).get(key, "") for key in ("reason", "message"))
         if reason in _IMAGE_REASONS:
+            remedy = workload.image_remedy or f"check {workload.block}.image"
             return Problem(
                 "ImagePullFailed",
-                f"the image {container['image']} cannot be had: check {workload.block}.image, and "
-                f"spec.serving.pod.imagePullSecrets for a private registry ({message or reason})",
+                f"the image {container['image']} cannot be had: {remedy}; spec.serving.pod.imagePullSecrets is for a "
+                f"private registry ({message or reason})",
+                in_spec=reason == "InvalidImageName",
             )
         if reason == "CreateContainerConfigError":
             return Problem("ReferenceNotFound", f"{message}: create it in this namespace, or mend the reference")
-        ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
-        again = container in status.get("initContainerStatuses", []) and "running" in container.get("state", {})
+        ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
+        again = container in first and state.get("running", {}).get("startedAt", settled) < settled
         if ended and ended.get("exitCode") != 0 and not container.get("ready") and not again:
-            return _ended(ended, container["name"], workload)
+            return _ended(ended, name, container["name"], workload)
     return None
 
 
-def _ended(ended: JSON, container: str, workload: Workload) -> Problem:
+def _ended(ended: JSON, pod: str, container: str, workload: Workload) -> Problem:
     if ended.get("reason") == "OOMKilled":
         return Problem(
             "OutOfMemory", f"{container} was killed for its memory: raise {workload.block}.resources.limits.memory"
         )
     told = parse_termination_message(ended.get("message", ""))
     if told is not None:
-        return Problem(*told)
+        reason, text = told
+        return Problem(reason, text, in_spec=reason is Reason.MODEL_LOAD_FAILED)
     code = ended.get("exitCode")
-    return Problem("Crashed", f"{container} ended with status {code}: see `kubectl logs --previous` of its pod")
+    return Problem(
+        "Crashed", f"{container} ended with status {code}: see `kubectl logs {pod} -c {container} --previous`"
+    )
 
 
 def _mount_problem(pod: JSON, events: list[JSON]) -> Problem | None:
@@ -130,9 +154,40 @@ def _mount_problem(pod: JSON, events: list[JSON]) -> Problem | None:
     return Problem("VolumeNotMounted", message)
 
 
-def _refused_pod(workload: Workload, events: list[JSON]) -> Problem | None:
+_FIELDS = (
+    (
+        r"exceeded quota|failed quota|must specify|per (Container|Pod)|must be less than or equal to|limit range",
+        "resources",
+    ),
+    (r"PriorityClass|priority class", "pod.priorityClassName"),
+    (r"RuntimeClass|runtime class", "pod.runtimeClassName"),
+    (r"tolerations?\b", "pod.tolerations"),
+    (r"resource ?claim", "pod.resourceClaims"),
+    (r"\.env\b|\benv\[", "pod.env"),
+    (r"\blabels?\b", "pod.labels"),
+    (r"\bannotations?\b", "pod.annotations"),
+)
+"""What an admission plugin or the API server says, and the field of the workload's block that it is about."""
+
+
+def refused_pod(workload: Workload, events: list[JSON]) -> Problem | None:
+    """What keeps a StatefulSet from making its pod."""
     mine = [e for e in events if e["involvedObject"].get("name") == workload.name]
     refused = [e for e in mine if e.get("reason") == "FailedCreate"]
     if not refused:
         return None
-    return Problem("PodRefused", f"the cluster does not let the pod be made: {refused[-1].get('message', '')}")
+    told = refused[-1].get("message", "")
+    return Problem(
+        "PodRefused", f"the cluster does not let the pod be made: {_refusal_remedy(told, workload)} ({told})"
+    )
+
+
+def _refusal_remedy(told: str, workload: Workload) -> str:
+    if "PodSecurity" in told:
+        return "the pods keep to the profile `restricted`, so see what the namespace demands beyond it"
+    if "persistentvolumeclaim" in told.lower():
+        return f"see {workload.volume} and the namespace's quota of storage"
+    field = next((field for pattern, field in _FIELDS if re.search(pattern, told, re.IGNORECASE)), "")
+    if field == "resources" or not field:
+        return f"see {workload.block}.resources and the namespace's quota and limits"
+    return f"see {workload.block}.{field}"

@@ -12,6 +12,7 @@ from diffcache_operator.desired.metadata import JSON
 _LOOPS = ("TuningActive", "ScalingActive")
 _USUAL = {
     "Starting",
+    "DownloadingModel",
     "RollingOut",
     "NoPod",
     "WaitingForPods",

@@ -1,18 +1,20 @@
 """Which images a resource runs. Pure.
 
 What runs stays: an operator with another default image restarts nothing, also if it was stopped before it could write
-the status, or if the status was lost with a backup.
+the status, or if the status was lost with a backup. But only what has run is held on to: an image that never came up
+leaves nothing behind when the resource names it no more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from diffcache_core.names import IMAGE_ANNOTATION
 from diffcache_core.spec import DiffusionCache
 from diffcache_core.status import DiffusionCacheStatus
 from diffcache_operator.desired.metadata import JSON, milvus_name, redis_name
-from diffcache_operator.observed import Observed, is_ours
+from diffcache_operator.observed import Observed, is_ours, is_ready, revision_of
 
 
 @dataclass(frozen=True)
@@ -27,25 +29,40 @@ class Images:
 def images_in_use(
     resource: DiffusionCache, status: DiffusionCacheStatus, observed: Observed, defaults: Images
 ) -> Images:
-    name = resource.metadata.name
+    """What the pods are to run: the spec's image, else a new choice, else the one that ran last, else the default."""
+    spec, changed = resource.spec, is_changed(resource, status)
+    serving, milvus, redis = _workloads(resource, observed)
+
+    def image(named: str, recorded: str, live: _Live, default: str) -> str:
+        return named or recorded or (live.image if live.holds(spec_changed=changed) else "") or default
+
+    standalone, provisioned = spec.index.standalone, spec.cache.ledger.provisioned
+    named = spec.serving.image or new_choice(resource, status)
     return Images(
-        serving=serving_image(resource, status, observed.child("StatefulSet", name), defaults.serving),
-        milvus=milvus_image(resource, status, observed.child("StatefulSet", milvus_name(name)), defaults.milvus),
-        redis=redis_image(resource, status, observed.child("StatefulSet", redis_name(name)), defaults.redis),
+        serving=image(named, status.serving.image, serving, defaults.serving),
+        milvus=image(standalone.image or "", status.index.image, milvus, defaults.milvus) if standalone else "",
+        redis=image(provisioned.image or "", status.ledger.image, redis, defaults.redis) if provisioned else "",
     )
 
 
-def serving_image(
-    resource: DiffusionCache, status: DiffusionCacheStatus, stateful_set: JSON | None, default: str
-) -> str:
-    """The spec's, else one that `kubectl diffcache upgrade` chose just now, else the recorded or running one.
+def recorded_images(resource: DiffusionCache, status: DiffusionCacheStatus, observed: Observed) -> Images:
+    """For the status: of each the one that a pod has been ready with last."""
+    serving, milvus, redis = (live.image if live.is_proven() else "" for live in _workloads(resource, observed))
+    return Images(serving or status.serving.image, milvus or status.index.image, redis or status.ledger.image)
 
-    A choice that was followed once is history: it does not come back when a later image leaves the spec.
-    """
+
+def followed_choice(resource: DiffusionCache, status: DiffusionCacheStatus, observed: Observed) -> str:
+    """The choice that is history: a pod has been ready since it was made, with it or with what the spec names."""
+    chosen, (serving, _, _) = chosen_image(resource), _workloads(resource, observed)
+    has_run = serving.is_proven() and serving.image == (resource.spec.serving.image or chosen)
+    return chosen if has_run or not chosen else status.serving.chosen
+
+
+def new_choice(resource: DiffusionCache, status: DiffusionCacheStatus) -> str:
+    """What `kubectl diffcache upgrade` chose, until it has run: it does not come back when a later image leaves the
+    spec."""
     chosen = chosen_image(resource)
-    new_choice = chosen if chosen != status.serving.chosen else ""
-    running = _running(resource, stateful_set)
-    return resource.spec.serving.image or new_choice or status.serving.image or running or default
+    return chosen if chosen != status.serving.chosen else ""
 
 
 def chosen_image(resource: DiffusionCache) -> str:
@@ -53,26 +70,62 @@ def chosen_image(resource: DiffusionCache) -> str:
     return resource.metadata.annotations.get(IMAGE_ANNOTATION, "")
 
 
-def milvus_image(
-    resource: DiffusionCache, status: DiffusionCacheStatus, stateful_set: JSON | None, default: str
-) -> str:
-    """Empty if the resource has no Milvus of its own."""
-    standalone = resource.spec.index.standalone
-    if standalone is None:
-        return ""
-    return standalone.image or status.index.image or _running(resource, stateful_set) or default
+def image_remedy(resource: DiffusionCache, status: DiffusionCacheStatus) -> str:
+    """Where a person mends a serving image that cannot be had."""
+    if resource.spec.serving.image:
+        return "mend spec.serving.image, or remove it to go back to the image that ran before"
+    if new_choice(resource, status):
+        return (
+            f"`kubectl diffcache upgrade {resource.metadata.name} --image IMAGE` chooses another, and removing the "
+            f"annotation {IMAGE_ANNOTATION} goes back to the image that ran before"
+        )
+    return "mend servingImage of the operator's chart, or name another image in spec.serving.image"
 
 
-def redis_image(resource: DiffusionCache, status: DiffusionCacheStatus, stateful_set: JSON | None, default: str) -> str:
-    """Empty if the resource has no Redis of its own."""
-    provisioned = resource.spec.cache.ledger.provisioned
-    if provisioned is None:
-        return ""
-    return provisioned.image or status.ledger.image or _running(resource, stateful_set) or default
+def is_changed(resource: DiffusionCache, status: DiffusionCacheStatus) -> bool:
+    """Whether the spec is another than the one that the status is about."""
+    return resource.metadata.generation != status.observed_generation
 
 
-def _running(resource: DiffusionCache, stateful_set: JSON | None) -> str:
+@dataclass(frozen=True)
+class _Live:
+    """A StatefulSet of ours as it is. The image is its template's: in a pod a webhook may have rewritten it."""
+
+    image: str = ""
+    pods: tuple[JSON, ...] = ()  # of this template
+
+    def is_proven(self) -> bool:
+        return any(map(is_ready, self.pods))
+
+    def holds(self, *, spec_changed: bool) -> bool:
+        """Whether the image stays although none is recorded: pods are ready with it; or they run, so they may still
+        load a model, and the spec has not just changed its mind."""
+        return self.is_proven() or (not spec_changed and any(map(_is_running, self.pods)))
+
+
+def _workloads(resource: DiffusionCache, observed: Observed) -> tuple[_Live, _Live, _Live]:
+    """Of serving pods, Milvus and Redis."""
+    name = resource.metadata.name
+    return (
+        _live(resource, observed.child("StatefulSet", name), observed.pods),
+        _live(resource, observed.child("StatefulSet", milvus_name(name)), observed.index_pods),
+        _live(resource, observed.child("StatefulSet", redis_name(name)), observed.ledger_pods),
+    )
+
+
+def _live(resource: DiffusionCache, stateful_set: JSON | None, pods: Iterable[JSON]) -> _Live:
     """Of a StatefulSet that is ours: another one of that name says nothing."""
     if stateful_set is None or not is_ours(stateful_set, resource.metadata.name, resource.metadata.uid):
-        return ""
-    return str(stateful_set["spec"]["template"]["spec"]["containers"][0]["image"])
+        return _Live()
+    image, status = (
+        str(stateful_set["spec"]["template"]["spec"]["containers"][0]["image"]),
+        stateful_set.get("status", {}),
+    )
+    if status.get("observedGeneration", 0) < stateful_set["metadata"].get("generation", 0):
+        return _Live(image)  # which pods are of this template is not told yet
+    revision = status.get("updateRevision")
+    return _Live(image, tuple(pod for pod in pods if revision_of(pod) == revision))
+
+
+def _is_running(pod: JSON) -> bool:
+    return any("running" in one.get("state", {}) for one in pod.get("status", {}).get("containerStatuses", []))

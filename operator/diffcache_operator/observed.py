@@ -49,6 +49,12 @@ def is_ready(pod: JSON) -> bool:
     return ready and bool(pod["status"].get("podIP")) and "deletionTimestamp" not in pod["metadata"]
 
 
+def revision_of(pod: JSON) -> str | None:
+    """Of the template that a StatefulSet made it from."""
+    revision = pod["metadata"].get("labels", {}).get("controller-revision-hash")
+    return None if revision is None else str(revision)
+
+
 def is_stuck(pod: JSON) -> bool:
     """Placed on a node, and its containers are being made: for a moment, or until somebody makes a Secret."""
     status = pod.get("status", {})

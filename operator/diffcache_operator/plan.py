@@ -9,7 +9,7 @@ from typing import Any
 
 from diffcache_core.names import API_VERSION, KIND
 from diffcache_core.quantities import amount_of
-from diffcache_core.spec import DiffusionCache, ReclaimPolicy
+from diffcache_core.spec import DiffusionCache, LedgerType, ReclaimPolicy, SourceKind
 from diffcache_operator.desired.metadata import owner_reference
 from diffcache_operator.observed import Observed, controller_of, is_ours, name_of
 
@@ -19,15 +19,30 @@ APPLIED_ANNOTATION = "diffcache.io/applied"
 """On each child: the digest of what was applied. It shows that a field has to be taken away again."""
 
 
-class NameTaken(Exception):
-    """An object that is not ours has the name of a child. The message says which, and what to do.
+class Obstacle(Exception):
+    """What keeps something from being done. The message says what it is, and what to do.
 
-    `passing`: it belongs to an earlier resource of our name and is on its way out.
+    `reason`: of a condition. `passing`: it goes away by itself.
     """
+
+    reason = ""
 
     def __init__(self, message: str, *, passing: bool) -> None:
         super().__init__(message)
         self.passing = passing
+
+
+class NameTaken(Obstacle):
+    """An object that is not ours has the name of a child; a passing one belongs to an earlier resource of our name and
+    is on its way out."""
+
+    reason = "NameTaken"
+
+
+class ClaimDeleted(Obstacle):
+    """A volume claim was deleted: it stays as long as its pod does."""
+
+    reason = "ClaimDeleted"
 
 
 @dataclass(frozen=True)
@@ -58,15 +73,16 @@ Action = Apply | SetOwners
 
 
 def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:
-    """Before anything else: whoever deletes the resource next relies on its `reclaimPolicy`. Raises NameTaken."""
+    """Before anything else: whoever deletes the resource next relies on its `reclaimPolicy`. Raises Obstacle."""
     actions: list[Action] = []
     wanted = resource.spec.reclaim_policy is ReclaimPolicy.DELETE
     for claim in (*observed.claims, *observed.index_claims, *observed.ledger_claims):
         owners = claim["metadata"].get("ownerReferences", [])
         mine = [owner for owner in owners if _is_cache(owner) and owner["uid"] == resource.metadata.uid]
-        if "deletionTimestamp" in claim["metadata"] or any(_is_cache(owner) and owner not in mine for owner in owners):
-            what = f"the volume {name_of(claim)} is still being deleted"
-            raise NameTaken(what, passing=True)
+        if any(_is_cache(owner) and owner not in mine for owner in owners):
+            raise NameTaken(f"the volume {name_of(claim)} is still being deleted", passing=True)
+        if "deletionTimestamp" in claim["metadata"]:
+            raise _deleted(claim, resource, observed)
         others = [owner for owner in owners if owner not in mine]
         new = [*others, owner_reference(resource)] if wanted else others
         if new != owners:
@@ -74,8 +90,36 @@ def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:
     return actions
 
 
+def _deleted(claim: JSON, resource: DiffusionCache, observed: Observed) -> ClaimDeleted:
+    """Whoever deletes a claim learns nothing: it is only marked, and its pod goes on with it until it ends."""
+    if claim in observed.index_claims:
+        held, pods = "the index, which is filled again from the ledger", observed.index_pods
+    elif claim in observed.ledger_claims:
+        held, pods = "the ledger, and with it the whole cache", observed.ledger_pods
+    else:
+        held, pods = _held_by_serving(resource), observed.pods
+    name = name_of(claim)
+    pod = next((pod for pod in pods if name == f"data-{name_of(pod)}"), None)
+    if pod is None or "deletionTimestamp" in pod["metadata"]:
+        return ClaimDeleted(f"the claim {name} was deleted and is on its way out", passing=True)
+    return ClaimDeleted(
+        f"the claim {name} was deleted, and nothing takes that back: as soon as the pod {name_of(pod)} ends, {held}, "
+        f"is lost. `kubectl delete pod {name_of(pod)}` ends it now, and the next one starts with an empty volume",
+        passing=False,
+    )
+
+
+def _held_by_serving(resource: DiffusionCache) -> str:
+    spec = resource.spec
+    parts = [
+        *(["the cache"] if spec.cache.store.s3 is None or spec.cache.ledger.type is LedgerType.EMBEDDED else []),
+        *(["the downloaded model"] if SourceKind.of(spec.model.source) is SourceKind.HUB else []),
+    ]
+    return f"what it holds ({' and '.join(parts)})" if parts else "what it holds"
+
+
 def plan(resource: DiffusionCache, desired: list[JSON], observed: Observed) -> list[Action]:
-    """In order. Nothing for what is as it should be, so that at rest nothing is written. Raises NameTaken."""
+    """In order. Nothing for what is as it should be, so that at rest nothing is written. Raises Obstacle."""
     actions: list[Action] = []
     for body in map(with_digest, desired):
         live = observed.child(body["kind"], name_of(body))

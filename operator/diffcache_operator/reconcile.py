@@ -27,7 +27,7 @@ from diffcache_operator.images import Images, images_in_use
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
 from diffcache_operator.observed import Observed
-from diffcache_operator.plan import Action, NameTaken, includes, plan, plan_owners, with_digest
+from diffcache_operator.plan import Action, Obstacle, includes, plan, plan_owners, with_digest
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.loop import SCALING_ACTIVE, Scaler
 from diffcache_operator.schema import missing_fields
@@ -167,7 +167,6 @@ class Reconciler:
         return Facts(
             resource,
             look.observed,
-            images=look.images,
             available_image=default if other else "",
             config_revision=config_revision(next(child for child in look.desired if child["kind"] == "ConfigMap")),
             halt=halt.halt or owners.halt,
@@ -185,8 +184,8 @@ class Reconciler:
                 self._on_progress(Key(resource.metadata.namespace, resource.metadata.name))
                 log.info("%s/%s: applied %s", resource.metadata.namespace, resource.metadata.name, action)
                 self._metrics.writes.labels(action.kind).inc()
-        except NameTaken as error:
-            return _Acted(done, Halt(Problem("NameTaken", str(error)), stalled=not error.passing))
+        except Obstacle as error:
+            return _Acted(done, Halt(Problem(error.reason, str(error)), stalled=not error.passing))
         except ApiError as error:
             halt = _halt(error)
             if halt is None:
@@ -227,7 +226,7 @@ class Reconciler:
         if _body(new) == raw.get("status"):
             return False
         now = time.monotonic()
-        moved = new.model_copy(update={"cache": old.cache}) != old
+        moved = new.model_copy(update={"cache": old.cache}) != old or (_is_empty(old) and not _is_empty(new))
         if not moved and now - self._memory.figures_written.get(key, float("-inf")) < FIGURES_SECONDS:
             return False
         await self._replace_status(raw, new)
@@ -257,10 +256,15 @@ def _next_look(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float
     """In seconds. Changes of children come by watches; figures, events, and what others own do not."""
     conditions = {condition.type: condition.status for condition in status.conditions}
     down = "False" in [conditions.get(kind) for kind in ("Ready", "IndexReady", "LedgerReady", "StoreReady")]
-    if down or "Reconciling" in conditions:
-        return URGENT_SECONDS
     at_rest = facts.resource.spec.serving.replicas == 0 and not facts.observed.pods
+    if down or "Reconciling" in conditions or (_is_empty(status) and not at_rest):
+        return URGENT_SECONDS
     return resync_seconds if at_rest else LOOK_SECONDS
+
+
+def _is_empty(status: DiffusionCacheStatus) -> bool:
+    """Whoever has just drawn the first pictures looks for them in the status."""
+    return status.cache is None or status.cache.entries == 0
 
 
 def _halt(error: ApiError) -> Halt | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
 
 from diffcache_core.foreign import without_credentials
 from diffcache_core.names import GRPC_PORT
@@ -17,6 +16,7 @@ from diffcache_core.status import (
     IndexStatus,
     LedgerStatus,
     ServingStatus,
+    StoreStatus,
     TuningStatus,
 )
 from diffcache_operator.claims import Claim
@@ -24,8 +24,8 @@ from diffcache_operator.desired.metadata import JSON, SERVING, milvus_name, redi
 from diffcache_operator.desired.pod import FETCH_CONTAINER
 from diffcache_operator.diagnosis import Problem, Workload, diagnose
 from diffcache_operator.figures import Figures
-from diffcache_operator.images import Images, chosen_image
-from diffcache_operator.observed import Observed, is_ready
+from diffcache_operator.images import followed_choice, image_remedy, recorded_images
+from diffcache_operator.observed import Observed, is_ready, name_of, revision_of
 
 MESSAGE_LENGTH = 4096
 """Of a condition: an eighth of what the schema lets in, and more than anybody reads."""
@@ -47,8 +47,7 @@ class Facts:
 
     resource: DiffusionCache
     observed: Observed
-    images: Images
-    available_image: str = ""  # if it is another
+    available_image: str = ""  # the operator's default, if pods run another
     config_revision: str = ""  # of the ConfigMap as it should be
     missing_fields: Sequence[str] = ()
     halt: Halt | None = None
@@ -64,18 +63,22 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
     name, namespace = facts.resource.metadata.name, facts.resource.metadata.namespace
     workload = facts.observed.child("StatefulSet", name) or {}
     generation = facts.resource.metadata.generation
+    figures, images = facts.observed.figures or Figures(), recorded_images(facts.resource, old, facts.observed)
     return DiffusionCacheStatus(
         observed_generation=generation,
-        conditions=[_dated(claim, old, generation, now) for claim in _claims(facts, now)],
+        conditions=[_dated(claim, old, generation, now) for claim in _claims(facts, old, now)],
         replicas=workload.get("status", {}).get("replicas", 0),
         ready_replicas=sum(map(is_ready, facts.observed.pods)),
         selector=",".join(f"{key}={value}" for key, value in selector_labels(name, SERVING).items()),
         endpoint=f"{name}.{namespace}.svc:{GRPC_PORT}",
         serving=ServingStatus(
-            image=facts.images.serving, chosen=chosen_image(facts.resource), available=facts.available_image
+            image=images.serving,
+            chosen=followed_choice(facts.resource, old, facts.observed),
+            available=facts.available_image,
         ),
-        index=IndexStatus(image=facts.images.milvus),
-        ledger=LedgerStatus(image=facts.images.redis),
+        index=IndexStatus(image=images.milvus, reached=old.index.reached or bool(figures.index_up)),
+        ledger=LedgerStatus(image=images.redis, reached=old.ledger.reached or bool(figures.ledger_up)),
+        store=StoreStatus(reached=old.store.reached or bool(figures.store_up)),
         cache=_figures(facts.observed.figures) or old.cache,
         tuning=facts.tuning,
         autoscaling=facts.autoscaling,
@@ -84,26 +87,27 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
 
 def invalid_status(generation: int, message: str, old: DiffusionCacheStatus, now: str) -> DiffusionCacheStatus:
     """Of a resource that this operator cannot read, because the CRD that let it in is of another version."""
-    claims = [
-        Claim("Ready", "False", "InvalidSpec", message),
-        Claim("Stalled", "True", "InvalidSpec", message),
-    ]
+    ready = Claim("Ready", "False", "InvalidSpec", message)
+    claims = [ready, _once(replace(ready, type="Stalled", status="True"), ready)]
     conditions = [_dated(claim, old, generation, now) for claim in claims]
     return old.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 
-def _claims(facts: Facts, now: str) -> list[Claim]:
+def _claims(facts: Facts, old: DiffusionCacheStatus, now: str) -> list[Claim]:
     """Ready, ModelReady, IndexReady and, of what else lies outside of the pods, LedgerReady and StoreReady; others only
     while true."""
-    ready = _ready(facts, now)
-    claims = [ready, _model_ready(facts, ready), _beside_ready(_index(facts), facts, now)]
-    if facts.resource.spec.cache.ledger.type is not LedgerType.EMBEDDED:
+    spec, problem = facts.resource.spec, _pod_problem(facts, old, now)
+    ready = _ready(facts, old, problem)
+    claims = [_model_ready(facts, ready), _beside_ready(_index(facts), facts, now)]
+    if spec.cache.ledger.type is not LedgerType.EMBEDDED:
         claims.append(_beside_ready(_ledger(facts), facts, now))
-    if facts.resource.spec.cache.store.s3 is not None:
-        claims.append(_store_ready(facts, facts.resource.spec.cache.store.s3, now))
+    if spec.cache.store.s3 is not None:
+        claims.append(_store_ready(facts, spec.cache.store.s3, now))
     if facts.halt is not None:
         kind = "Stalled" if facts.halt.stalled else "Reconciling"
         claims.append(Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
+    elif problem is not None and problem.in_spec and ready.reason == problem.reason:
+        claims.append(Claim("Stalled", "True", ready.reason, ready.message))
     elif not _settled(facts, ready):
         claims.append(Claim("Reconciling", "True", ready.reason, ready.message))
     elif not _config_arrived(facts):
@@ -137,36 +141,55 @@ def _claims(facts: Facts, now: str) -> list[Claim]:
                 "crds.install=true",
             )
         )
-    return [*claims, *facts.loops]
+    return [ready, *(_once(claim, ready) for claim in claims), *facts.loops]
 
 
-def _ready(facts: Facts, now: str) -> Claim:
+def _once(claim: Claim, ready: Claim) -> Claim:
+    """What Ready says already is said there: messages are long."""
+    return replace(claim, message="as the condition Ready says") if claim.message == ready.message else claim
+
+
+def _ready(facts: Facts, old: DiffusionCacheStatus, problem: Problem | None) -> Claim:
     if facts.halt is not None and not facts.applied:
         return Claim("Ready", "False", facts.halt.problem.reason, facts.halt.problem.message)
     if facts.resource.spec.serving.replicas == 0:
         return Claim("Ready", "True", "ScaledToZero", "no pod is wanted; the cache is kept")
     current = [pod for pod in _current_pods(facts) if is_ready(pod)]
     if current:
-        figures = facts.observed.figures or Figures()
-        for up, reason in (
-            (figures.ledger_up, "ServingWithoutLedger"),
-            (figures.store_up, "ServingWithoutStore"),
-            (figures.index_up, "ServingWithoutIndex"),
-        ):
-            if up is False:
-                return Claim("Ready", "True", reason, "requests are answered, but nothing is found")
+        without = _without(facts.observed.figures or Figures(), old)
+        if without is not None:
+            return without
         return Claim("Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve")
-    problem = _pod_problem(facts, now)
     if problem is not None:
         return Claim("Ready", "False", problem.reason, problem.message)
     if any(map(is_ready, facts.observed.pods)):
         return Claim("Ready", "False", "RollingOut", "pods are being replaced by ones of the new revision")
-    if any(_is_fetching(pod) for pod in facts.observed.pods):
-        source = facts.resource.spec.model.source
-        return Claim(
-            "Ready", "False", "DownloadingModel", f"{source} is downloaded; `kubectl logs` shows how far it is"
-        )
+    fetching = next(filter(_is_fetching, facts.observed.pods), None)
+    if fetching is not None:
+        logs = f"`kubectl logs {name_of(fetching)} -c {FETCH_CONTAINER}` shows how far it is"
+        return Claim("Ready", "False", "DownloadingModel", f"{facts.resource.spec.model.source} is downloaded; {logs}")
     return Claim("Ready", "False", "Starting", "the pod starts and loads its model")
+
+
+def _without(figures: Figures, old: DiffusionCacheStatus) -> Claim | None:
+    """Pods answer, and do not reach a part of the cache. What once was reached is an outage and lowers nothing; what
+    never was is not there yet, or is named wrongly."""
+    for part, up, reached in (
+        ("Ledger", figures.ledger_up, old.ledger.reached),
+        ("Store", figures.store_up, old.store.reached),
+        ("Index", figures.index_up, old.index.reached),
+    ):
+        if up is not False:
+            continue
+        condition = f"the condition {part}Ready says why"
+        before = old.condition("Ready")
+        # A status of an earlier version does not tell `reached`.
+        if reached or (before is not None and before.status == "True" and before.reason.startswith("Serving")):
+            text = f"requests are answered, but nothing is found: {condition}"
+            return Claim("Ready", "True", f"ServingWithout{part}", text)
+        text = f"requests are answered, but no pod has ever reached the {part.lower()}, so nothing is kept: {condition}"
+        return Claim("Ready", "False", f"{part}NotReached", text)
+    return None
 
 
 def _settled(facts: Facts, ready: Claim) -> bool:
@@ -194,24 +217,15 @@ def _current_pods(facts: Facts) -> list[JSON]:
     if status.get("observedGeneration", 0) < min(facts.template_generation or generation, generation):
         return []
     revision = status.get("updateRevision")
-    return [
-        pod
-        for pod in facts.observed.pods
-        if pod["metadata"].get("labels", {}).get("controller-revision-hash") == revision
-    ]
+    return [pod for pod in facts.observed.pods if revision_of(pod) == revision]
 
 
-def _pod_problem(facts: Facts, now: str) -> Problem | None:
+def _pod_problem(facts: Facts, old: DiffusionCacheStatus, now: str) -> Problem | None:
     gpu, name = facts.resource.spec.serving.gpu, facts.resource.metadata.name
     wanted = gpu.resource_name if gpu.count else ""
-    workload = Workload(name, "spec.serving", "spec.cache.store.volume", wanted)
+    workload = Workload(name, "spec.serving", "spec.cache.store.volume", wanted, image_remedy(facts.resource, old))
     seen = facts.observed
-    return diagnose(workload, seen.pods, seen.claims, seen.events, _overdue(now))
-
-
-def _overdue(now: str) -> str:
-    """What should have ended by then has not: a deletionTimestamp already holds the time to end in."""
-    return (datetime.fromisoformat(now) - timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return diagnose(workload, seen.pods, seen.claims, seen.events, now)
 
 
 def _is_fetching(pod: JSON) -> bool:
@@ -308,7 +322,7 @@ def _beside_ready(beside: _Beside, facts: Facts, now: str) -> Claim:
     if beside.up is None:
         return Claim(beside.condition, "Unknown", "NoPod", f"no pod has told whether it reaches {beside.what}")
     if beside.own is not None:
-        problem = diagnose(beside.own, beside.pods, beside.claims, facts.observed.events, _overdue(now))
+        problem = diagnose(beside.own, beside.pods, beside.claims, facts.observed.events, now)
         if problem is not None:
             message = f"{beside.product} does not come up: {problem.message}"
             return Claim(beside.condition, "False", problem.reason, message)

@@ -94,7 +94,13 @@ PENDING_IN_CLASS = PENDING | {"spec": {"storageClassName": "fast"}}
         ),
         (container(ended("CudaUnavailable: no CUDA\nhere")), [], "", "CudaUnavailable", ["no CUDA\nhere"]),
         (container(CRASH_LOOP, ended(code=137, reason="OOMKilled")), [], "", "OutOfMemory", ["limits.memory"]),
-        (container(CRASH_LOOP, ended("Traceback (most recent)")), [], "", "Crashed", ["status 2", "--previous"]),
+        (
+            container(CRASH_LOOP, ended("Traceback (most recent)")),
+            [],
+            "",
+            "Crashed",
+            ["status 2", "kubectl logs emoji-0 -c serving --previous"],
+        ),
     ],
 )
 def test_a_pod_that_does_not_come_up(one: JSON, claims: list[JSON], gpu: str, reason: str, words: list[str]) -> None:
@@ -122,14 +128,67 @@ def test_a_pod_without_a_problem(one: JSON) -> None:
     assert diagnose(SERVING, [one], [], []) is None
 
 
-def test_a_download_that_is_tried_again_is_no_failure() -> None:
+def test_a_download_that_is_tried_again_does_not_turn_with_each_try() -> None:
+    """It counts as failed until it has run for a while, or the reason would change twice with each try."""
     failed = {"name": "fetch-model", "image": "serving:1", "ready": False, "lastState": ended("DownloadFailed: 503")}
     waiting = pod(initContainerStatuses=[failed | {"state": CRASH_LOOP}])
-    running = pod(initContainerStatuses=[failed | {"state": {"running": {}}}])
-    problem = diagnose(SERVING, [waiting], [], [])
+    running = pod(initContainerStatuses=[failed | {"state": {"running": {"startedAt": "2026-11-24T10:00:00Z"}}}])
+    for one, now in ((waiting, "2026-11-24T10:00:00Z"), (running, "2026-11-24T10:00:30Z")):
+        problem = diagnose(SERVING, [one], [], [], now)
+        assert problem is not None
+        assert problem.reason == "DownloadFailed"
+    assert diagnose(SERVING, [running], [], [], "2026-11-24T10:05:00Z") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "in_spec"),
+    [
+        (container(CRASH_LOOP, ended("ModelLoadFailed: nope")), True),
+        (container({"waiting": {"reason": "InvalidImageName"}}, image="A B"), True),
+        (container({"waiting": {"reason": "ImagePullBackOff"}}), False),
+        (container(CRASH_LOOP, ended("VolumeInUse: by another")), False),
+        (container(CRASH_LOOP, ended("DownloadFailed: 503")), False),
+    ],
+)
+def test_what_only_a_change_of_the_spec_cures(one: JSON, in_spec: bool) -> None:
+    problem = diagnose(SERVING, [one], [], [])
     assert problem is not None
-    assert problem.reason == "DownloadFailed"
-    assert diagnose(SERVING, [running], [], []) is None
+    assert problem.in_spec is in_spec
+
+
+@pytest.mark.parametrize(
+    ("told", "field"),
+    [
+        ('pods "emoji-0" is forbidden: exceeded quota: q, requested: requests.memory=2Gi', "spec.serving.resources"),
+        (
+            'pods "emoji-0" is forbidden: failed quota: q: must specify limits.memory for: serving',
+            "spec.serving.resources",
+        ),
+        (
+            'pods "emoji-0" is forbidden: maximum memory usage per Container is 512Mi, but limit is 1Gi',
+            "spec.serving.resources",
+        ),
+        (
+            'pods "emoji-0" is forbidden: no PriorityClass with name high was found',
+            "spec.serving.pod.priorityClassName",
+        ),
+        (
+            'pods "emoji-0" is forbidden: pod rejected: RuntimeClass "nvidia" not found',
+            "spec.serving.pod.runtimeClassName",
+        ),
+        ('pods "emoji-0" is forbidden: violates PodSecurity "restricted:latest": x', "the namespace demands"),
+        ('admission webhook "policy" denied the request: label team is missing', "spec.serving.pod.labels"),
+        (
+            'create Claim data-emoji-0 failed: persistentvolumeclaims "data-emoji-0" is forbidden: exceeded quota',
+            "spec.cache.store.volume",
+        ),
+    ],
+)
+def test_who_refuses_a_pod_is_told_with_the_field_that_helps(told: str, field: str) -> None:
+    problem = diagnose(SERVING, [], [], [event("FailedCreate", told, uid="set")])
+    assert problem is not None
+    assert field in problem.message
+    assert told in problem.message
 
 
 def event(reason: str, message: str, uid: str = "p", name: str = "emoji") -> JSON:
@@ -162,8 +221,8 @@ def test_a_pod_that_its_node_does_not_let_go() -> None:
         "metadata": {"name": "emoji-0", "uid": "p", "deletionTimestamp": "2026-11-24T10:00:00Z"},
         "spec": {"nodeName": "gone"},
     }
-    assert diagnose(SERVING, [leaving], [], [], overdue="2026-11-24T09:59:59Z") is None
-    problem = diagnose(SERVING, [leaving], [], [], overdue="2026-11-24T10:00:01Z")
+    assert diagnose(SERVING, [leaving], [], [], now="2026-11-24T10:00:29Z") is None
+    problem = diagnose(SERVING, [leaving], [], [], now="2026-11-24T10:00:31Z")
     assert problem is not None
     assert problem.reason == "NodeLost"
     for word in ("node gone", "out-of-service", "kubectl delete pod emoji-0 --force"):

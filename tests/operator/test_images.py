@@ -1,61 +1,190 @@
-"""Which image runs: what runs stays."""
+"""Which image runs: what runs stays, and what never ran leaves nothing behind."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
-from diffcache_core.status import DiffusionCacheStatus, IndexStatus, LedgerStatus, ServingStatus
+from diffcache_core.spec import DiffusionCache
+from diffcache_core.status import DiffusionCacheStatus
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.metadata import JSON
-from diffcache_operator.images import milvus_image, redis_image, serving_image
+from diffcache_operator.images import Images, image_remedy, images_in_use
+from diffcache_operator.observed import Observed
+from diffcache_operator.status import Facts, make_status
 from tests.operator.resources import IMAGES, cache
 
-RUNNING = desired_children(cache(), replace(IMAGES, serving="running:1"))[-1]
-RECORDED = DiffusionCacheStatus(serving=ServingStatus(image="recorded:1"))
-NEW = DiffusionCacheStatus()
-UPGRADE = {"diffcache.io/serving-image": "chosen:1"}
-FOLLOWED = DiffusionCacheStatus(serving=ServingStatus(image="later:1", chosen="chosen:1"))
-FOREIGN = RUNNING | {"metadata": RUNNING["metadata"] | {"labels": {}, "ownerReferences": []}}
+NOW = "2026-11-24T10:00:00Z"
+OTHERS: dict[str, Any] = {
+    "index": {"type": "Standalone", "standalone": {}},
+    "cache": {"ledger": {"type": "Provisioned", "provisioned": {}}},
+}
+READY = {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+LOADING = {"containerStatuses": [{"name": "serving", "state": {"running": {}}}]}
+UNPULLED = {
+    "containerStatuses": [{"name": "serving", "image": "x", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]
+}
 
 
-@pytest.mark.parametrize(
-    ("spec", "annotations", "status", "live", "image"),
-    [
-        ("", {}, NEW, None, "default:2"),
-        ("", {}, NEW, RUNNING, "running:1"),  # stopped before the first status was written, and started anew
-        ("", {}, RECORDED, RUNNING, "recorded:1"),
-        ("", UPGRADE, RECORDED, RUNNING, "chosen:1"),
-        ("spec:1", UPGRADE, RECORDED, RUNNING, "spec:1"),
-        ("", UPGRADE, FOLLOWED, RUNNING, "later:1"),  # a choice of once does not come back
-        ("", {}, NEW, FOREIGN, "default:2"),  # somebody else's StatefulSet of this name
-    ],
-)
-def test_the_image_that_runs(
-    spec: str, annotations: dict[str, str], status: DiffusionCacheStatus, live: JSON | None, image: str
-) -> None:
-    resource = cache(annotations=annotations, serving={"image": spec} if spec else {})
-    assert serving_image(resource, status, live, "default:2") == image
+@dataclass
+class World:
+    """A resource, what is there of it, and an operator that looks at both."""
+
+    resource: DiffusionCache = field(default_factory=lambda: cache(**OTHERS))
+    defaults: Images = IMAGES
+    status: DiffusionCacheStatus = field(default_factory=DiffusionCacheStatus)
+    children: dict[tuple[str, str], JSON | None] = field(default_factory=dict)
+    state: JSON = field(default_factory=lambda: copy.deepcopy(LOADING))
+    generation: int = 1
+
+    def look(self) -> Images:
+        """One reconcile: pods are of the template that was applied last, in `state`."""
+        document = self.resource.model_dump(mode="json", by_alias=True, exclude_none=True)
+        document["metadata"]["generation"] = self.generation
+        self.resource = DiffusionCache.model_validate(document)
+        images = images_in_use(self.resource, self.status, self._observed(), self.defaults)
+        for child in desired_children(self.resource, images):
+            if child["kind"] == "StatefulSet":
+                child["metadata"]["generation"] = 1
+                child["status"] = {"observedGeneration": 1, "updateRevision": "one"}
+                self.children["StatefulSet", child["metadata"]["name"]] = child
+        return images
+
+    def tell(self) -> None:
+        self.status = make_status(Facts(self.resource, self._observed()), self.status, NOW)
+
+    def change(self, serving: str = "", milvus: str = "", redis: str = "", chosen: str = "") -> None:
+        """The user names these images, and no others any more."""
+        self.generation += 1
+        self.resource = cache(
+            annotations={"diffcache.io/serving-image": chosen} if chosen else {},
+            serving={"image": serving} if serving else {},
+            index={"type": "Standalone", "standalone": {"image": milvus} if milvus else {}},
+            cache={"ledger": {"type": "Provisioned", "provisioned": {"image": redis} if redis else {}}},
+        )
+
+    def run(self, state: JSON) -> Images:
+        images = self.look()
+        self.state = state
+        self.tell()
+        return images
+
+    def _observed(self) -> Observed:
+        pod = {"metadata": {"name": "emoji-0", "uid": "p", "labels": {"controller-revision-hash": "one"}}}
+        there = (pod | {"status": self.state},) if self.children else ()
+        return Observed(self.children, pods=there, index_pods=there, ledger_pods=there)
 
 
-def test_the_image_of_milvus() -> None:
-    named = cache(index={"type": "Standalone", "standalone": {"image": "mine:1"}})
-    unnamed = cache(index={"type": "Standalone", "standalone": {}})
-    recorded = DiffusionCacheStatus(index=IndexStatus(image="recorded:1"))
-    assert milvus_image(named, recorded, RUNNING, "default:2") == "mine:1"
-    assert milvus_image(unnamed, recorded, None, "default:2") == "recorded:1"
-    assert milvus_image(unnamed, NEW, RUNNING, "default:2") == "running:1"
-    assert milvus_image(unnamed, NEW, None, "default:2") == "default:2"
-    assert milvus_image(cache(), NEW, None, "default:2") == ""
+BAD = Images("serving:oops", "milvus:oops", "redis:oops")
 
 
-def test_the_image_of_redis() -> None:
-    named = cache(cache={"ledger": {"type": "Provisioned", "provisioned": {"image": "mine:1"}}})
-    unnamed = cache(cache={"ledger": {"type": "Provisioned", "provisioned": {}}})
-    recorded = DiffusionCacheStatus(ledger=LedgerStatus(image="recorded:1"))
-    assert redis_image(named, recorded, RUNNING, "default:2") == "mine:1"
-    assert redis_image(unnamed, recorded, None, "default:2") == "recorded:1"
-    assert redis_image(unnamed, NEW, RUNNING, "default:2") == "running:1"
-    assert redis_image(unnamed, NEW, None, "default:2") == "default:2"
-    assert redis_image(cache(), NEW, None, "default:2") == ""
+def bad(world: World) -> None:
+    world.change("serving:oops", "milvus:oops", "redis:oops")
+
+
+@pytest.mark.parametrize("state", [UNPULLED, LOADING], ids=["cannot be pulled", "runs and serves nothing"])
+def test_a_bad_image_that_is_taken_back_leaves_nothing(state: JSON) -> None:
+    world = World()
+    world.run(READY)
+    bad(world)
+    assert world.run(state) == BAD
+    assert world.run(state) == BAD
+    assert (world.status.serving.image, world.status.index.image, world.status.ledger.image) == (
+        "serving:1",
+        "milvus:1",
+        "redis:1",
+    )
+    world.change()
+    assert world.run(state) == IMAGES
+
+
+@pytest.mark.parametrize("state", [UNPULLED, LOADING], ids=["cannot be pulled", "runs and serves nothing"])
+def test_a_bad_image_of_the_beginning_gives_way_to_the_default(state: JSON) -> None:
+    world = World()
+    bad(world)
+    world.run(state)
+    assert world.run(state) == BAD
+    world.change()
+    assert world.run(state) == IMAGES
+
+
+def test_an_image_that_has_run_stays_when_the_spec_names_it_no_more() -> None:
+    world = World()
+    world.change("serving:mine")
+    world.run(READY)
+    world.change()
+    assert world.run(READY).serving == "serving:mine"
+
+
+@pytest.mark.parametrize("state", [READY, LOADING], ids=["ready", "still loading"])
+def test_an_operator_with_another_default_restarts_nothing(state: JSON) -> None:
+    world = World()
+    world.run(state)
+    world.defaults = Images("serving:2", "milvus:2", "redis:2")
+    assert world.run(state) == IMAGES
+
+
+def test_nor_does_one_whose_status_was_lost() -> None:
+    world = World()
+    world.run(READY)
+    world.defaults = Images("serving:2", "milvus:2", "redis:2")
+    world.status = DiffusionCacheStatus()
+    assert world.run(READY) == IMAGES
+
+
+def test_a_default_that_nobody_can_pull_gives_way_to_the_next_one() -> None:
+    """A wrong value of the chart is mended in the chart."""
+    world = World(defaults=BAD)
+    world.run(UNPULLED)
+    world.defaults = IMAGES
+    assert world.run(UNPULLED) == IMAGES
+
+
+def test_somebody_elses_workload_of_the_name_says_nothing() -> None:
+    world = World()
+    world.run(READY)
+    world.defaults = Images("serving:2", "milvus:2", "redis:2")
+    world.status = DiffusionCacheStatus()
+    for child in world.children.values():
+        assert child is not None
+        child["metadata"] |= {"labels": {}, "ownerReferences": []}
+    assert world.look() == world.defaults
+
+
+def test_a_choice_holds_until_it_has_run_and_does_not_come_back() -> None:
+    world = World()
+    world.run(READY)
+    world.change(chosen="serving:2")
+    assert world.run(UNPULLED).serving == "serving:2"
+    assert world.run(UNPULLED).serving == "serving:2"
+    assert world.status.serving.chosen == ""
+    assert world.run(READY).serving == "serving:2"
+    assert (world.status.serving.chosen, world.status.serving.image) == ("serving:2", "serving:2")
+    world.change(serving="serving:3", chosen="serving:2")
+    world.run(READY)
+    world.change(chosen="serving:2")
+    assert world.run(READY).serving == "serving:3"
+
+
+def test_a_bad_choice_is_taken_back() -> None:
+    world = World()
+    world.run(READY)
+    world.change(chosen="serving:oops")
+    assert world.run(UNPULLED).serving == "serving:oops"
+    assert "annotation diffcache.io/serving-image" in image_remedy(world.resource, world.status)
+    world.change()
+    assert world.run(UNPULLED).serving == "serving:1"
+
+
+def test_the_remedy_names_what_is_set() -> None:
+    new = DiffusionCacheStatus()
+    assert "spec.serving.image" in image_remedy(cache(serving={"image": "x:1"}), new)
+    assert "servingImage of the operator's chart" in image_remedy(cache(), new)
+
+
+def test_a_cache_without_them_has_no_image_of_milvus_or_redis() -> None:
+    images = images_in_use(cache(), DiffusionCacheStatus(), Observed({}), replace(IMAGES, serving="serving:2"))
+    assert images == Images("serving:2", "", "")

@@ -14,7 +14,9 @@ from diffcache_operator.observed import Observed
 from diffcache_operator.plan import (
     APPLIED_ANNOTATION,
     Apply,
+    ClaimDeleted,
     NameTaken,
+    Obstacle,
     SetOwners,
     includes,
     plan,
@@ -126,8 +128,34 @@ def test_children_of_an_earlier_resource_of_the_name_are_waited_for() -> None:
 def test_a_volume_of_an_earlier_resource_is_not_inherited(change: JSON) -> None:
     volume = claim()
     volume["metadata"] |= {"ownerReferences": [EARLIER]} if "ownerReferences" in change else change
-    with pytest.raises(NameTaken, match="volume data-emoji-0") as caught:
+    with pytest.raises(Obstacle, match="data-emoji-0") as caught:
         plan_owners(RESOURCE, observed([], claims=(volume,)))
+    assert caught.value.passing
+
+
+@pytest.mark.parametrize(
+    ("where", "workload", "words"),
+    [
+        ("claims", "emoji", ["the cache", "kubectl delete pod emoji-0"]),
+        ("index_claims", "emoji-milvus", ["filled again", "kubectl delete pod emoji-milvus-0"]),
+        ("ledger_claims", "emoji-redis", ["the whole cache", "kubectl delete pod emoji-redis-0"]),
+    ],
+)
+def test_whoever_deleted_a_claim_in_use_is_told_what_goes_and_when(where: str, workload: str, words: list[str]) -> None:
+    volume = claim(OURS)
+    volume["metadata"] |= {"name": f"data-{workload}-0", "deletionTimestamp": "2026-11-24T10:00:00Z"}
+    pod = {"metadata": {"name": f"{workload}-0", "uid": "p"}}
+    pods = where.replace("claims", "pods")
+    there: dict[str, Any] = {where: (volume,), pods: (pod,)}
+    seen = replace(observed([]), **there)
+    with pytest.raises(ClaimDeleted) as caught:
+        plan_owners(RESOURCE, seen)
+    assert not caught.value.passing  # hence Stalled: it waits for a person
+    for word in words:
+        assert word in str(caught.value)
+    pod["metadata"]["deletionTimestamp"] = "2026-11-24T10:00:00Z"
+    with pytest.raises(ClaimDeleted) as caught:
+        plan_owners(RESOURCE, seen)
     assert caught.value.passing
 
 

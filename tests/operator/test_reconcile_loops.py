@@ -32,7 +32,7 @@ STATEFUL_SET = "/apis/apps/v1/namespaces/demo/statefulsets/emoji"
 class Bench:
     def __init__(self, api: Api, objects: Objects, url: str) -> None:
         self.api, self.objects, self.url = api, objects, url
-        self.now, self.revision = T0, 0
+        self.now, self.revision, self.entries = T0, 0, 0
         self.scaled: list[Key] = []
         self.begin_anew()
 
@@ -46,7 +46,8 @@ class Bench:
         )
 
     def metrics(self) -> str:
-        return f'{TUNING_REVISION} {self.revision}\n{LEVEL}{{skip="20"}} 0.9\ndiffcache_index_up 1\n'
+        tuning = f'{TUNING_REVISION} {self.revision}\n{LEVEL}{{skip="20"}} 0.9\n'
+        return f"{tuning}diffcache_index_up 1\ndiffcache_entries {self.entries}\n"
 
     async def reconcile(self, after: float = 0.0) -> None:
         self.now += after
@@ -164,6 +165,18 @@ async def test_at_rest_nothing_is_written(make: Callable[..., Any]) -> None:
         await bench.reconcile(after=61)
     assert len(bench.objects.calls) == writes
     assert bench.events() == events
+
+
+async def test_the_first_entries_of_a_cache_are_told_at_once(make: Callable[..., Any]) -> None:
+    """Later figures may wait a minute for one another."""
+    bench = await make()
+    assert bench.status["cache"]["entries"] == 0
+    bench.entries = 3
+    await bench.reconcile()
+    assert bench.status["cache"]["entries"] == 3
+    bench.entries = 4
+    await bench.reconcile()
+    assert bench.status["cache"]["entries"] == 3
 
 
 async def test_switched_off_the_spec_holds_again_and_what_was_stays_to_be_read(make: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.names import CACHE_LABEL
 from diffcache_core.spec import DiffusionCache
 from diffcache_core.status import DiffusionCacheStatus
 from diffcache_operator.diagnosis import Problem
@@ -14,7 +15,7 @@ from diffcache_operator.events import transition_event
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import JSON, Observed
 from diffcache_operator.status import MESSAGE_LENGTH, Facts, Halt, invalid_status, make_status
-from tests.operator.resources import IMAGES, cache
+from tests.operator.resources import cache
 
 EMPTY = DiffusionCacheStatus()
 NOW, LATER = "2026-11-24T10:00:00Z", "2026-11-24T11:00:00Z"
@@ -23,8 +24,8 @@ NOW, LATER = "2026-11-24T10:00:00Z", "2026-11-24T11:00:00Z"
 def workload(replicas: int = 1, *, behind: bool = False) -> JSON:
     return {
         "kind": "StatefulSet",
-        "metadata": {"name": "emoji", "uid": "s", "generation": 2},
-        "spec": {"replicas": replicas},
+        "metadata": {"name": "emoji", "uid": "s", "generation": 2, "labels": {CACHE_LABEL: "emoji"}},
+        "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"image": "serving:1"}]}}},
         "status": {"observedGeneration": 1 if behind else 2, "updateRevision": "emoji-new", "replicas": replicas},
     }
 
@@ -54,7 +55,7 @@ def facts(
     *pods: JSON, resource: DiffusionCache | None = None, figures: Figures | None = None, sts: JSON | None = None
 ) -> Facts:
     children: dict[tuple[str, str], JSON | None] = {("StatefulSet", "emoji"): workload() if sts is None else sts}
-    return Facts(resource or cache(), Observed(children=children, pods=pods, figures=figures), IMAGES)
+    return Facts(resource or cache(), Observed(children=children, pods=pods, figures=figures))
 
 
 def status_of(given: Facts, old: DiffusionCacheStatus = EMPTY, now: str = NOW) -> DiffusionCacheStatus:
@@ -78,11 +79,10 @@ def told(status: DiffusionCacheStatus, kind: str) -> tuple[str, str] | None:
         (facts(), ("False", "Starting"), True),
         (facts(pod(ready=False)), ("False", "Starting"), True),
         (facts(pod(), figures=UP), ("True", "Serving"), False),
-        (facts(pod(), figures=DOWN), ("True", "ServingWithoutIndex"), False),
+        (facts(pod(), figures=DOWN), ("False", "IndexNotReached"), True),
         (facts(pod(), figures=None), ("True", "Serving"), False),
         (facts(pod(revision="emoji-old"), figures=UP), ("False", "RollingOut"), True),
         (facts(pod(), sts=workload(behind=True)), ("False", "RollingOut"), True),
-        (facts(CRASHED), ("False", "ModelLoadFailed"), True),
         (
             facts(pod(ready=False, initContainerStatuses=[{"name": "fetch-model", "state": {"running": {}}}])),
             ("False", "DownloadingModel"),
@@ -99,6 +99,68 @@ def test_ready(given: Facts, ready: tuple[str, str], reconciling: bool) -> None:
     assert told(status, "Stalled") is None
     assert status.observed_generation == 3
     assert all(condition.message for condition in status.conditions)
+
+
+def test_what_only_the_spec_can_cure_is_stalled_and_said_once() -> None:
+    """kstatus gives up waiting; and a message of a thousand characters stands in one condition only."""
+    status = status_of(facts(CRASHED))
+    assert told(status, "Ready") == ("False", "ModelLoadFailed")
+    assert told(status, "Stalled") == ("True", "ModelLoadFailed")
+    assert told(status, "Reconciling") is None
+    assert told(status, "ModelReady") == ("False", "ModelLoadFailed")
+    assert [c.type for c in status.conditions if "no such model" in c.message] == ["Ready"]
+    assert all(condition.message for condition in status.conditions)
+
+
+@pytest.mark.parametrize(
+    ("resource", "lost", "part"),
+    [
+        (cache(index={"type": "External", "external": {"uri": "http://milvus:19530"}}), {"index_up": False}, "Index"),
+        (
+            cache(cache={"ledger": {"type": "External", "external": {"address": "redis://redis:6379"}}}),
+            {"ledger_up": False},
+            "Ledger",
+        ),
+        (cache(cache={"store": {"type": "S3", "s3": {"bucket": "states"}}}), {"store_up": False}, "Store"),
+    ],
+)
+def test_a_part_that_was_never_there_is_another_thing_than_one_that_was_lost(
+    resource: DiffusionCache, lost: dict[str, Any], part: str
+) -> None:
+    """`kubectl wait --for=condition=Ready` must not pass for a cache that has never kept anything."""
+    reaches = Figures(index_up=True, ledger_up=True, store_up=True)
+    cut_off = replace(reaches, **lost)
+    asleep = status_of(facts(resource=DiffusionCache.model_validate(_asleep(resource)), sts=workload(0)))
+    assert told(asleep, "Ready") == ("True", "ScaledToZero")
+    never = status_of(facts(pod(), resource=resource, figures=cut_off), asleep)
+    assert told(never, "Ready") == ("False", f"{part}NotReached")
+    assert f"{part}Ready" in message(never, "Ready")
+    again = status_of(facts(pod(), resource=resource, figures=cut_off), never)
+    assert told(again, "Ready") == ("False", f"{part}NotReached")
+    reached = status_of(facts(pod(), resource=resource, figures=reaches), again)
+    assert told(reached, "Ready") == ("True", "Serving")
+    away = status_of(facts(resource=resource), reached)  # no pod for a while: it is known all the same
+    outage = status_of(facts(pod(), resource=resource, figures=cut_off), away)
+    assert told(outage, "Ready") == ("True", f"ServingWithout{part}")
+    assert f"{part}Ready" in message(outage, "Ready")
+
+
+def _asleep(resource: DiffusionCache) -> JSON:
+    document = resource.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["spec"]["serving"]["replicas"] = 0
+    return document
+
+
+def test_an_earlier_operators_status_does_not_lower_ready_in_an_outage() -> None:
+    """It tells nothing of what was reached."""
+    before = status_of(facts(pod(), figures=UP))
+    before = before.model_copy(update={"index": before.index.model_copy(update={"reached": False})})
+    assert told(status_of(facts(pod(), figures=DOWN), before), "Ready") == ("True", "ServingWithoutIndex")
+
+
+def test_a_download_says_how_to_look_at_it() -> None:
+    fetching = pod(ready=False, initContainerStatuses=[{"name": "fetch-model", "state": {"running": {}}}])
+    assert "`kubectl logs emoji-0 -c fetch-model`" in message(status_of(facts(fetching)), "Ready")
 
 
 def test_what_a_person_wrote_may_be_longer_than_a_condition() -> None:
@@ -160,12 +222,12 @@ LOST = Figures(index_up=True, ledger_up=False)
         (facts(pod(), figures=UP), None, "Serving"),  # one that is embedded is the pod's own affair
         (facts(resource=OWN_REDIS), ("Unknown", "NoPod"), "Starting"),
         (facts(pod(), resource=OWN_REDIS, figures=replace(UP, ledger_up=True)), ("True", "Up"), "Serving"),
-        (facts(pod(), resource=OWN_REDIS, figures=LOST), ("False", "Down"), "ServingWithoutLedger"),
-        (facts(pod(), resource=THEIR_REDIS, figures=LOST), ("False", "Down"), "ServingWithoutLedger"),
+        (facts(pod(), resource=OWN_REDIS, figures=LOST), ("False", "Down"), "LedgerNotReached"),
+        (facts(pod(), resource=THEIR_REDIS, figures=LOST), ("False", "Down"), "LedgerNotReached"),
         (
             facts(pod(), resource=OWN_REDIS, figures=replace(LOST, index_up=False)),
             ("False", "Down"),
-            "ServingWithoutLedger",
+            "LedgerNotReached",
         ),
     ],
 )
@@ -193,7 +255,7 @@ CUT_OFF = replace(UP, store_up=False)
         (
             facts(pod(), resource=IN_BUCKET, figures=replace(UP, store_up=False)),
             ("False", "Down"),
-            "ServingWithoutStore",
+            "StoreNotReached",
         ),
     ],
 )
@@ -244,10 +306,6 @@ def test_the_redis_of_a_cache_says_why_it_is_down() -> None:
     assert "spec.cache.ledger.provisioned.resources.limits.memory" in message(status, "LedgerReady")
 
 
-def test_the_image_of_redis_is_recorded() -> None:
-    assert status_of(facts(pod(), resource=OWN_REDIS)).ledger.image == IMAGES.redis
-
-
 def test_model() -> None:
     assert told(status_of(facts(pod())), "ModelReady") == ("True", "Loaded")
     assert told(status_of(facts(CRASHED)), "ModelReady") == ("False", "ModelLoadFailed")
@@ -288,7 +346,7 @@ def test_updates_and_an_old_crd_are_told_and_change_nothing_else() -> None:
 
 def test_the_time_of_a_condition_is_that_of_its_last_turn() -> None:
     first = status_of(facts(pod(), figures=UP))
-    same = status_of(facts(pod(), figures=DOWN), first, LATER)  # another reason, the same status
+    same = status_of(facts(pod(), figures=DOWN), first, LATER)  # it was reached once: another reason, the same status
     turned = status_of(facts(), first, LATER)
     times = [s.condition("Ready").last_transition_time for s in (first, same, turned)]  # type: ignore[union-attr]
     assert times == [NOW, NOW, LATER]
@@ -320,6 +378,7 @@ def test_a_resource_of_another_version_is_stalled() -> None:
     assert told(status, "Stalled") == ("True", "InvalidSpec")
     assert told(status, "Ready") == ("False", "InvalidSpec")
     assert status.serving.image == "serving:1"
+    assert [condition.type for condition in status.conditions if "unknown key" in condition.message] == ["Ready"]
 
 
 def test_events_tell_turns_only() -> None:
