@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from diffcache_serving.cache.index import IndexRow, IndexUnavailable, Neighbour
+from diffcache_serving.cache.milvus_connections import MilvusConnections
 from diffcache_serving.cache.pieces import pieces
 
 CALL_SECONDS = 10.0
@@ -60,10 +60,7 @@ def collection_name(prefix: str, model: str, dim: int) -> str:
 
 
 class MilvusIndex:
-    """One collection: entry id, space digest, key. All calls run in threads, for pymilvus blocks.
-
-    The client is made anew after a failure: pymilvus does not recover from a server that was restarted.
-    """
+    """One collection: entry id, space digest, key. All calls run in threads, for pymilvus blocks."""
 
     def __init__(
         self,
@@ -86,10 +83,9 @@ class MilvusIndex:
         """
         self._uri, self._name, self._dim, self._seconds = uri, _later(collection), dim, call_seconds
         self._access, self._siblings, self._flushes, self._on_outcome = access, _later(siblings), flushes, on_outcome
-        self._collection = ""  # that the client is made for
+        self._collection = ""  # that calls are for now
         self.outages = 0
-        self._client: MilvusClient | None = None
-        self._connecting = threading.Lock()
+        self._connections = MilvusConnections(self._connect)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="milvus")  # a write must not hold up a search
 
     async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
@@ -175,33 +171,24 @@ class MilvusIndex:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
-        if self._client is not None:
-            await asyncio.to_thread(self._client.close)
+        await asyncio.to_thread(self._connections.close)
 
     async def _call(self, call: Callable[[MilvusClient], T]) -> T:
         def work() -> T:
-            client = None
             try:
-                with self._connecting:  # two threads would make the collection at the same time
-                    name = self._name()
-                    if self._client is None or name != self._collection:
-                        self._collection = name
-                        self._client = self._connect()
-                    client = self._client
-                answer = call(client)
+                self._collection = self._name()
+                with self._connections.use(self._collection) as client:
+                    answer = call(client)
             except Exception as error:  # pymilvus raises grpc, ValueError and its own for one and the same outage
                 self.outages += 1
                 self._on_outcome(False)
-                with self._connecting:
-                    if self._client is client:  # not one that the other thread has made meanwhile
-                        self._client = None
                 raise IndexUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
             self._on_outcome(True)
             return answer
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _connect(self) -> MilvusClient:
+    def _connect(self, collection: str) -> MilvusClient:
         client = MilvusClient(
             self._uri(),
             timeout=self._seconds,
@@ -209,7 +196,16 @@ class MilvusIndex:
             dedicated=True,
             **self._access.options(),
         )
-        if not client.has_collection(self._collection, timeout=self._seconds):
+        try:
+            self._prepare(client, collection)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def _prepare(self, client: MilvusClient, collection: str) -> None:
+        """The collection is there, and loaded."""
+        if not client.has_collection(collection, timeout=self._seconds):
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("entry_id", DataType.VARCHAR, is_primary=True, max_length=64)
             schema.add_field("space", DataType.VARCHAR, max_length=64)
@@ -217,12 +213,11 @@ class MilvusIndex:
             indexes: Any = client.prepare_index_params()
             indexes.add_index("key", index_type="AUTOINDEX", metric_type="COSINE")
             try:
-                client.create_collection(self._collection, schema=schema, index_params=indexes, timeout=60)
+                client.create_collection(collection, schema=schema, index_params=indexes, timeout=60)
             except MilvusException:
-                if not client.has_collection(self._collection, timeout=self._seconds):
+                if not client.has_collection(collection, timeout=self._seconds):
                     raise  # else another replica was faster
-        client.load_collection(self._collection, timeout=60)
-        return client
+        client.load_collection(collection, timeout=60)
 
 
 def _later(name: str | Callable[[], str]) -> Callable[[], str]:

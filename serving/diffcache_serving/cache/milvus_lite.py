@@ -56,10 +56,17 @@ class MilvusLite:
                 self._child.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._child.kill()
-                self._child.wait()
+            self._bury()
+
+    def _bury(self) -> None:
+        """Of a child that has ended: its exit status and its pipes."""
+        if self._child is not None:
+            with self._child:
+                pass
 
     def _start(self) -> None:
         self._uri = ""
+        self._bury()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             log = self._log.open("w")

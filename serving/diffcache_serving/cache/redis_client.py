@@ -45,7 +45,7 @@ def connect(access: RedisAccess) -> Redis:
         retry=Retry(NoBackoff(), 0),  # an answer that got lost may be that of an insertion
         protocol=2,  # Valkey and every Redis speak it
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)  # which closes the pool with the client: the constructor would not
 
 
 class _FreshTls(SSLConnection):
