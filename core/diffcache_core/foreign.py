@@ -27,3 +27,9 @@ def quoted(text: str, limit: int = 200) -> str:
     characters."""
     line = printable(" ".join(without_credentials(text).split()))
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def first_line(error: BaseException) -> str:
+    """What a message may repeat of a library's error; its class where the error has no text."""
+    lines = str(error).strip().splitlines()
+    return quoted(lines[0]) if lines else type(error).__name__

@@ -60,7 +60,34 @@ def test_parts_that_are_left_out_are_not_fetched() -> None:
     assert not [name for name in choose_files("a/b", FILES, parts_of(without)) if name.startswith("safety_checker")]
 
 
-def test_weights_in_variants_only_are_refused() -> None:
-    files = [name for name in FILES if not name.startswith("vae/") or "fp16" in name]
-    with pytest.raises(ModelError, match=r"a/b: vae has its weights only in variants \(diffusion_pytorch_model.fp16"):
+def test_a_variant_is_fetched_where_there_are_no_plain_weights() -> None:
+    files = [name for name in FILES if not name.startswith("vae/") or "fp16" in name or name == "vae/config.json"]
+    chosen = choose_files("a/b", files, parts_of(INDEX))
+    assert [name for name in chosen if name.startswith("vae/")] == split(
+        "vae/config.json vae/diffusion_pytorch_model.fp16.safetensors"
+    )
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" not in chosen
+
+
+def test_a_variant_in_shards_is_fetched_whole() -> None:
+    sharded = split("""
+unet/config.json unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors
+unet/diffusion_pytorch_model.fp16-00002-of-00002.safetensors unet/diffusion_pytorch_model.safetensors.index.fp16.json
+""")
+    assert sorted(choose_files("a/b", sharded, ["unet"])) == sorted(["model_index.json", *sharded])
+
+
+def test_several_variants_none_of_them_known_are_refused() -> None:
+    files = split("vae/diffusion_pytorch_model.ema.safetensors vae/diffusion_pytorch_model.non_ema.safetensors")
+    with pytest.raises(ModelError, match=r"a/b: its vae has its weights only in the variants ema, non_ema"):
         choose_files("a/b", files, parts_of(INDEX))
+
+
+def test_of_a_hubs_own_folder_for_us_two_files_are_fetched() -> None:
+    files = split("diffcache/levels.json diffcache/run.py diffcache/projection.bin diffcache/a/levels.json")
+    assert choose_files("a/b", files, []) == split("model_index.json diffcache/levels.json")
+
+
+def test_parts_that_we_do_not_load_are_not_fetched() -> None:
+    strange = {"..": ["diffusers", "X"], "diffcache": ["diffusers", "X"], "prior": ["my_code", "Prior"]}
+    assert parts_of(INDEX | strange) == parts_of(INDEX)

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from diffcache_serving.engine.sources import DIFFCACHE_FOLDER, MODEL_INDEX
+from diffcache_serving.engine.sources import DIFFCACHE_FOLDER, MODEL_INDEX, NEEDED, OPTIONAL
 from diffcache_serving.errors import ModelError
 
 FORMATS = ("safetensors", "bin")  # the first that is there
+VARIANTS = ("fp16", "bf16")  # in place of plain weights, the first that is there; they are rounded, hence not first
+OWN_FILES = ("levels.json", "projection.safetensors")  # all that we read of a hub's diffcache folder
 CONFIG_SUFFIXES = (".json", ".txt", ".model")  # configs and vocabularies
 
 _WEIGHTS = re.compile(
@@ -25,12 +27,13 @@ _WEIGHTS = re.compile(
 
 
 def parts_of(model_index: Mapping[str, Any]) -> list[str]:
-    """The folders of the parts that a model_index.json names; [null, null] is a part that is left out."""
-    return [name for name, value in model_index.items() if isinstance(value, list) and value and value[0] is not None]
+    """The parts that a model_index.json names and we load; [null, null] is a part that is left out."""
+    named = {name for name, value in model_index.items() if isinstance(value, list) and value and value[0] is not None}
+    return [name for name in (*NEEDED, *OPTIONAL) if name in named]
 
 
 def choose_files(source: str, paths: Iterable[str], parts: Iterable[str]) -> list[str]:
-    """Raises ModelError for a part whose weights are there in variants only, such as fp16."""
+    """Raises ModelError for a part whose weights are there in several variants and none that is known."""
     by_folder: dict[str, list[str]] = {}
     for path in map(PurePosixPath, paths):
         if len(path.parts) == 2:
@@ -39,16 +42,30 @@ def choose_files(source: str, paths: Iterable[str], parts: Iterable[str]) -> lis
     for part in parts:
         names = by_folder.get(part, [])
         configs = [name for name in names if name.endswith(CONFIG_SUFFIXES) and not _WEIGHTS.fullmatch(name)]
-        chosen += [f"{part}/{name}" for name in configs + _choose_weights(f"{source}: {part}", names)]
-    return chosen + [f"{DIFFCACHE_FOLDER}/{name}" for name in by_folder.get(DIFFCACHE_FOLDER, [])]
+        wanted = choose_weights(f"{source}: its {part}", names)
+        weights = [name for name in names if (match := _WEIGHTS.fullmatch(name)) and _kind(match) == wanted]
+        chosen += [f"{part}/{name}" for name in configs + weights]
+    return chosen + [f"{DIFFCACHE_FOLDER}/{name}" for name in OWN_FILES if name in by_folder.get(DIFFCACHE_FOLDER, [])]
 
 
-def _choose_weights(what: str, names: list[str]) -> list[str]:
-    found = {name: match for name in names if (match := _WEIGHTS.fullmatch(name))}
-    plain = {name: m for name, m in found.items() if not (m["variant"] or m["index_variant"])}
-    if found and not plain:
-        raise ModelError(f"model {what} has its weights only in variants ({', '.join(sorted(found))}): choose another")
-    for kind in FORMATS:
-        if weights := [name for name, match in plain.items() if match["format"] == kind]:
-            return weights
-    return []
+def choose_weights(what: str, names: Iterable[str]) -> tuple[str | None, str]:
+    """Variant (None: the plain weights) and format of the weights to load among a part's files.
+
+    Raises ModelError if there are several variants and none that is known.
+    """
+    there = {_kind(match) for name in names if (match := _WEIGHTS.fullmatch(name))}
+    variants = sorted({variant for variant, _ in there if variant})
+    for variant in (None, *VARIANTS, *(variants if len(variants) == 1 else ())):
+        for kind in FORMATS:
+            if (variant, kind) in there:
+                return variant, kind
+    if variants:
+        raise ModelError(
+            f"model {what} has its weights only in the variants {', '.join(variants)}: leave the one to be served"
+        )
+    return None, FORMATS[0]
+
+
+def _kind(match: re.Match[str]) -> tuple[str | None, str]:
+    variant = match["variant"] or match["index_variant"]
+    return variant.removeprefix(".") if variant else None, match["format"]

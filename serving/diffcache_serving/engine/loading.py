@@ -18,6 +18,8 @@ from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
 from diffcache_serving.defaults import ModelDefaults, choose_defaults
 from diffcache_serving.engine.adapter import StableDiffusion
+from diffcache_serving.engine.fit import check_fit, own_size
+from diffcache_serving.engine.parts import load_pipeline
 from diffcache_serving.engine.sources import BUNDLED as BUNDLED
 from diffcache_serving.engine.sources import DIFFCACHE_FOLDER as DIFFCACHE_FOLDER
 from diffcache_serving.engine.sources import check_pipeline, model_name
@@ -26,7 +28,6 @@ from diffcache_serving.errors import CudaUnavailable, DeviceOutOfMemory
 from diffcache_serving.errors import ModelError as ModelError
 from diffcache_serving.finite import is_finite
 
-PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 _DTYPES = {DType.FLOAT16: torch.float16, DType.BFLOAT16: torch.bfloat16, DType.FLOAT32: torch.float32}
 
 
@@ -60,21 +61,19 @@ def load_model(config: ModelConfig, data_dir: Path | None = None) -> LoadedModel
     folder = model_folder(config.source, config.revision, data_dir)
     device, dtype = choose_device(config.dtype)
     check_pipeline(config.source, folder)
-    pipe = _load_pipeline(config.source, folder, dtype)
-    if pipe.unet.config.time_cond_proj_dim is not None:
-        raise ModelError(
-            f"model {config.source} takes its guidance as an embedding (a distilled LCM), which "
-            "diffcache cannot serve: use the model it was distilled from"
-        )
+    quiet_libraries()
+    try:
+        pipe = load_pipeline(config.source, folder, dtype, config.scheduler)
+    except OSError as error:
+        raise ModelError(f"model {config.source}: {error.filename}: {error.strerror}: make it readable") from None
+    check_fit(config.source, folder, pipe)
+    size = own_size(config.source, folder, pipe)
     try:
         pipe.to(device)
     except torch.OutOfMemoryError:
         raise DeviceOutOfMemory(f"model {config.source} does not fit into the memory of {device}: free some") from None
     projection, projection_digest = _load_projection(config.source, folder, pipe)
     levels, levels_source = _load_levels(config.source, folder)
-    sample = pipe.unet.config.sample_size
-    height, width = (sample, sample) if isinstance(sample, int) else sample
-    size = (width * pipe.vae_scale_factor, height * pipe.vae_scale_factor)
     weights = fingerprint(folder)
     diffusion = StableDiffusion(pipe, projection, config.scheduler)
     return LoadedModel(
@@ -126,26 +125,14 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _load_pipeline(source: str, folder: Path, dtype: torch.dtype) -> Any:
+def quiet_libraries() -> None:
     import diffusers
     import transformers
 
-    gone = [name for name in PARTS if not (folder / name).is_dir()]
-    if gone:
-        raise ModelError(f"model {source}: {folder} has no folder {', '.join(gone)}: copy the model again")
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    try:
-        pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, EOFError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"model {source}: {folder} cannot be loaded, a file is missing or damaged ({first}): copy the model again"
-        ) from None
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def _load_projection(source: str, folder: Path, pipe: Any) -> tuple[torch.Tensor | None, str]:

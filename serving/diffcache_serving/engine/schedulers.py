@@ -23,10 +23,18 @@ _CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
 assert tuple(_CLASSES) == SCHEDULERS
 
 
+def served_class(name: str) -> type[Any]:
+    cls: type[Any] = _CLASSES[name][0]
+    return cls
+
+
 def build_scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """A diffusers scheduler of the model's own noise schedule. `config` is the model's scheduler config."""
+    """A diffusers scheduler of the model's own noise schedule. `config` is that of the pipeline's scheduler.
+
+    All of the config counts: the library leaves out what a file did not say, also where the pipeline has put it right.
+    """
     cls, extra = _CLASSES[name]
-    return cls.from_config(dict(config), **extra)
+    return cls.from_config({k: v for k, v in config.items() if k != "_use_default_values"}, **extra)
 
 
 class Schedule:
@@ -40,8 +48,8 @@ class Schedule:
         self._scheduler = build_scheduler(name, config)
         self._scheduler.set_timesteps(steps, device=device)
         self.timesteps: torch.Tensor = self._scheduler.timesteps  # (N,), never sliced in place: DPM++ gives inf
-        if begin and hasattr(self._scheduler, "set_begin_index"):  # DDIM looks the step up by its timestep
-            self._scheduler.set_begin_index(begin)
+        if hasattr(self._scheduler, "set_begin_index"):  # DDIM looks the step up by its timestep
+            self._scheduler.set_begin_index(begin)  # also at 0: Karras sigmas may have the same timestep twice
 
     @property
     def digest(self) -> str:

@@ -11,6 +11,10 @@ from diffcache_core.spec import SourceKind
 from diffcache_serving.errors import ModelError
 
 SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
+NEEDED = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
+OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts of such a pipeline, each in a folder of its name; whatever else a model_index.json names is not looked at."""
+
 BUNDLED = Path(__file__).parents[1] / "models"
 DIFFCACHE_FOLDER = "diffcache"
 """Inside a model folder: `projection.safetensors` (what turns the pooled output into a key) and `levels.json`."""
