@@ -18,7 +18,8 @@ import structlog
 from grpc_health.v1 import health_pb2
 
 from diffcache_core.exposition import exposition
-from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat
+from diffcache_core.foreign import first_line
+from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat, InvalidRequest
 from diffcache_core.http_server import HttpServer
 from diffcache_core.listening import join_host_port
 from diffcache_core.manifest import read_manifest
@@ -39,7 +40,7 @@ from diffcache_serving.config_watch import watch_config
 from diffcache_serving.defaults import choose_defaults
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, check_cuda, load_model
-from diffcache_serving.errors import ModelError, NotFinite, PortTaken
+from diffcache_serving.errors import DeviceOutOfMemory, ModelError, NotFinite, PortTaken
 from diffcache_serving.generate import Generator
 from diffcache_serving.images import compress
 from diffcache_serving.logs import configure_logs
@@ -137,24 +138,41 @@ def _listen_to_signals() -> asyncio.Event:
 
 
 async def warm_up(engine: Engine, model: LoadedModel) -> None:
-    """One step at the default size: the first request is not the slow one, and memory is known to suffice.
+    """A picture as a request that says nothing gets it: the first request is not the slow one, memory is known to
+    suffice, and what fails in every request is said at once.
 
-    Raises ModelError for a model that draws nothing finite.
+    Raises ModelError, or DeviceOutOfMemory.
     """
-    width, height = model.default_size
+    defaults = model.defaults
     request = GenerationRequest(
-        "warm up", 0, True, 1, model.default_guidance, width, height, cache_mode=CacheMode.BYPASS
+        "warm up",
+        0,
+        True,
+        defaults.steps,
+        defaults.guidance,
+        defaults.width,
+        defaults.height,
+        cache_mode=CacheMode.BYPASS,
     )
     try:
         text, _ = await engine.encode(request)
         async with engine.run(request, text, Miss()) as run:
             image = await run.image()
+    except DeviceOutOfMemory:
+        raise
+    except InvalidRequest as error:
+        raise ModelError(f"spec.model: {error}") from None
     except NotFinite as error:
         raise ModelError(
             f"model {model.name}: in a first picture {error}: set spec.model.dtype to BFloat16 or Float32; if it is "
             "that already, the weights are damaged, or the scheduler's config does not fit them (zero terminal SNR "
             "needs v_prediction)"
         ) from None
+    except Exception as error:  # parts that do not fit each other fail anywhere, as anything
+        raise ModelError(
+            f"model {model.name} cannot draw a first picture ({first_line(error)}): its parts do not fit each other, "
+            "copy the model again"
+        ) from error
     for fmt in ImageFormat:  # Pillow imports each format's code at its first use
         await asyncio.to_thread(compress, image, fmt)
 
