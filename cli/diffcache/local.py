@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
 from pydantic import ValidationError
 
 from diffcache.extras import need_modules
 from diffcache.manifests import read_manifest
+from diffcache.output import note
 from diffcache_core.documents import DocumentError, read_document
 from diffcache_core.manifest import ManifestError
 from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
@@ -123,7 +123,7 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, 
     for field, remedy in _cluster_only(resource.spec):
         raise ManifestError(f"{manifest}: {field} needs a cluster: {remedy}")
     for field in _idle(resource.spec):
-        typer.echo(f"{manifest}: no use outside of a cluster: {field}", err=True)
+        note(f"{manifest}: no use outside of a cluster: {field}")
     need_modules("serving", needed)
     folder = (data_dir or default_data_dir(resource.metadata.name)).absolute()
     record = record_for(resource.spec, _read_record(folder), time.time())

@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None, program: str | None = None) -> None
 def explain(error: Exception) -> int:
     """Prints what went wrong and what to do; returns the exit status."""
     from diffcache.cluster.errors import ClusterError
+    from diffcache.output import note
     from diffcache.wire import GenerationError
     from diffcache_core.manifest import ManifestError
 
@@ -71,18 +72,18 @@ def explain(error: Exception) -> int:
             text = "no server answers there: is `diffcache up -f MANIFEST` running, and --server or --admin right?"
         elif error.code == "UNIMPLEMENTED":
             text = "this server does not know the call: is it the other endpoint's port, or an older server?"
-        print(f"diffcache: {text}", file=sys.stderr)
+        note(f"diffcache: {text}")
         return 2 if error.code == "INVALID_ARGUMENT" else 1
     if isinstance(error, UnicodeError):
-        print("diffcache: an argument is not valid Unicode text: retype it", file=sys.stderr)
+        note("diffcache: an argument is not valid Unicode text: retype it")
         return 2
     if isinstance(error, ClusterError):
-        print(f"diffcache: {error}", file=sys.stderr)
+        note(f"diffcache: {error}")
         return error.status
     if isinstance(error, ManifestError):
-        print(f"diffcache: {error}", file=sys.stderr)
+        note(f"diffcache: {error}")
         return 2
-    print(f"diffcache: unexpected {type(error).__name__}: {error} (DIFFCACHE_DEBUG=1 shows where)", file=sys.stderr)
+    note(f"diffcache: unexpected {type(error).__name__}: {error} (DIFFCACHE_DEBUG=1 shows where)")
     return 1
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from diffcache_core.foreign import printable
+from diffcache_core.foreign import printable, printable_lines, without_credentials
 
 
 class Output(StrEnum):
@@ -24,8 +25,28 @@ OUTPUT_HELP = "How to print: a table or JSON."
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help=OUTPUT_HELP)]
 
 
+def say(text: str) -> None:
+    """To standard output, without what could move the cursor."""
+    typer.echo(printable_lines(text))
+
+
+def note(text: str) -> None:
+    """To standard error: what went wrong, or is going on. Also without the passwords of URLs."""
+    typer.echo(printable_lines(without_credentials(text)), err=True)
+
+
+def bad_option(message: str, option: str = "") -> typer.BadParameter:
+    """The error for an option that has to be given in another way: exit status 2."""
+    return typer.BadParameter(printable(message), param_hint=option or None)
+
+
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
+    typer.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))  # the one control character that JSON leaves
+
+
+def print_document(text: str) -> None:
+    """YAML or JSON that its own library has written and escaped; ends in a line break."""
+    typer.echo(text, nl=False)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -34,12 +55,28 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))  # Text: a prompt is no markup
-    console().print(table)
+    show(table)
 
 
-def console() -> Console:
-    """Of standard output; what goes into a file or a pipe is not folded to a terminal's width."""
-    return Console(width=None if Console().is_terminal else 200)
+def show(what: RenderableType) -> None:
+    console().print(what)
+
+
+class _PrintableConsole(Console):
+    """Escapes control characters in whatever text it is given, and keeps the ones that it makes itself for colours."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable_lines(segment.text), segment.style)
+
+
+def console(stderr: bool = False) -> Console:
+    """What goes into a file or a pipe is not folded to a terminal's width."""
+    terminal = _PrintableConsole(stderr=stderr)
+    return terminal if terminal.is_terminal else _PrintableConsole(stderr=stderr, width=200)
 
 
 def size(count: int) -> str:

@@ -17,6 +17,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, but the text keeps its lines: for messages and reports of several."""
+    return "\n".join(printable(line) for line in text.replace("\r\n", "\n").split("\n"))
+
+
 def without_credentials(text: str) -> str:
     """The text without the user part of any URL in it: `http://user:password@host` becomes `http://host`."""
     return _USER_PART.sub("", text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from diffcache_core.foreign import quoted
+
 MESSAGE_CHARACTERS = 1000
 """Of `REASON: message`. A kubelet keeps 4096 bytes of a termination message; a status is read by people."""
 
@@ -23,8 +25,7 @@ class Reason(StrEnum):
 
 def build_termination_message(reason: Reason, text: str) -> str:
     """`REASON: text` in one line, cut to MESSAGE_CHARACTERS."""
-    line = f"{reason.value}: {' '.join(text.split())}"
-    return line if len(line) <= MESSAGE_CHARACTERS else line[: MESSAGE_CHARACTERS - 3] + "..."
+    return quoted(f"{reason.value}: {text}", MESSAGE_CHARACTERS)
 
 
 def parse_termination_message(message: str) -> tuple[Reason, str] | None:

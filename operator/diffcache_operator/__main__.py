@@ -12,6 +12,7 @@ from functools import partial
 import kopf
 from prometheus_client import Counter
 
+from diffcache_core.foreign import printable_lines, without_credentials
 from diffcache_operator.clients.api import Api, ApiError, connect
 from diffcache_operator.clients.prometheus import Prometheus
 from diffcache_operator.handlers import registry_for, settings
@@ -45,16 +46,17 @@ def main() -> None:
         _configure_logs(chosen.log_level)
         asyncio.run(operate(chosen))
     except (SettingsError, CannotListen, CannotStart, MissingPermission, ApiError) as error:
-        print(f"diffcache-operator: {error}", file=sys.stderr)
+        _say(str(error))
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
-        print(
-            f"diffcache-operator: unexpected {type(error).__name__}: {error} (DIFFCACHE_LOG_LEVEL=debug shows where)",
-            file=sys.stderr,
-        )
+        _say(f"unexpected {type(error).__name__}: {error} (DIFFCACHE_LOG_LEVEL=debug shows where)")
         sys.exit(1)
+
+
+def _say(text: str) -> None:
+    print(f"diffcache-operator: {printable_lines(without_credentials(text))}", file=sys.stderr)
 
 
 def _configure_logs(level: str) -> None:

@@ -7,6 +7,14 @@ import sys
 
 import structlog
 
+from diffcache_core.foreign import printable, printable_lines
+
+
+def _make_printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """For a terminal: what a model's folder, a store or a client has said must not move its cursor."""
+    texts = {key: value if isinstance(value, str) else repr(value) for key, value in event.items()}
+    return {printable(key): printable_lines(text) for key, text in texts.items()}
+
 
 def configure_logs(json: bool) -> None:
     """`json`: one object a line. Other libraries' warnings come out in the same form."""
@@ -18,9 +26,12 @@ def configure_logs(json: bool) -> None:
     last: list[structlog.typing.Processor]
     if json:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    else:  # a plain traceback: the pretty one prints local variables, prompts among them
+    else:
+        # A traceback is text before it is made printable; a plain one: the pretty one prints local variables, prompts
+        # among them.
         plain = structlog.dev.plain_traceback
-        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)]
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)
+        last = [structlog.processors.format_exc_info, _make_printable, renderer]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

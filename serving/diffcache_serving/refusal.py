@@ -8,6 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from diffcache_core.foreign import printable_lines, without_credentials
 from diffcache_core.names import REASON_FILE_ENVIRONMENT
 from diffcache_core.reasons import Reason, build_termination_message
 from diffcache_serving.cache.lock import FolderInUse
@@ -52,7 +53,7 @@ def refuse(error: Exception) -> int:
     """Says why, on standard error and in the file that DIFFCACHE_REASON_FILE names. Returns the exit status."""
     reason = reason_of(error)
     if reason is Reason.CRASHED:
-        traceback.print_exception(error)
+        sys.stderr.write(printable_lines("".join(traceback.format_exception(error))))
         text = f"{type(error).__name__}: {error}"
     else:
         text = str(error) or type(error).__name__
@@ -67,5 +68,5 @@ def refuse(error: Exception) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"diffcache: {text}\n")
+    sys.stderr.write(f"diffcache: {printable_lines(without_credentials(text))}\n")
     sys.stderr.flush()

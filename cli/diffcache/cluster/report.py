@@ -15,7 +15,7 @@ from diffcache.cluster.objects import Event, Resource
 from diffcache.cluster.pods import ready_containers, restarts, trouble
 from diffcache.cluster.reading import Found, Surroundings
 from diffcache.output import duration, size
-from diffcache_core.foreign import printable
+from diffcache_core.foreign import printable, printable_lines
 from diffcache_core.status import Condition
 
 EVENTS = 8
@@ -236,4 +236,4 @@ def _grid(rows: Sequence[tuple[str, str]], styles: tuple[str, str]) -> Table:
 
 def _lines(text: str) -> Text:
     """A text of a pod or an operator: its lines are kept, other control characters are not."""
-    return Text("\n".join(map(printable, text.splitlines())))
+    return Text(printable_lines(text))

@@ -8,7 +8,7 @@ import typer
 
 from diffcache.commands.hints import how_to
 from diffcache.commands.stats import ADMIN, AdminOption
-from diffcache.output import Output, OutputOption, duration, print_json, print_table, size
+from diffcache.output import Output, OutputOption, bad_option, duration, note, print_json, print_table, say, size
 
 app = typer.Typer(help="Look into the cache, and purge it.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def ls(
     ]
     print_table(("ENTRY", "PROMPT", "TENANT", "DEPTH", "USES", "SIZE", "AGE"), rows)
     if answer.total > len(rows):
-        typer.echo(f"{answer.total - len(rows)} more: narrow with --contains or --tenant, or raise --limit")
+        say(f"{answer.total - len(rows)} more: narrow with --contains or --tenant, or raise --limit")
 
 
 @app.command()
@@ -43,10 +43,10 @@ def show(
 ) -> None:
     """Show one entry and its states."""
     if not entry_id:
-        raise typer.BadParameter(f"must not be empty: give an entry of `{how_to('cache ls')}`", param_hint="ENTRY_ID")
+        raise bad_option(f"must not be empty: give an entry of `{how_to('cache ls')}`", "ENTRY_ID")
     answer = _list(admin, entry_id=entry_id, limit=1)
     if not answer.entries:
-        typer.echo(f"diffcache: there is no entry {entry_id} (any more): see `{how_to('cache ls')}`", err=True)
+        note(f"diffcache: there is no entry {entry_id} (any more): see `{how_to('cache ls')}`")
         raise typer.Exit(1)
     facts = _facts(answer.entries[0])
     if output is Output.JSON:
@@ -77,13 +77,13 @@ def purge(
     targets = {"prompt": prompt, "tenant": tenant, "model": model, "entry_id": entry, "all": all_}
     chosen: dict[str, Any] = {name: value for name, value in targets.items() if value}
     if len(chosen) != 1:
-        raise typer.BadParameter("give exactly one of --prompt, --tenant, --model, --entry and --all")
+        raise bad_option("give exactly one of --prompt, --tenant, --model, --entry and --all")
     with AdminClient(admin) as client:
         answer = client.call("Purge", pb.PurgeRequest(**chosen))
     if output is Output.JSON:
         print_json({"entries": answer.entries, "bytes": answer.bytes})
     else:
-        typer.echo(f"purged {answer.entries} entries, {size(answer.bytes)}")
+        say(f"purged {answer.entries} entries, {size(answer.bytes)}")
 
 
 def _list(admin: str, **request: Any) -> Any:

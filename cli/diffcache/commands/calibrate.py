@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from diffcache.extras import need_modules
+from diffcache.output import bad_option, console, note, say
 from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
 from diffcache_core.manifest import ManifestError
 from diffcache_core.spec import Scheduler
@@ -87,7 +87,7 @@ def calibrate(
         )
         output = _writable(output or folder / DIFFCACHE_FOLDER / "levels.json", "--output")
         plot = _writable(_plot_file(plot or work_dir / "levels.png"), "--plot")
-        typer.echo(f"measurements in {work_dir}: stopping and running again goes on there", err=True)
+        note(f"measurements in {work_dir}: stopping and running again goes on there")
         with _bar() as bar:
             findings = run_calibration(task, bar)
         report = build_report(findings)
@@ -100,8 +100,8 @@ def calibrate(
         raise ManifestError(
             f"{error.filename or work_dir}: {error.strerror}: choose other paths, or make room"
         ) from None
-    typer.echo(report)
-    typer.echo(_summary(findings, output, plot))
+    say(report)
+    say(_summary(findings, output, plot))
 
 
 def _default_work_dir(name: str) -> Path:
@@ -114,18 +114,18 @@ def _scorer_folder(model: str, scorer: Path | None, folder: Path) -> Path:
     if scorer is not None:
         return scorer.expanduser()
     if model not in BUNDLED_SCORERS:
-        raise typer.BadParameter(
+        raise bad_option(
             f"{model} has no scorer of its own: give the folder of a CLIPModel that knows such pictures",
-            param_hint="--scorer",
+            option="--scorer",
         )
     return folder.parent / BUNDLED_SCORERS[model]
 
 
 def _prompts_file(prompts: Path | None, default: Path) -> Path:
     if prompts is None and not default.is_file():
-        raise typer.BadParameter(
+        raise bad_option(
             f"the model has no list of its own ({default}): give a file of lines concept<TAB>prompt",
-            param_hint="--prompts",
+            option="--prompts",
         )
     return default if prompts is None else prompts.expanduser()
 
@@ -134,7 +134,7 @@ def _writable(path: Path, option: str) -> Path:
     """Found out before the measuring, not after it."""
     path = path.expanduser().absolute()
     if path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder: name a file in it", param_hint=option)
+        raise bad_option(f"{path} is a folder: name a file in it", option)
     trial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,13 +142,13 @@ def _writable(path: Path, option: str) -> Path:
         trial.unlink()
     except OSError as error:
         reason = f"{path} cannot be written ({error.strerror}): choose another file"
-        raise typer.BadParameter(reason, param_hint=option) from None
+        raise bad_option(reason, option) from None
     return path
 
 
 def _plot_file(path: Path) -> Path:
     if path.suffix.lower() not in PLOT_ENDINGS:
-        raise typer.BadParameter(f"{path}: the name must end in one of {', '.join(PLOT_ENDINGS)}", param_hint="--plot")
+        raise bad_option(f"{path}: the name must end in one of {', '.join(PLOT_ENDINGS)}", "--plot")
     return path
 
 
@@ -170,7 +170,7 @@ class _Bar:
 @contextmanager
 def _bar() -> Iterator[_Bar]:
     columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         yield _Bar(progress)
 
 

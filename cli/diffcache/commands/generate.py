@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from diffcache.client import Client
     from diffcache.options import GenerateOptions
     from diffcache.wire import Generation
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from diffcache.commands.hints import how_to
-from diffcache.output import OUTPUT_HELP, Output, print_json, print_table
+from diffcache.output import OUTPUT_HELP, Output, bad_option, console, print_json, print_table, say
 
 FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP, ".jpg": ImageFormat.JPEG, ".jpeg": ImageFormat.JPEG}
 
@@ -60,7 +59,7 @@ def generate(
 
     fmt = _format_of(image)
     if timeout is not None and not 0 < timeout < MAX_TIMEOUT:
-        raise typer.BadParameter(f"must be above 0 and below {MAX_TIMEOUT:g} seconds", param_hint="--timeout")
+        raise bad_option(f"must be above 0 and below {MAX_TIMEOUT:g} seconds", "--timeout")
     options: GenerateOptions = {
         "negative_prompt": negative_prompt,
         "seed": seed,
@@ -81,12 +80,12 @@ def generate(
     try:
         image.write_bytes(generation.data)
     except OSError as error:
-        raise typer.BadParameter(f"{image}: {error.strerror}", param_hint="--image") from None
+        raise bad_option(f"{image}: {error.strerror}", "--image") from None
     if output is Output.JSON:
         facts = {k: v for k, v in vars(generation).items() if k not in ("data", "image")}
         print_json(facts | {"image": str(image)})
         return
-    typer.echo(_line(generation, image))
+    say(_line(generation, image))
     if explain:
         _explain(generation)
 
@@ -94,9 +93,9 @@ def generate(
 def _format_of(image: Path) -> ImageFormat:
     fmt = FORMATS.get(image.suffix.lower())
     if fmt is None:
-        raise typer.BadParameter(f"{image}: the name must end in one of {', '.join(FORMATS)}", param_hint="--image")
+        raise bad_option(f"{image}: the name must end in one of {', '.join(FORMATS)}", "--image")
     if not image.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{image.absolute().parent} is no folder: make it first", param_hint="--image")
+        raise bad_option(f"{image.absolute().parent} is no folder: make it first", "--image")
     return fmt
 
 
@@ -104,14 +103,14 @@ def _read(path: Path | None) -> bytes | None:
     try:
         return None if path is None else path.read_bytes()
     except OSError as error:
-        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--ca-certificate") from None
+        raise bad_option(f"{path}: {error.strerror}", "--ca-certificate") from None
 
 
 def _generate_with_bar(client: Client, prompt: str, timeout: float | None, options: GenerateOptions) -> Generation:
     from diffcache.wire import Generation
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task("steps", total=None)
         for event in client.stream(prompt, timeout=timeout, **options):
             if isinstance(event, Generation):
@@ -137,4 +136,4 @@ def _explain(generation: Generation) -> None:
     rows.append(("model", generation.model))
     print_table(("what", "value"), rows)
     if generation.parent_entry_id:
-        typer.echo(f"more about the parent: {how_to('cache show')} {generation.parent_entry_id}")
+        say(f"more about the parent: {how_to('cache show')} {generation.parent_entry_id}")

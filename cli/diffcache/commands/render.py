@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffcache.manifests import ManifestOption, NameOption, read_manifest
+from diffcache.output import print_document
 from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def render(
     defaults = Images(serving_image or f"{SERVING_IMAGE}:{version('diffcache')}", milvus_image, redis_image)
     images = images_in_use(resource, DiffusionCacheStatus(), Observed({}), defaults)
     objects = desired_children(resource, images, PodDefaults(tuple(pull_secret or ()), fixed_ids))
-    typer.echo(_as_json(objects) if output is Format.JSON else _as_yaml(objects, resource.metadata.name), nl=False)
+    print_document(_as_json(objects) if output is Format.JSON else _as_yaml(objects, resource.metadata.name))
 
 
 def _in_namespace(resource: DiffusionCache, namespace: str, path: Path) -> DiffusionCache:

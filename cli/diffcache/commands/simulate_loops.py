@@ -13,6 +13,7 @@ import typer
 
 from diffcache.extras import need_modules
 from diffcache.manifests import NameOption, read_manifest
+from diffcache.output import bad_option, note, say
 from diffcache_core.manifest import ManifestError, parse_manifest
 
 if TYPE_CHECKING:
@@ -103,9 +104,7 @@ def simulate_loops(
     from diffcache_core.simulator.loops_pods import Device
 
     if batch_gain > batch:
-        raise typer.BadParameter(
-            f"a batch of {batch} cannot be more than {batch} times as fast", param_hint="--batch-gain"
-        )
+        raise bad_option(f"a batch of {batch} cannot be more than {batch} times as fast", option="--batch-gain")
     if output is not None:
         output = _plot_file(output)
     spec = _spec(manifest, name)
@@ -118,7 +117,7 @@ def simulate_loops(
         Device(seconds_per_step, batch, batch_gain, start_up_seconds),
         seed,
     )
-    comparison = compare(setting, lambda name: typer.echo(f"simulating: {name}", err=True))
+    comparison = compare(setting, lambda name: note(f"simulating: {name}"))
     _print(comparison, setting.stream)
     if output is not None:
         from diffcache.loops_plot import write_plot
@@ -128,7 +127,7 @@ def simulate_loops(
             write_plot(output, comparison, f"{len(stream.times):,} requests in {span:.1f} days")
         except OSError as error:
             raise ManifestError(f"{output}: {error.strerror}: choose another file") from None
-        typer.echo(f"plot: {output}")
+        say(f"plot: {output}")
 
 
 # ---- what is asked -------------------------------------------------------------------------------------------------
@@ -138,9 +137,9 @@ def _plot_file(path: Path) -> Path:
     path = path.expanduser().absolute()
     if path.suffix.lower() not in PLOT_ENDINGS or path.is_dir():
         wrong = f"{path}: must be a file whose name ends in one of {', '.join(PLOT_ENDINGS)}"
-        raise typer.BadParameter(wrong, param_hint="--output")
+        raise bad_option(wrong, "--output")
     if not path.parent.is_dir():  # found out before the simulation, not after it
-        raise typer.BadParameter(f"{path.parent} is no folder: make it, or choose another", param_hint="--output")
+        raise bad_option(f"{path.parent} is no folder: make it, or choose another", "--output")
     return path
 
 
@@ -187,7 +186,7 @@ def _stream(
     if came is None:
         came = loops_stream.synthetic_arrivals(days or SYNTHETIC_DAYS, requests_per_day, seed)
         if len(came.times) < 2:
-            raise typer.BadParameter("that makes fewer than two requests", param_hint="--requests-per-day")
+            raise bad_option("that makes fewer than two requests", "--requests-per-day")
     came = came if log is None else _shortened(came, len(log.prompts))
     if arrivals is not None and days is not None:
         came = came.folded(days)
@@ -198,9 +197,7 @@ def _stream(
 
 def _shortened(arrivals: Arrivals, most: int) -> Arrivals:
     if len(arrivals.times) > most:
-        typer.echo(
-            f"{len(arrivals.times):,} arrivals, {most:,} prompts: the first {most:,} arrivals are used", err=True
-        )
+        note(f"{len(arrivals.times):,} arrivals, {most:,} prompts: the first {most:,} arrivals are used")
     return arrivals.first(most)
 
 
@@ -244,12 +241,12 @@ def _print(comparison: Comparison, stream: Stream) -> None:
     ours = comparison.rows[0]
     print_table(columns, [_cells(row, ours) for row in comparison.rows])
     work = comparison.ours
-    typer.echo(f"{WINS} fewer device hours than ours at its p95   {MISSES} cannot be as fast as ours")
-    typer.echo(f"tuned: {told(work.tuning.levels)}; capacity {size(work.tuning.capacity_bytes)}")
+    say(f"{WINS} fewer device hours than ours at its p95   {MISSES} cannot be as fast as ours")
+    say(f"tuned: {told(work.tuning.levels)}; capacity {size(work.tuning.capacity_bytes)}")
     share = work.shadow_steps / work.steps if work.steps else 0.0
-    typer.echo(f"{len(work.decisions)} decisions; comparisons took {share:.1%} of the steps, in idle time, not counted")
+    say(f"{len(work.decisions)} decisions; comparisons took {share:.1%} of the steps, in idle time, not counted")
     for at, decision in work.decisions:
-        typer.echo(f"  day {(at - stream.times[0]) / 86400:5.2f}  {decision.reason}: {decision.message}")
+        say(f"  day {(at - stream.times[0]) / 86400:5.2f}  {decision.reason}: {decision.message}")
 
 
 def _cells(row: Row, ours: Row) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import typer
 
 from diffcache.commands.stats import ADMIN, AdminOption
-from diffcache.output import Output, OutputOption, console, print_json
+from diffcache.output import Output, OutputOption, note, print_json, show
 
 
 def tuning(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> None:
@@ -19,14 +19,13 @@ def tuning(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> N
     with AdminClient(admin) as client:
         told = client.call("GetStats", pb.GetStatsRequest()).tuning
     if not told:
-        typer.echo(
+        note(
             "this server does not tune itself: set spec.tuning.mode to Recommend or Auto in its manifest; of one in a "
-            "cluster `kubectl diffcache tuning NAME` tells",
-            err=True,
+            "cluster `kubectl diffcache tuning NAME` tells"
         )
         raise typer.Exit(1)
     record = read_record(told)
     if output is Output.JSON:
         print_json(facts(admin, "", record))
     else:
-        console().print(layout(admin, "", record, datetime.now(UTC)))
+        show(layout(admin, "", record, datetime.now(UTC)))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diffcache.manifests import ManifestOption, NameOption
+from diffcache.output import bad_option
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT
 
 
@@ -31,7 +32,7 @@ def up(
     from diffcache_core.serving_config import ListenConfig
 
     if bool(tls_certificate) != bool(tls_key):
-        raise typer.BadParameter("give --tls-certificate and --tls-key together")
+        raise bad_option("give --tls-certificate and --tls-key together")
     listen = ListenConfig(
         host=host,
         port=port,

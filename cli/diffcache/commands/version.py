@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from diffcache.output import say
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("diffcache"))
+        say(version("diffcache"))
         raise typer.Exit
 
 

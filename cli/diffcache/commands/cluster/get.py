@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffcache.commands.cluster.options import ContextOption, KubeconfigOption, NamespaceOption
-from diffcache.output import Output, OutputOption, print_json, print_table
+from diffcache.output import Output, OutputOption, bad_option, note, print_json, print_table
 
 
 def get(
@@ -25,7 +25,7 @@ def get(
     from diffcache.cluster.table import columns, row
 
     if name and all_namespaces:
-        raise typer.BadParameter("a name belongs to one namespace: leave out NAME or -A", param_hint="NAME")
+        raise bad_option("a name belongs to one namespace: leave out NAME or -A", "NAME")
     words = ["--all-namespaces"] if all_namespaces else ["--", checked_name(name)] if name else []
     answer = Kubectl(namespace, context, kubeconfig).read(RESOURCE, *words)
     if output is Output.JSON:
@@ -34,7 +34,7 @@ def get(
     resources = parse_list(Resource, {"items": [answer]} if name else answer)
     if not resources:
         where = "in this cluster" if all_namespaces else "here: `kubectl diffcache get -A` looks in all namespaces"
-        typer.echo(f"there is no DiffusionCache {where}", err=True)
+        note(f"there is no DiffusionCache {where}")
         return
     now = datetime.now(UTC)
     print_table(columns(all_namespaces), [row(resource, now, all_namespaces) for resource in resources])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import typer
 
 from diffcache.commands.cluster.options import ContextOption, KubeconfigOption, NameArgument, NamespaceOption
-from diffcache.output import Output, OutputOption, console, print_json
+from diffcache.output import Output, OutputOption, print_json, show
 
 
 def status(
@@ -26,6 +26,6 @@ def status(
     if output is Output.JSON:
         print_json(facts(around))
     else:
-        console().print(layout(around, datetime.now(UTC)))
+        show(layout(around, datetime.now(UTC)))
     if not around.resource.is_ready:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import typer
 
 from diffcache.commands.cluster.options import ContextOption, KubeconfigOption, NameArgument, NamespaceOption
-from diffcache.output import Output, OutputOption, console, print_json
+from diffcache.output import Output, OutputOption, note, print_json, show
 
 
 def tuning(
@@ -29,8 +29,8 @@ def tuning(
     if output is Output.JSON:
         print_json(facts(name, mode, record, condition))
     elif mode == "Disabled" and not record.history:
-        typer.echo(f"{name} is not tuned: set spec.tuning.mode to Recommend or Auto", err=True)
+        note(f"{name} is not tuned: set spec.tuning.mode to Recommend or Auto")
     else:
-        console().print(layout(name, mode, record, datetime.now(UTC), condition))
+        show(layout(name, mode, record, datetime.now(UTC), condition))
     if mode == "Disabled":
         raise typer.Exit(1)

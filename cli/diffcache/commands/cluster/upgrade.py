@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffcache.commands.cluster.options import ContextOption, KubeconfigOption, NameArgument, NamespaceOption
+from diffcache.output import bad_option, say
 from diffcache_core.names import IMAGE_ANNOTATION
 
 if TYPE_CHECKING:
@@ -27,19 +28,19 @@ def upgrade(
     from diffcache.cluster.reading import read_resource
 
     if image and not (image.isprintable() and " " not in image):
-        raise typer.BadParameter("must be an image such as docker.io/diffcache/serving:0.2.0", param_hint="--image")
+        raise bad_option("must be an image such as docker.io/diffcache/serving:0.2.0", "--image")
     kubectl = Kubectl(namespace, context, kubeconfig)
     resource = read_resource(kubectl, name)
     target = next_image(resource, image)
     if not target:
-        typer.echo(f"nothing to do: {name} runs {resource.image or 'no image yet'}, and no other is on offer")
+        say(f"nothing to do: {name} runs {resource.image or 'no image yet'}, and no other is on offer")
         return
     if target == resource.image_to_be:
         where = "runs" if target == resource.image else "is on its way to"
-        typer.echo(f"nothing to do: {name} {where} {target} already")
+        say(f"nothing to do: {name} {where} {target} already")
         return
     kubectl.run("annotate", "--overwrite", f"{RESOURCE}/{name}", "--", f"{IMAGE_ANNOTATION}={target}")
-    typer.echo(
+    say(
         f"{name}: {resource.image or 'no image yet'} -> {target}. Its pod is replaced by one of this image, its cache "
         f"stays; `{kubectl.advice(f'kubectl diffcache status {name}')}` shows how far it is"
     )
