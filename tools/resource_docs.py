@@ -22,6 +22,7 @@ A change of a field is one of
 - **Roll**: the pod is replaced, the cache stays;
 - **NewSpace**: the pod is replaced; entries made before no longer fit, and are purged after
   `cache.spaceGraceSeconds` unless the field is changed back;
+- **Grow**: a larger volume grows under the running pods, where its StorageClass can expand; a smaller one is refused;
 - **Immutable**: refused.
 
 """

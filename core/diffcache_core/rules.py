@@ -28,6 +28,7 @@ class Change(StrEnum):
     HOT = "Hot"  # running pods take it over without a restart
     ROLL = "Roll"  # pods are replaced, the cache stays
     NEW_SPACE = "NewSpace"  # pods are replaced, earlier entries no longer fit and are purged after their grace time
+    GROW = "Grow"  # a larger volume grows under the running pods, a smaller one is refused
     IMMUTABLE = "Immutable"  # refused
 
 
@@ -103,7 +104,7 @@ class Block(BaseModel):
             if (change := change_of(field)) is not None:
                 told = described["properties"][field.alias]
                 told["description"] = f"{told.get('description', '')} Change: {change}.".strip()
-        rules = [rule.as_cel() for rule in cls.rules] + _immutability(cls)
+        rules = [rule.as_cel() for rule in cls.rules] + _transitions(cls)
         if rules:
             described[CEL_RULES] = rules
         return described
@@ -137,19 +138,27 @@ def fields_by_change(block: type[Block], path: tuple[str, ...] = ()) -> Iterator
             raise TypeError(f"{block.__name__}.{name} has no class of change")
 
 
-def _immutability(block: type[Block]) -> list[dict[str, str]]:
-    """Transition rules. They stand at the parent, for a rule of the field itself cannot see it come and go."""
-    rules = []
-    for field in block.model_fields.values():
-        if change_of(field) is not Change.IMMUTABLE:
-            continue
-        name, same = field.alias, f"self.{field.alias} == oldSelf.{field.alias}"
-        optional = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {same})"
-        rules.append(
-            {
-                "rule": optional if field.default is None else same,
-                "message": f"{name} cannot be changed: create another DiffusionCache beside this one, or delete this "
-                "one, with its cache, and create it anew",
-            }
-        )
-    return rules
+def _transitions(block: type[Block]) -> list[dict[str, str]]:
+    """Rules of a change. They stand at the parent, for a rule of the field itself cannot see it come and go."""
+    written = {Change.IMMUTABLE: _immutable, Change.GROW: _growing}
+    return [written[change](field) for field in block.model_fields.values() if (change := change_of(field)) in written]
+
+
+def _immutable(field: FieldInfo) -> dict[str, str]:
+    name, same = field.alias, f"self.{field.alias} == oldSelf.{field.alias}"
+    optional = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {same})"
+    return {
+        "rule": optional if field.default is None else same,
+        "message": f"{name} cannot be changed: create another DiffusionCache beside this one, or delete this "
+        "one, with its cache, and create it anew",
+    }
+
+
+def _growing(field: FieldInfo) -> dict[str, str]:
+    """Of a quantity with a default."""
+    new, old = f"self.{field.alias}", f"oldSelf.{field.alias}"
+    larger = f"quantity({new}).compareTo(quantity({old})) >= 0"
+    return {
+        "rule": f"!isQuantity({new}) || !isQuantity({old}) || {larger}",
+        "message": f"{field.alias} cannot become smaller: no volume shrinks; write the former one, or a larger one",
+    }

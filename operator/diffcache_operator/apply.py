@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from diffcache_operator.clients.api import Api
+from diffcache_operator.clients.api import JSON, Api
 from diffcache_operator.observed import name_of
-from diffcache_operator.plan import Action, Apply
+from diffcache_operator.plan import Action, Apply, SetOwners
 
 
 async def carry_out(api: Api, action: Action) -> None:
@@ -12,7 +12,11 @@ async def carry_out(api: Api, action: Action) -> None:
     if isinstance(action, Apply):
         await api.apply(action.body)
         return
+    # With the version it was read in: what somebody else changed meanwhile is not undone.
     metadata = action.claim["metadata"]
-    # With the version it was read in: a list of owners that somebody else changed meanwhile is not undone.
-    patch = {"metadata": {"ownerReferences": action.owners, "resourceVersion": metadata["resourceVersion"]}}
+    version = {"resourceVersion": metadata["resourceVersion"]}
+    if isinstance(action, SetOwners):
+        patch: JSON = {"metadata": {**version, "ownerReferences": action.owners}}
+    else:
+        patch = {"metadata": version, "spec": {"resources": {"requests": {"storage": action.size}}}}
     await api.merge("v1", "PersistentVolumeClaim", metadata["namespace"], name_of(action.claim), patch)

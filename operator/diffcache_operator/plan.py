@@ -69,7 +69,19 @@ class SetOwners:
         return f"the owners of {self.kind} {name_of(self.claim)}"
 
 
-Action = Apply | SetOwners
+@dataclass(frozen=True)
+class GrowVolume:
+    """Asks for a larger volume behind a claim."""
+
+    claim: JSON
+    size: str
+    kind = "PersistentVolumeClaim"
+
+    def __str__(self) -> str:
+        return f"the size {self.size} of {self.kind} {name_of(self.claim)}"
+
+
+Action = Apply | SetOwners | GrowVolume
 
 
 def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:

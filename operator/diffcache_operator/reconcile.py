@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
+from diffcache_core.foreign import quoted
 from diffcache_core.manifest import explain_validation
 from diffcache_core.spec import DiffusionCache, ScalingMode
 from diffcache_core.status import AutoscalingStatus, DiffusionCacheStatus, TuningStatus
@@ -26,7 +27,7 @@ from diffcache_operator.events import turns
 from diffcache_operator.images import Images, images_in_use
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
-from diffcache_operator.observed import Observed
+from diffcache_operator.observed import Observed, name_of
 from diffcache_operator.plan import Action, Obstacle, includes, plan, plan_owners, with_digest
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.loop import SCALING_ACTIVE, Scaler
@@ -35,6 +36,7 @@ from diffcache_operator.settings import Settings
 from diffcache_operator.status import Facts, Halt, invalid_status, make_status
 from diffcache_operator.tuning.loop import Tuner
 from diffcache_operator.tuning.tell import switched_off
+from diffcache_operator.volumes import growth, keep_claim_templates, plan_volumes
 
 log = logging.getLogger("diffcache.reconcile")
 
@@ -158,8 +160,9 @@ class Reconciler:
         """Makes the children what they should be, and tells what is there afterwards."""
         look = self._with_desired(resource, look, record)
         owners = await self._act(resource, lambda: plan_owners(resource, look.observed))
+        grown, refusals = await self._grow(resource, look.observed)
         halt = await self._act(resource, lambda: plan(resource, look.desired, look.observed))
-        if owners.done or halt.done:
+        if owners.done or grown or halt.done:
             look = self._with_desired(resource, await self._look(resource, old), record)
         default = self._settings.serving_image
         other = look.images.serving != default and resource.spec.serving.image is None
@@ -170,6 +173,7 @@ class Reconciler:
             available_image=default if other else "",
             config_revision=config_revision(next(child for child in look.desired if child["kind"] == "ConfigMap")),
             halt=halt.halt or owners.halt,
+            growth=growth(resource, look.observed, refusals),
             applied=includes(workload, with_digest(wanted)),
             template_generation=self._template_generation(resource, wanted, workload),
         )
@@ -179,11 +183,8 @@ class Reconciler:
         done = 0
         try:
             for action in decide():
-                await carry_out(self._api, action)
+                await self._carry_out(resource, action)
                 done += 1
-                self._on_progress(Key(resource.metadata.namespace, resource.metadata.name))
-                log.info("%s/%s: applied %s", resource.metadata.namespace, resource.metadata.name, action)
-                self._metrics.writes.labels(action.kind).inc()
         except Obstacle as error:
             return _Acted(done, Halt(Problem(error.reason, str(error)), stalled=not error.passing))
         except ApiError as error:
@@ -192,6 +193,26 @@ class Reconciler:
                 raise
             return _Acted(done, halt)
         return _Acted(done)
+
+    async def _carry_out(self, resource: DiffusionCache, action: Action) -> None:
+        await carry_out(self._api, action)
+        namespace, name = resource.metadata.namespace, resource.metadata.name
+        self._on_progress(Key(namespace, name))
+        log.info("%s/%s: applied %s", namespace, name, action)
+        self._metrics.writes.labels(action.kind).inc()
+
+    async def _grow(self, resource: DiffusionCache, observed: Observed) -> tuple[int, dict[str, str]]:
+        """How many volumes were asked to grow; and by claim, why the server refuses. Nothing else waits for those."""
+        done, refusals = 0, dict[str, str]()
+        for action in plan_volumes(resource, observed):
+            try:
+                await self._carry_out(resource, action)
+                done += 1
+            except ApiError as error:
+                if error.status not in (403, 422):
+                    raise
+                refusals[name_of(action.claim)] = quoted(str(error))
+        return done, refusals
 
     async def _look(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> _Look:
         """The images depend on what runs, and what should be depends on the images."""
@@ -208,7 +229,7 @@ class Reconciler:
             pods_left=bool(look.observed.pods),
             tuning=followed(resource.spec, record),
         )
-        return replace(look, desired=desired)
+        return replace(look, desired=keep_claim_templates(desired, look.observed))
 
     def _template_generation(self, resource: DiffusionCache, wanted: JSON, workload: JSON | None) -> int | None:
         """Of the StatefulSet when its pod template changed last, as far as this operator has seen."""

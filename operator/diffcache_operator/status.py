@@ -51,6 +51,7 @@ class Facts:
     config_revision: str = ""  # of the ConfigMap as it should be
     missing_fields: Sequence[str] = ()
     halt: Halt | None = None
+    growth: Claim | None = None  # of volumes that are smaller than they should be
     applied: bool = True  # the StatefulSet of serving pods is what it should be
     template_generation: int | None = None  # of that StatefulSet when its pod template changed last; None: unknown
     loops: Sequence[Claim] = ()  # what the loops of tuning and scaling say of themselves
@@ -108,6 +109,8 @@ def _claims(facts: Facts, old: DiffusionCacheStatus, now: str) -> list[Claim]:
         claims.append(Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
     elif problem is not None and problem.in_spec and ready.reason == problem.reason:
         claims.append(Claim("Stalled", "True", ready.reason, ready.message))
+    elif facts.growth is not None:
+        claims.append(facts.growth)
     elif not _settled(facts, ready):
         claims.append(Claim("Reconciling", "True", ready.reason, ready.message))
     elif not _config_arrived(facts):

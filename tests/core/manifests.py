@@ -189,14 +189,15 @@ BAD = [
 _LEDGER = {"ledger": {"type": "Provisioned", "provisioned": {}}}
 REFUSED_CHANGES = [
     Row("scope", {"cache": {"scope": "Shared"}}, ("spec.cache", "scope cannot be changed", "create another")),
-    Row("size", {"cache": {"store": {"volume": {"size": "20Gi"}}}}, ("spec.cache.store.volume", "size cannot be changed")),
+    Row("a smaller volume", {"cache": {"store": {"volume": {"size": "9Gi"}}}}, ("spec.cache.store.volume", "size cannot become smaller")),
     Row("class", {"cache": {"store": {"volume": {"storageClassName": "fast"}}}}, ("spec.cache.store.volume", "storageClassName cannot")),
     Row("index", {"index": {"type": "Standalone", "standalone": {}}}, ("spec.index", "type cannot be changed")),
     Row("ledger", {"cache": _LEDGER}, ("spec.cache.ledger", "type cannot be changed")),
     Row("store", _s3(), ("spec.cache.store", "type cannot be changed")),
     Row("bucket", _s3(bucket="others"), ("spec.cache.store.s3", "bucket cannot be changed"), before=_s3()),
     Row("prefix", _s3(prefix="b"), ("spec.cache.store.s3", "prefix cannot be changed"), before=_s3()),
-    Row("size of the ledger", _ledger(provisioned={"volume": {"size": "2Gi"}}), ("spec.cache.ledger.provisioned.volume", "size cannot"), before={"cache": _LEDGER}),
+    Row("a smaller volume of the ledger", _ledger(provisioned={"volume": {"size": "1023Mi"}}), ("spec.cache.ledger.provisioned.volume", "size cannot become"), before={"cache": _LEDGER}),
+    Row("a smaller volume of the index", _index(standalone={"volume": {"size": "1Gi"}}), ("spec.index.standalone.volume", "size cannot become"), before=_index(type="Standalone", standalone={})),
     Row("class of the ledger", _ledger(provisioned={"volume": {"storageClassName": "fast"}}), ("spec.cache.ledger.provisioned.volume", "storageClassName cannot"), before={"cache": _LEDGER}),
     Row("replicas with a cache each", {"serving": {"replicas": 2}}, ("serving.replicas above 1 needs",)),
 ]  # fmt: skip
@@ -204,6 +205,9 @@ REFUSED_CHANGES = [
 GOOD_CHANGES = [
     Row("capacity", {"cache": {"capacity": "128Mi"}}),
     Row("model", {"model": {"source": "bundled://emoji-clip"}}),
+    Row("a larger volume", {"cache": {"store": {"volume": {"size": "20Gi"}}}}),
+    Row("the same volume in other words", {"cache": {"store": {"volume": {"size": "10240Mi"}}}}),
+    Row("a larger volume of the ledger", _ledger(provisioned={"volume": {"size": "2Gi"}}), before={"cache": _LEDGER}),
     Row("asleep", {"serving": {"replicas": 0}}),
     Row("policy", {"reclaimPolicy": "Retain"}),
     Row("tuning", {"tuning": {"mode": "Auto", "capacity": {"min": "1Gi", "max": "2Gi"}}}),

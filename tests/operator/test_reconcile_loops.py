@@ -219,3 +219,57 @@ async def test_a_change_of_nothing_but_the_number_of_pods_leaves_ready(make: Cal
     bench.objects.put(CACHE, changed)
     await bench.reconciler.reconcile(KEY)
     assert bench.condition("Ready") == ("False", "RollingOut")
+
+
+CLAIM = "/api/v1/namespaces/demo/persistentvolumeclaims/data-emoji-0"
+
+
+def with_a_volume(bench: Bench) -> None:
+    labels = {"diffcache.io/cache": "emoji"}
+    metadata = {"name": "data-emoji-0", "namespace": "demo", "generation": 0, "labels": labels}
+    spec = {"resources": {"requests": {"storage": "10Gi"}}, "storageClassName": "fast"}
+    status = {"phase": "Bound", "capacity": {"storage": "10Gi"}}
+    bench.objects.put(CLAIM, {"metadata": metadata, "spec": spec, "status": status})
+
+
+def change(bench: Bench, **spec: Any) -> None:
+    live = bench.objects.cache
+    metadata = live["metadata"] | {"generation": live["metadata"]["generation"] + 1}
+    bench.objects.put(CACHE, live | {"metadata": metadata, "spec": live["spec"] | spec})
+
+
+async def test_a_larger_volume_grows_while_its_pod_serves(make: Callable[..., Any]) -> None:
+    bench = await make()
+    with_a_volume(bench)
+    await bench.reconcile(after=1)
+    before = bench.writes(STATEFUL_SET)
+    change(bench, cache={"store": {"volume": {"size": "20Gi"}}})
+    await bench.reconcile(after=1)
+    claim = bench.objects.found[CLAIM]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
+    assert bench.condition("Ready") == ("True", "Serving")
+    assert bench.condition("Reconciling") == ("True", "VolumeExpanding")
+    claim["status"]["capacity"]["storage"] = "20Gi"  # the driver has done it
+    await bench.reconcile(after=1)
+    assert bench.condition("Reconciling") is None
+    assert bench.writes(STATEFUL_SET) == before
+
+
+async def test_a_volume_that_cannot_grow_holds_nothing_else_up(make: Callable[..., Any]) -> None:
+    bench = await make()
+    with_a_volume(bench)
+
+    def refuse(verb: str, path: str) -> None:
+        if path == CLAIM and bench.objects.found[CLAIM]["metadata"].get("ownerReferences"):
+            raise web.HTTPForbidden(text='{"message": "the storageclass must support resize"}')
+
+    bench.objects.before_write = refuse
+    change(bench, cache={"capacity": "48Mi", "store": {"volume": {"size": "20Gi"}}})
+    await bench.reconcile(after=1)
+    await bench.reconcile(after=1)
+    assert bench.condition("Stalled") == ("True", "VolumeNotExpanded")
+    assert bench.condition("Ready") == ("True", "Serving")
+    assert str(48 * 2**20) in bench.config
+    change(bench, cache={"capacity": "48Mi"})
+    await bench.reconcile(after=1)
+    assert bench.condition("Stalled") is None

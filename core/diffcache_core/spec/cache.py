@@ -93,7 +93,8 @@ class StoreSpec(Block):
 
 
 class LedgerVolumeSpec(VolumeSpec):
-    size: Annotated[Quantity, Change.IMMUTABLE] = "1Gi"
+    size: Annotated[Quantity, Change.GROW] = "1Gi"
+    """Size of the volume; a larger one expands it, where its StorageClass can."""
 
 
 class ProvisionedLedgerSpec(Block):

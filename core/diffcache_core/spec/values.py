@@ -50,6 +50,7 @@ class Resources(Block):
 
 
 class VolumeSpec(Block):
-    size: Annotated[Quantity, Change.IMMUTABLE] = "10Gi"
+    size: Annotated[Quantity, Change.GROW] = "10Gi"
+    """Size of the volume; a larger one expands it, where its StorageClass can."""
     storage_class_name: Annotated[Text, Change.IMMUTABLE] | None = None
     """Absent: the cluster's default StorageClass."""

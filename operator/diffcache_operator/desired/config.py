@@ -54,7 +54,7 @@ def restart_digest(resource: DiffusionCache) -> str:
     spec = resource.spec.model_dump(mode="json", exclude_defaults=True)
     values = {}
     for path, change in fields_by_change(DiffusionCacheSpec):
-        if change is Change.HOT or any(path[: len(block)] == block for block in _ELSEWHERE):
+        if change in (Change.HOT, Change.GROW) or any(path[: len(block)] == block for block in _ELSEWHERE):
             continue
         value: object = spec
         for part in path:

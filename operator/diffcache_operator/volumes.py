@@ -1,0 +1,111 @@
+"""The sizes of volumes: which claims grow, and how far they are. Pure.
+
+A StatefulSet's volumeClaimTemplates never change: it keeps the size that it was made with, and needs not be deleted and
+made anew for another. Its claims are what grows, those of later replicas as soon as they have a volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from diffcache_core.quantities import amount_of
+from diffcache_core.spec import DiffusionCache
+from diffcache_operator.claims import Claim
+from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.observed import Observed, name_of
+from diffcache_operator.plan import GrowVolume
+
+REFUSED = "VolumeNotExpanded"
+
+_FAILED = ("ControllerResizeError", "NodeResizeError")  # conditions of a claim, since Kubernetes 1.31
+_INFEASIBLE = ("ControllerResizeInfeasible", "NodeResizeInfeasible")
+_AWAITS_POD = "FileSystemResizePending"
+
+
+def keep_claim_templates(desired: list[JSON], observed: Observed) -> list[JSON]:
+    """The children, each StatefulSet with the sizes that it was made with."""
+    return [_as_made(body, observed.child(body["kind"], name_of(body))) for body in desired]
+
+
+def _as_made(body: JSON, live: JSON | None) -> JSON:
+    if body["kind"] != "StatefulSet" or live is None:
+        return body
+    sizes = {name_of(one): one["spec"]["resources"] for one in live["spec"].get("volumeClaimTemplates", [])}
+    templates = [
+        one | {"spec": one["spec"] | {"resources": sizes.get(name_of(one), one["spec"]["resources"])}}
+        for one in body["spec"]["volumeClaimTemplates"]
+    ]
+    return body | {"spec": body["spec"] | {"volumeClaimTemplates": templates}}
+
+
+def plan_volumes(resource: DiffusionCache, observed: Observed) -> list[GrowVolume]:
+    """Claims that ask for less than the resource. One without a volume yet cannot be changed."""
+    return [
+        GrowVolume(claim, size)
+        for claim, size in _claims(resource, observed)
+        if claim.get("status", {}).get("phase") == "Bound"
+        and _less(claim["spec"]["resources"].get("requests", {}).get("storage"), size)
+    ]
+
+
+def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, str]) -> Claim | None:
+    """What there is to say of volumes that are too small. `refusals`: by claim, the server's words."""
+    running = {name_of(pod) for pod in (*observed.pods, *observed.index_pods, *observed.ledger_pods)}
+    for claim, size in _claims(resource, observed):
+        if name_of(claim) in refusals:
+            return _not_expanded(claim, refusals[name_of(claim)])
+        status, conditions = claim.get("status", {}), _conditions(claim)
+        if status.get("phase") != "Bound" or not _less(status.get("capacity", {}).get("storage"), size):
+            continue
+        failed = [conditions[kind] for kind in _FAILED if kind in conditions]
+        if failed or status.get("allocatedResourceStatuses", {}).get("storage") in _INFEASIBLE:
+            return _not_expanded(claim, failed[0] if failed else "its driver cannot")
+        pod = name_of(claim).removeprefix("data-")
+        if _AWAITS_POD not in conditions:
+            return _expanding(claim, size, "its driver expands it")
+        if pod in running:  # of one that rests there is nothing to wait for: it grows when it wakes
+            return _expanding(claim, size, f"if its driver wants the pod to start anew, `kubectl delete pod {pod}`")
+    return None
+
+
+def _expanding(claim: JSON, size: str, how: str) -> Claim:
+    return Claim("Reconciling", "True", "VolumeExpanding", f"the volume {name_of(claim)} grows to {size}: {how}")
+
+
+def _not_expanded(claim: JSON, why: str) -> Claim:
+    has = claim.get("status", {}).get("capacity", {}).get("storage", "its size")
+    storage_class = claim["spec"].get("storageClassName") or "its StorageClass"
+    return Claim(
+        "Stalled",
+        "True",
+        REFUSED,
+        f"the volume {name_of(claim)} stays at {has} ({why.rstrip('.')}): set allowVolumeExpansion: true in "
+        f"StorageClass {storage_class} if its driver can expand, or create this DiffusionCache anew",
+    )
+
+
+def _claims(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[JSON, str]]:
+    """Each claim, and the size that the resource wants it to have."""
+    spec = resource.spec
+    for claim in observed.claims:
+        yield claim, spec.cache.store.volume.size
+    if spec.index.standalone is not None:
+        for claim in observed.index_claims:
+            yield claim, spec.index.standalone.volume.size
+    if spec.cache.ledger.provisioned is not None:
+        for claim in observed.ledger_claims:
+            yield claim, spec.cache.ledger.provisioned.volume.size
+
+
+def _conditions(claim: JSON) -> dict[str, str]:
+    """Messages of those that are true, by type."""
+    found = claim.get("status", {}).get("conditions") or []
+    return {one["type"]: one.get("message", "") for one in found if one["status"] == "True"}
+
+
+def _less(has: Any, wanted: str) -> bool:
+    """Whether an amount is known and below another."""
+    known, enough = amount_of(str(has)), amount_of(wanted)
+    return isinstance(known, Decimal) and isinstance(enough, Decimal) and known < enough
