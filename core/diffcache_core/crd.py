@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from diffcache_core.names import GROUP, KIND, PLURAL, VERSION
+from diffcache_core.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from diffcache_core.rules import CEL_RULES, LIST_TYPE
 from diffcache_core.spec import NAME_ADVICE, NAME_PATTERN, DiffusionCacheSpec
 from diffcache_core.status import DiffusionCacheStatus
@@ -21,7 +21,11 @@ _COLUMNS = (
     ("Tuned", "string", ".status.tuning.history[0].reason", 0),
     ("Tuning", "string", '.status.conditions[?(@.type=="TuningActive")].reason', 1),
     ("Scaling", "string", '.status.conditions[?(@.type=="ScalingActive")].reason', 1),
+    ("Model", "string", ".spec.model.source", 1),
+    ("Image", "string", ".status.serving.image", 1),
+    ("Capacity", "string", ".spec.cache.capacity", 1),
     ("Endpoint", "string", ".status.endpoint", 1),
+    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
     ("Age", "date", ".metadata.creationTimestamp", 0),
 )
 
@@ -70,13 +74,13 @@ def custom_resource_definition() -> JSON:
 def _resource_schema() -> JSON:
     pattern = NAME_PATTERN.replace("\\", "\\\\")
     return {
-        "description": "A diffusion model served with a cache of its earlier work.",
+        "description": f"A diffusion model served with a cache of its earlier work. {NAME_ADVICE}.",
         "type": "object",
         "required": ["spec"],
         "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            "apiVersion": {"type": "string", "description": f"Always {API_VERSION}."},
+            "kind": {"type": "string", "description": f"Always {KIND}."},
+            "metadata": {"type": "object"},  # nobody may say more of it in a CRD
             "spec": structural_schema(DiffusionCacheSpec),
             # Whoever waits must not take a resource that no operator has seen for one that is current.
             "status": structural_schema(DiffusionCacheStatus, defaults=False) | {"default": {"observedGeneration": -1}},

@@ -49,9 +49,18 @@ def parse_manifest(text: str, origin: str = "manifest", name: str = "") -> Diffu
     document = _choose(list(_flatten(documents)), origin, name)
     try:
         # `status` is the operator's, `metadata` is read for what concerns us.
-        return DiffusionCache.model_validate({key: document[key] for key in document if key != "status"})
+        return DiffusionCache.model_validate(_without_nulls({k: v for k, v in document.items() if k != "status"}))
     except ValidationError as error:
         raise ManifestError(f"{origin} is not a valid {KIND}:\n{explain_validation(error)}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """Without the keys that are left empty (`serving:`), as the API server takes them: their defaults hold."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
 
 
 def _flatten(documents: Sequence[object]) -> Iterator[object]:
@@ -137,5 +146,7 @@ def _advice(error: object) -> str:
         shown = repr(value)
         message += f", is {shown if len(shown) <= 60 else shown[:57] + '...'}"
         if error["type"] == "string_type" and isinstance(value, int | float):
-            message += ": put it in quotes"
+            message += ": put it in quotes" + ("" if isinstance(value, bool) else f', as "{value}"')
+        if error["type"] == "int_type" and isinstance(value, str) and value.isdecimal():
+            message += ": remove the quotes"
     return message

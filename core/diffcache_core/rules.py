@@ -27,7 +27,7 @@ class Change(StrEnum):
 
     HOT = "Hot"  # running pods take it over without a restart
     ROLL = "Roll"  # pods are replaced, the cache stays
-    NEW_SPACE = "NewSpace"  # pods are replaced, earlier entries no longer fit and are purged after their grace time
+    NEW_SPACE = "NewSpace"  # pods are replaced, entries that no longer fit are purged after their grace time
     GROW = "Grow"  # a larger volume grows under the running pods, a smaller one is refused
     IMMUTABLE = "Immutable"  # refused
 

@@ -26,16 +26,22 @@ class Condition(_Block):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
+    """What is told, such as Ready."""
     status: Literal["True", "False", "Unknown"]
+    """Whether it is so."""
     reason: Annotated[str, Field(max_length=1024)]
     """One CamelCase word."""
     message: Annotated[str, Field(max_length=32768)]
     """What is the matter, and what to do about it."""
     observed_generation: int
+    """The generation of the resource that it is about."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """Since when `status` has been so."""
 
 
 class ServingStatus(_Block):
+    """Images of the serving pods."""
+
     image: str = ""
     """The serving image that a pod was ready with last. Unless spec.serving.image names another, it is used again, and
     an upgrade of the operator leaves it."""
@@ -46,6 +52,8 @@ class ServingStatus(_Block):
 
 
 class IndexStatus(_Block):
+    """The index, as far as it was seen."""
+
     image: str = ""
     """The image of Milvus that its pod was ready with last, where the resource has one of its own."""
     reached: bool = False
@@ -53,6 +61,8 @@ class IndexStatus(_Block):
 
 
 class LedgerStatus(_Block):
+    """The ledger, as far as it was seen."""
+
     image: str = ""
     """The image of Redis that its pod was ready with last, where the resource has one of its own."""
     reached: bool = False
@@ -60,6 +70,8 @@ class LedgerStatus(_Block):
 
 
 class StoreStatus(_Block):
+    """The store, as far as it was seen."""
+
     reached: bool = False
     """Whether a pod has ever reached the bucket."""
 
@@ -72,24 +84,35 @@ class CacheStatus(_Block):
     hit_ratio: str = ""
     """Requests answered EXACT or APPROXIMATE over all that may read the cache."""
     entries: int = 0
+    """Generations that can be resumed from."""
     bytes: int = 0
+    """Bytes that their states take."""
 
 
 class LevelStatus(_Block):
+    """From which similarity on how much may be skipped."""
+
     skip_percent: int
+    """Share of the steps that may be skipped."""
     similarity: str
+    """From this cosine similarity on."""
 
 
 class TuningDecision(_Block):
     """What the tuner decided, and from what."""
 
     time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it was decided."""
     revision: int
+    """The revision that it led to."""
     reason: str
     """One CamelCase word: Loosened, Tightened, Grown, Shrunk, Reset."""
     message: Annotated[str, Field(max_length=1024)]
+    """Why, for a person."""
     capacity: str
+    """The capacity from then on."""
     levels: Annotated[list[LevelStatus], Field(max_length=20)] = []
+    """The levels from then on."""
     inputs: dict[str, str] = {}
     """The figures that it rests on, by name."""
 
@@ -102,7 +125,9 @@ class TuningStatus(_Block):
     based_on: str = ""
     """Digest of the spec's cache and tuning parts: another one sets the record back to the spec."""
     capacity: str = ""
+    """The capacity in force."""
     levels: Annotated[list[LevelStatus], Field(max_length=20)] = []
+    """The levels in force."""
     window_start: str = ""
     """Since when all ready pods have followed this revision: earlier figures do not count. Empty: not yet."""
     measured_of: str = ""
@@ -119,12 +144,18 @@ class AutoscalingStatus(_Block):
     """What the operator's scaling loop did last."""
 
     replicas: int = 0
+    """The number of pods that it set."""
     message: Annotated[str, Field(max_length=1024)] = ""
+    """Why, for a person."""
     time: str = ""
+    """When it did."""
 
 
 class DiffusionCacheStatus(_Block):
+    """What there is."""
+
     observed_generation: int = -1
+    """The generation that this status is about; -1: no operator has looked at the resource yet."""
     conditions: Annotated[
         list[Condition],
         Field(
@@ -132,9 +163,11 @@ class DiffusionCacheStatus(_Block):
             json_schema_extra={LIST_TYPE: "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = []
+    """What is the matter: Ready, and what stands behind it."""
     replicas: int = 0
     """Pods there are, ready or not."""
     ready_replicas: int = 0
+    """Pods that answer."""
     selector: str = ""
     """Label selector of the serving pods, for autoscalers."""
     endpoint: str = ""

@@ -74,10 +74,23 @@ def test_columns_names_and_scale(room: Kube, operator: Kube) -> None:
     head, row = room("get", "dcache", "column").splitlines()
     assert head.split() == ["NAME", "READY", "REASON", "SSR", "REPLICAS", "TUNED", "AGE"]
     assert row.split()[:3] == ["column", "True", "ScaledToZero"]
+    wide, row = room("get", "dcache", "column", "-o", "wide").splitlines()
+    assert [name for name in ("MODEL", "IMAGE", "CAPACITY", "MESSAGE") if name not in wide.split()] == []
+    for told in ("bundled://emoji", "docker.io/diffcache/serving:", "64Mi", "no pod is wanted; the cache is kept"):
+        assert told in row
     assert "column" in room("get", "all")
     told = room.refused("scale", "diffusioncache", "column", "--replicas=3")
     assert "serving.replicas above 1 needs a cache that replicas can share" in told
     assert room.get("diffusioncache", "column")["spec"]["serving"]["replicas"] == 0
+
+
+def test_kubectl_explain_says_what_a_field_is_for(room: Kube) -> None:
+    for path, words in (
+        ("", "at most 40 lower-case letters"),
+        (".spec.model.scheduler", "entries with state Clean fit every scheduler"),
+        (".spec.serving.pod.securityContext.fsGroup", "Group that owns the pod's volumes"),
+    ):
+        assert words in " ".join(room("explain", f"diffusioncache{path}").split())
 
 
 def test_defaults_are_the_models_own(room: Kube) -> None:

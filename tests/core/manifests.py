@@ -62,6 +62,7 @@ HUB = "org/model"
 REDIS = {"address": "rediss://redis.example:6380/3"}
 GOOD = [
     Row("short", {}),
+    Row("left empty", {"serving": None, "cache": {"store": None}, "index": {"type": None}, "reclaimPolicy": None}),
     Row("longest name", {}, name="a" * 40),
     Row("file", _model(source="file:///opt/model")),
     Row("claim", _model(source="pvc://models/sd/1.5")),

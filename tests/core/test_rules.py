@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import yaml
 
@@ -44,3 +48,25 @@ def _messages(schema: object) -> set[str]:
     if isinstance(schema, list):
         return set().union(*(_messages(value) for value in schema))
     return set()
+
+
+def _fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Path and description of every field at every depth."""
+    for name, inner in schema.get("properties", {}).items():
+        yield f"{path}.{name}".lstrip("."), inner.get("description", "")
+        yield from _fields(inner, f"{path}.{name}")
+    for part in ("items", "additionalProperties"):
+        if isinstance(schema.get(part), dict):
+            yield from _fields(schema[part], f"{path}[]")
+
+
+def test_kubectl_explain_has_a_sentence_for_every_field() -> None:
+    (version,) = custom_resource_definition()["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    assert "at most 40 lower-case letters" in schema["description"]
+    told = dict(_fields(schema))
+    del told["metadata"]  # of it a CRD may say nothing
+    assert len(told) > 200
+    for path, text in told.items():
+        sentence = re.sub(r"Change: \w+\.$", "", text).strip()
+        assert re.fullmatch(r"[A-Za-z0-9].+\.", sentence, re.DOTALL), f"{path}: {text!r}"

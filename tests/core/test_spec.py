@@ -49,6 +49,14 @@ def test_a_short_manifest_gets_the_defaults() -> None:
     assert (config.batch_max_size, config.queue_max_steps, config.index.type) == (8, 4000, "Lite")
 
 
+def test_what_is_left_empty_is_its_default() -> None:
+    """As the API server takes it."""
+    empty = {"serving": None, "cache": {"store": None, "levels": None}, "index": {"type": None}, "tuning": None}
+    assert parse_manifest(manifest(**empty)) == parse_manifest(manifest())
+    with pytest.raises(ManifestError, match=r"spec.model.source: is required"):
+        parse_manifest(manifest(model={"source": None}))
+
+
 def test_every_field_arrives() -> None:
     config = config_of(
         manifest(
@@ -112,6 +120,12 @@ def test_a_config_survives_the_file_and_a_newer_writer() -> None:
         (manifest(model={"source": "bundled://emoji", "steps": 10**6}), ["spec.model.steps", "1000"]),
         (manifest(model={"source": "bundled://emoji", "steps": "eight"}), ["spec.model.steps", "integer"]),
         (manifest(model={"source": "bundled://emoji", "guidance": 3.0}), ["spec.model.guidance", "put it in quotes"]),
+        (manifest(model={"source": "bundled://emoji", "guidance": 7.5}), ['put it in quotes, as "7.5"']),
+        (manifest(model={"source": "bundled://emoji", "steps": "8"}), ["spec.model.steps", "remove the quotes"]),
+        (
+            manifest(serving={"resources": {"requests": {"cpu": 0.5}}}),
+            ["requests.cpu: must be an amount such as 2, 500m or 4Gi, and a decimal in quotes, is 0.5"],
+        ),
         (manifest(model={"source": "bundled://emoji", "guidance": "hot"}), ["spec.model.guidance", "decimal"]),
         (manifest(model={"source": "bundled://emoji", "guidance": "NaN"}), ["spec.model.guidance", "from 0 to 50"]),
         (manifest(model={"source": "bundled://emoji", "width": 65}), ["spec.model.width", "multiple of 8", "is 65"]),

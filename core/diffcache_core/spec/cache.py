@@ -32,6 +32,8 @@ class LedgerType(StrEnum):
 
 
 class LevelSpec(Block):
+    """From which similarity on how much may be skipped."""
+
     skip_percent: Annotated[StrictInt, Field(ge=1, le=99)]
     """Share of the steps that may be skipped."""
     similarity: Similarity
@@ -49,19 +51,22 @@ def _levels_rise(levels: list[Any]) -> bool:
 
 
 class S3Spec(Block):
+    """A bucket of S3, or of what speaks its protocol."""
+
     bucket: Annotated[
         str,
         Field(max_length=63),
         Rule.matches(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "must be the name of a bucket, such as my-states"),
         Change.IMMUTABLE,
     ]
+    """Name of the bucket, which must exist."""
     prefix: Annotated[
         str,
         Field(max_length=256),
         Rule.matches(r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$", "must be a path without slashes at its ends"),
         Change.IMMUTABLE,
     ] = ""
-    """Below it states lie in a folder of the cache's own."""
+    """Folder of the bucket; below it states lie in one of the cache's own."""
     endpoint: (
         Annotated[
             str,
@@ -71,17 +76,20 @@ class S3Spec(Block):
         ]
         | None
     ) = None
-    """Absent: Amazon's of the region."""
+    """Address of the S3 service; absent: Amazon's of the region."""
     region: Annotated[str, Field(min_length=1, max_length=64), Change.ROLL] = "us-east-1"
+    """Region of the bucket; services other than Amazon's mostly take any."""
     credentials_secret_ref: Annotated[LocalObjectRef, Change.ROLL] | None = None
     """A Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; absent: what the pod's surroundings give it."""
 
 
 class StoreSpec(Block):
+    """Where the bytes of states lie."""
+
     type: Annotated[StoreType, Change.IMMUTABLE] = StoreType.VOLUME
     """Where states are kept."""
     volume: VolumeSpec = VolumeSpec()
-    """Of each pod: for states (Volume), the ledger (Embedded), the index (Lite) and downloaded models."""
+    """The volume of each pod: for states (Volume), the ledger (Embedded), the index (Lite) and downloaded models."""
     s3: S3Spec | None = None
     rules = (
         Rule(
@@ -93,13 +101,17 @@ class StoreSpec(Block):
 
 
 class LedgerVolumeSpec(VolumeSpec):
+    """The volume of the Redis."""
+
     size: Annotated[Quantity, Change.GROW] = "1Gi"
     """Size of the volume; a larger one expands it, where its StorageClass can."""
 
 
 class ProvisionedLedgerSpec(Block):
+    """A Redis of this cache's own, beside its pods."""
+
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
-    """Absent: the running one, at first the operator's default."""
+    """Image of Redis; absent: the running one, at first the operator's default."""
     resources: Annotated[Resources, Change.ROLL] = Resources()
     """Requests and limits of the Redis container."""
     pod: Annotated[Placement, Change.ROLL] = Placement()
@@ -108,6 +120,8 @@ class ProvisionedLedgerSpec(Block):
 
 
 class ExternalLedgerSpec(Block):
+    """A Redis or Valkey of yours."""
+
     address: Annotated[
         str,
         Field(max_length=512),
@@ -116,8 +130,9 @@ class ExternalLedgerSpec(Block):
         ),
         Change.ROLL,
     ]
-    """redis://HOST:PORT/DATABASE, or rediss:// for TLS."""
+    """Address of the Redis: redis://HOST:PORT/DATABASE, or rediss:// for TLS."""
     password_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
+    """Password of the Redis."""
     ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
     """PEM certificates that the server's one is checked against."""
     rules = (
@@ -130,6 +145,8 @@ class ExternalLedgerSpec(Block):
 
 
 class LedgerSpec(Block):
+    """The record of entries and states."""
+
     type: Annotated[LedgerType, Change.IMMUTABLE] = LedgerType.EMBEDDED
     """Who keeps the record of entries and states."""
     provisioned: ProvisionedLedgerSpec | None = None
@@ -149,6 +166,8 @@ class LedgerSpec(Block):
 
 
 class CacheSpec(Block):
+    """What is kept of earlier pictures, and when it is resumed from."""
+
     capacity: Annotated[Quantity, Change.HOT] = "64Mi"
     """Bytes that states may take, over all replicas."""
     state: Annotated[StateKind, Change.NEW_SPACE] = StateKind.CLEAN
@@ -172,7 +191,7 @@ class CacheSpec(Block):
     scope: Annotated[Scope, Change.IMMUTABLE] = Scope.TENANT
     """Shared lets tenants resume from each other's states."""
     space_grace_seconds: Annotated[StrictInt, Field(ge=0, le=30 * 24 * 3600), Change.HOT] = 3600
-    """How long the entries of an earlier model, scheduler, dtype or kind of state are kept for a change back."""
+    """How long entries that no longer fit (another model, dtype, kind of state) are kept for a change back."""
     store: StoreSpec = StoreSpec()
     ledger: LedgerSpec = LedgerSpec()
     rules = (

@@ -19,8 +19,10 @@ class IndexType(StrEnum):
 
 
 class StandaloneIndexSpec(Block):
+    """A Milvus of this cache's own, beside its pods."""
+
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
-    """Absent: the running one, at first the operator's default."""
+    """Image of Milvus; absent: the running one, at first the operator's default."""
     resources: Annotated[Resources, Change.ROLL] = Resources()
     """Requests and limits of the Milvus container."""
     pod: Annotated[Placement, Change.ROLL] = Placement()
@@ -29,14 +31,17 @@ class StandaloneIndexSpec(Block):
 
 
 class ExternalIndexSpec(Block):
+    """A Milvus of yours."""
+
     uri: Annotated[
         str,
         Field(max_length=512),
         Rule.matches(r"^https?://[^\s/]+$", "must be the address of a Milvus, such as http://milvus:19530"),
         Change.ROLL,
     ]
+    """Address of the Milvus, such as http://milvus:19530."""
     token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
-    """user:password or an API key."""
+    """user:password, or an API key, of the Milvus."""
     ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
     """PEM certificates that the server's one is checked against."""
     rules = (
@@ -49,7 +54,10 @@ class ExternalIndexSpec(Block):
 
 
 class IndexSpec(Block):
+    """Where similar prompts are looked up."""
+
     type: Annotated[IndexType, Change.IMMUTABLE] = IndexType.LITE
+    """Lite is embedded in the pod, Standalone a Milvus of the cache's own, External one of yours."""
     standalone: StandaloneIndexSpec | None = None
     external: ExternalIndexSpec | None = None
     rules = (

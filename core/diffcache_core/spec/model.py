@@ -53,6 +53,8 @@ def _is_hub_id(source: str) -> bool:
 
 
 class ModelSpec(Block):
+    """What draws the pictures, and with which defaults."""
+
     source: Annotated[
         str,
         Field(max_length=512),
@@ -76,7 +78,8 @@ class ModelSpec(Block):
     """Branch, tag or commit of a Hugging Face id; absent: main."""
     token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
     """Token for a gated Hugging Face id. Only the init container that downloads the model sees it."""
-    scheduler: Annotated[Scheduler, Change.NEW_SPACE] = "DDIM"
+    scheduler: Annotated[Scheduler, Change.ROLL] = "DDIM"
+    """How noise is taken away; entries with state Clean fit every scheduler and go on serving, others are purged."""
     dtype: Annotated[DType, Change.NEW_SPACE] = DType.AUTO
     """Auto is Float16 on CUDA and Float32 on a CPU."""
     steps: Annotated[StrictInt, Field(ge=1, le=MAX_STEPS), Change.HOT] | None = None
@@ -84,9 +87,9 @@ class ModelSpec(Block):
     guidance: Annotated[Guidance, Change.HOT] | None = None
     """Guidance scale of a request that names none; absent: 7.5."""
     width: Annotated[StrictInt, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
-    """Pixels of a request that names none; absent: the model's own size."""
+    """Width in pixels of a request that names none; absent: the model's own."""
     height: Annotated[StrictInt, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
-    """Pixels of a request that names none; absent: the model's own size."""
+    """Height in pixels of a request that names none; absent: the model's own."""
     rules = (
         Rule(
             f"!has(self.revision) && !has(self.tokenSecretRef) || self.source.matches('{_HUB_PATTERN}')",

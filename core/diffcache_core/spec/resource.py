@@ -40,6 +40,8 @@ _SHARE = (
 
 
 class DiffusionCacheSpec(Block):
+    """What is wanted."""
+
     model: ModelSpec
     serving: ServingSpec = ServingSpec()
     cache: CacheSpec = CacheSpec()

@@ -25,6 +25,8 @@ class ScalingMode(StrEnum):
 
 
 class PrometheusSpec(Block):
+    """Where the tuner reads what the pods have measured."""
+
     url: (
         Annotated[
             str,
@@ -34,10 +36,12 @@ class PrometheusSpec(Block):
         ]
         | None
     ) = None
-    """Of the Prometheus that scrapes the pods; absent: the operator's."""
+    """Address of the Prometheus that scrapes the pods; absent: the operator's."""
 
 
 class QualitySpec(Block):
+    """What resumed pictures have to be worth."""
+
     target_percent: Annotated[StrictInt, Field(ge=50, le=100), Change.HOT] = 95
     """What the mean quality of resumed pictures must reach, as a share of that of pictures drawn without the cache."""
     shadow_percent: Annotated[StrictInt, Field(ge=0, le=20), Change.HOT] = 2
@@ -59,11 +63,15 @@ class QualitySpec(Block):
 
 
 class LatencySpec(Block):
+    """How long requests may take."""
+
     p95_milliseconds: Annotated[StrictInt, Field(ge=1, le=10**7), Change.HOT]
     """Objective for the 95th percentile of a request's duration."""
 
 
 class CapacityTuningSpec(Block):
+    """Between which bounds the capacity is tuned."""
+
     min: Annotated[Quantity, Change.HOT]
     """The least that the tuner may set the capacity to."""
     max: Annotated[Quantity, Change.HOT]
@@ -80,19 +88,24 @@ class CapacityTuningSpec(Block):
 
 
 class TuningSpec(Block):
+    """Levels and capacity that follow what is measured."""
+
     mode: Annotated[TuningMode, Change.HOT] = TuningMode.DISABLED
     """Recommend tells in status what it would do; Auto does it."""
     quality: QualitySpec = QualitySpec()
     latency: LatencySpec | None = None
     """With it levels are no looser than it needs; without, as loose as the quality's bound allows."""
     capacity: CapacityTuningSpec | None = None
-    """Absent: the capacity stays."""
+    """Between which bounds the capacity is tuned; absent: it stays."""
     min_similarity: Annotated[Similarity, Change.HOT] | None = None
     """No level is ever tuned to ask for less."""
 
 
 class AutoscalingSpec(Block):
+    """A number of pods that follows the work that waits."""
+
     mode: Annotated[ScalingMode, Change.HOT] = ScalingMode.DISABLED
+    """Operator: the operator's loop writes serving.replicas; Disabled: whoever else does."""
     min_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] = 1
     """The fewest pods that the operator goes down to."""
     max_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StrictInt
+from pydantic import BeforeValidator, Field, StrictInt
 
 from diffcache_core.pod import Text
 from diffcache_core.quantities import MEBIBYTE, QUANTITY_PATTERN, amount_of, bytes_of
@@ -31,12 +31,23 @@ Similarity = Annotated[
     Rule.matches(r"^(0(\.[0-9]+)?|1(\.0+)?)$", 'must be a decimal from 0 to 1 in quotes, such as "0.8"'),
 ]
 
+
+def _int_or_text(value: object) -> object:
+    """One refusal for both types; and a decimal without quotes is no amount to the API server either."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{_AMOUNT}, and a decimal in quotes, is {value!r}")  # pydantic's own way
+    return value
+
+
+_AMOUNT = "must be an amount such as 2, 500m or 4Gi"
+
 ResourceQuantity = Annotated[
     StrictInt | str,
+    BeforeValidator(_int_or_text),
     Field(json_schema_extra={"maxLength": 32}),
     Rule(
         "type(self) == int || isQuantity(string(self))",
-        "must be an amount such as 2, 500m or 4Gi",
+        _AMOUNT,
         lambda amount: isinstance(amount, int) or not isinstance(amount_of(amount), str),
     ),
 ]
@@ -45,12 +56,18 @@ ResourceList = Annotated[dict[str, ResourceQuantity], Field(max_length=16)]
 
 
 class Resources(Block):
+    """What a container asks for, and its limits."""
+
     requests: ResourceList | None = None
+    """What is reserved for the container, such as {cpu: "2", memory: 8Gi}; decimals stand in quotes."""
     limits: ResourceList | None = None
+    """What the container may use at most; decimals stand in quotes."""
 
 
 class VolumeSpec(Block):
+    """A volume of each pod."""
+
     size: Annotated[Quantity, Change.GROW] = "10Gi"
     """Size of the volume; a larger one expands it, where its StorageClass can."""
     storage_class_name: Annotated[Text, Change.IMMUTABLE] | None = None
-    """Absent: the cluster's default StorageClass."""
+    """StorageClass of the volume; absent: the cluster's default."""
