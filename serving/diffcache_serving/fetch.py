@@ -61,6 +61,7 @@ def fetch(model: ModelConfig, data_dir: Path) -> Path:
         return folder
     keep_caches_in(data_dir)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # bars are for terminals
+    os.environ["HF_HUB_OFFLINE"] = "0"  # whatever a shell says: this is to be fetched
     try:
         with lock_folders(data_dir, wait=False):
             _fetch_locked(model, folder)

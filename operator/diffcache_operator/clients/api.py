@@ -139,6 +139,7 @@ async def connect() -> AsyncIterator[Api]:
     configuration = client.Configuration()
     try:
         config.load_incluster_config(client_configuration=configuration)
+        configuration.client_session_kwargs = {"trust_env": False}  # no proxy stands before the cluster's own
     except config.ConfigException:
         await config.load_kube_config(client_configuration=configuration)
     async with client.ApiClient(configuration) as api_client:

@@ -13,6 +13,7 @@ from obstore.store import S3Store
 
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.store import StateStore
+from diffcache_serving.environment import drop_foreign_variables
 from diffcache_serving.errors import ConfigError
 
 CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
@@ -42,6 +43,7 @@ def address_of(config: StoreConfig) -> tuple[str, bool]:
 
 
 def _opened(bucket: str, **options: Any) -> S3Store:
+    drop_foreign_variables()  # it reads them when it is made
     try:
         return S3Store(bucket, **options)
     except BaseError as error:
@@ -53,7 +55,7 @@ def _opened(bucket: str, **options: Any) -> S3Store:
 
 
 class S3StateStore(StateStore):
-    """Credentials and anything else come from the environment, as AWS names them."""
+    """Credentials, and nothing else, come from the environment, as AWS names them."""
 
     is_shared = True
 

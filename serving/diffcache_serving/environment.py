@@ -1,0 +1,79 @@
+"""What libraries find in the environment: what our configuration does not say, and nothing that would contradict it.
+
+A developer's shell and a folder's `.env` hold variables for other programs. These read them, as of the versions that we
+use:
+
+| library | reads | left to it |
+|---|---|---|
+| pymilvus, milvus-lite | `.env` beside the virtual environment; `MILVUS_*`: address, time-outs, memory | nothing |
+| obstore | `AWS_*`: endpoint, bucket, region, encryption, every option of its client; credentials | the credentials |
+| huggingface-hub | `HF_*`, `HUGGINGFACE_*`: endpoint, token, caches, time-outs, staging | endpoint, token, cache, Xet |
+| diffusers, transformers, accelerate | `DIFFUSERS_*`, `TRANSFORMERS_*`, `ACCELERATE_*`, `USE_*`: back ends | nothing |
+| prometheus-client | `PROMETHEUS_*`: files that several processes share | nothing |
+| redis | nothing | |
+| kubernetes, kopf (the operator) | `KUBERNETES_SERVICE_*`, `KUBECONFIG`: the cluster; proxies | all but proxies |
+| grpc | proxies; `GRPC_*`: traces, certificates | all: see diffcache_core.proxies |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+CREDENTIALS = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_ROLE_ARN",  # web identity: EKS and others set these themselves
+        "AWS_ROLE_SESSION_NAME",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_STS_ENDPOINT",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",  # ECS
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",  # EKS Pod Identity
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_METADATA_ENDPOINT",  # EC2
+        "AWS_IMDSV1_FALLBACK",
+    }
+)
+
+HUB = frozenset(
+    {
+        "HF_ENDPOINT",
+        "HF_TOKEN",
+        "HF_HOME",
+        "HF_HUB_OFFLINE",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "HF_HUB_DISABLE_XET",
+    }
+)
+
+KEPT = CREDENTIALS | HUB
+
+PREFIXES = (
+    "ACCELERATE_",
+    "AWS_",
+    "DIFFUSERS_",
+    "HF_",
+    "HUGGINGFACE_",
+    "HUGGING_FACE_",
+    "MILVUS_",
+    "PROMETHEUS_",
+    "TRANSFORMERS_",
+    "prometheus_multiproc_dir",
+)
+
+NAMES = frozenset({"USE_FLAX", "USE_JAX", "USE_ONNX", "USE_SAFETENSORS", "USE_TF", "USE_TORCH", "USE_TORCH_XLA"})
+
+
+def foreign(names: Iterable[str]) -> list[str]:
+    """Those that a library would read, and that are not left to it. Pure."""
+    return [name for name in names if name in NAMES or (name.startswith(PREFIXES) and name not in KEPT)]
+
+
+def drop_foreign_variables() -> None:
+    """To be called before the libraries are imported, and before a client is made that reads the environment itself."""
+    for name in [*foreign(os.environ), *(name for name in KEPT if os.environ.get(name) == "")]:
+        del os.environ[name]
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"  # pymilvus looks for a .env in all folders above its own
