@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from diffcache_core.names import LEVEL, TUNING_REVISION
+from diffcache_core.names import CONFIG_PARTS, CONFIG_PENDING, LEVEL, TUNING_REVISION
 from diffcache_core.resume import Level, Levels
 
 
@@ -27,6 +27,7 @@ class Figures:
     store_up: bool | None = None
     undeleted: float = 0  # states that left the cache, and whose bytes are still in the store
     config_revisions: frozenset[str] = frozenset()  # of the configs in use; none: no pod told
+    config_pending: frozenset[str] = frozenset()  # parts of the newest config that a pod has not taken over
     tuning_revisions: tuple[int, ...] = ()  # of each pod that told
     levels: frozenset[tuple[Level, ...]] = frozenset()  # tables in force: of pods that tell a revision
 
@@ -45,10 +46,13 @@ def parse(text: str) -> Figures:
     results: dict[str, float] = {}
     levels: dict[int, float] = {}
     revisions: set[str] = set()
+    pending: set[str] = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == "diffcache_config_info" and sample.value == 1:
                 revisions.add(sample.labels.get("revision", ""))
+            if sample.name == CONFIG_PENDING and sample.value == 1:
+                pending.add(sample.labels.get("part", ""))
             if not math.isfinite(sample.value):
                 continue
             if sample.name == "diffcache_requests_total":
@@ -77,6 +81,7 @@ def parse(text: str) -> Figures:
         store_up=up("store"),
         undeleted=samples.get("diffcache_states_undeleted", 0),
         config_revisions=frozenset(revisions),
+        config_pending=frozenset(pending & set(CONFIG_PARTS)),  # foreign words stay out of conditions
         tuning_revisions=() if tuning is None else (int(tuning),),
         levels=frozenset() if tuning is None else frozenset({_table(levels)}),
     )
@@ -104,6 +109,7 @@ def add(pods: list[Figures]) -> Figures:
         store_up=_all(figures.store_up for figures in pods),
         undeleted=sum(figures.undeleted for figures in pods),
         config_revisions=frozenset().union(*(figures.config_revisions for figures in pods)),
+        config_pending=frozenset().union(*(figures.config_pending for figures in pods)),
         tuning_revisions=tuple(revision for figures in pods for revision in figures.tuning_revisions),
         levels=frozenset().union(*(figures.levels for figures in pods)),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from diffcache_core.generation import Result
-from diffcache_core.names import SHADOW_OUTCOMES, similarity_bins
+from diffcache_core.names import CONFIG_PARTS, SHADOW_OUTCOMES, similarity_bins
 from diffcache_core.resume import Levels
 
 disable_created_metrics()  # a second series for each counter, which nothing here reads
@@ -88,6 +89,9 @@ class Metrics:
             "model_info", "Always 1; the fingerprint is of weights and configs.", ("model", "fingerprint")
         )
         self._config_info = gauge("config_info", "Always 1; the revision of the config taken over last.", ("revision",))
+        self._config_pending = gauge(
+            "config_pending", "1 while that part of the newest config has not been taken over.", ("part",)
+        )
         self.build_info = gauge("build_info", "Always 1; the labels say what runs.", ("version", "model", "device"))
         self._level_similarity = gauge(
             "level_similarity", "Levels in force: from this similarity on `skip` percent may be skipped.", ("skip",)
@@ -122,6 +126,7 @@ class Metrics:
         self.shadow_cache_dropped = counter(
             "shadow_cache_events_dropped", "Events of requests that the simulated caches did not see."
         )
+        self.config_attempted(hanging=())
         for outcome in SHADOW_OUTCOMES:
             self.shadow_runs.labels(outcome)
         for result in [*Result, "error"]:  # so that a rate exists before the first event
@@ -135,9 +140,16 @@ class Metrics:
         for operation in INDEX_OPERATIONS:
             self.index_errors.labels(operation)
 
-    def config_taken_over(self, revision: str) -> None:
+    def config_taken_over(self, revision: str, tuning_revision: int) -> None:
+        """The whole of it."""
         self._config_info.clear()  # only the current one
         self._config_info.labels(revision).set(1)
+        self.tuning_revision.set(tuning_revision)
+
+    def config_attempted(self, hanging: Container[str]) -> None:
+        """All parts of the newest config but these are in force."""
+        for part in CONFIG_PARTS:
+            self._config_pending.labels(part).set(part in hanging)
 
     def levels_in_force(self, levels: Levels) -> None:
         """A bin that a level begins in counts for it and for the one below: it holds requests of both."""

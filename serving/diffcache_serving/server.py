@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +36,7 @@ from diffcache_serving.cache.milvus import Access, MilvusIndex, collection_name,
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.cache.opening import open_ledger, open_store
 from diffcache_serving.config_file import ConfigFile
-from diffcache_serving.config_watch import watch_config
+from diffcache_serving.config_watch import NotWhole, watch_config
 from diffcache_serving.defaults import choose_defaults
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, check_cuda, load_model
@@ -82,8 +82,10 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | Non
     async with wired(config, model, lite) as server:
         await warm_up(server.generator.engine, model)
         await server.start()
-        server.generator.metrics.config_taken_over(file.revision)
-        server.background.append(asyncio.create_task(watch_config(file, server.take_over), name="config"))
+        metrics = server.generator.metrics
+        metrics.config_taken_over(file.revision, config.tuning.revision)
+        watching = watch_config(file, server.take_over, on_attempt=metrics.config_attempted)
+        server.background.append(asyncio.create_task(watching, name="config"))
         if manifest is not None:
             server.background.append(asyncio.create_task(_tuner(server, file, manifest).run(), name="tuner"))
         log.info(
@@ -210,11 +212,18 @@ class Server:
             await self.health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def take_over(self, file: ConfigFile) -> None:
-        """What of a new config may change now changes now. Raises ModelError, and changes nothing, for a default size
-        that the model cannot make."""
+        """What of a new config may change now changes now; twice is the same. Raises NotWhole, naming what hangs.
+
+        A default size that the model cannot make changes nothing. All other parts are tried, whatever another one does.
+        """
         config = take_hot(self.config, file.config)
-        defaults = choose_defaults(config.model, self.model.own_size, self.model.diffusion.size_multiple)
-        levels, source = choose_levels(config, self.model)
+        try:
+            defaults = choose_defaults(config.model, self.model.own_size, self.model.diffusion.size_multiple)
+            levels, source = choose_levels(config, self.model)
+        except ModelError as error:
+            raise NotWhole({"defaults": str(error)}) from None
+        except ValueError as error:
+            raise NotWhole({"levels": str(error)}) from None
         changed, waits = changes(self.config, config), changes(config, file.config)
         self.config = config
         self.images.defaults, self.admin.levels_source = defaults, source
@@ -223,10 +232,22 @@ class Server:
         self.generator.cache.set_levels(levels)
         self.generator.metrics.levels_in_force(levels)
         self.generator.metrics.queue_max_steps.set(config.queue_max_steps)
-        await self.generator.cache.resize(budget_of(config))
-        await self.shadows.configure(config.quality)
-        await self.shadow_caches.configure(config, levels)
-        self.generator.metrics.config_taken_over(file.revision)
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "cache": lambda: self.generator.cache.resize(budget_of(config)),
+            "quality": lambda: self.shadows.configure(config.quality),
+            "shadow_caches": lambda: self.shadow_caches.configure(config, levels),
+        }
+        hanging = {}
+        for part, change in parts.items():
+            try:
+                await change()
+            except Exception as error:  # a ledger that is down, a full disk, a bug: each has its own type
+                hanging[part] = repr(error)
+        if hanging:
+            if changed:  # else it is a further attempt
+                log.warning("config reloaded in part", revision=file.revision, changed=changed)
+            raise NotWhole(hanging)
+        self.generator.metrics.config_taken_over(file.revision, config.tuning.revision)
         log.info("config reloaded", revision=file.revision, changed=changed, at_next_start=sorted(waits))
 
     async def drain(self, grace: float) -> None:

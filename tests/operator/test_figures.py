@@ -26,6 +26,9 @@ diffcache_ledger_up 1.0
 diffcache_store_up 0.0
 diffcache_states_undeleted 2.0
 diffcache_config_info{revision="0123456789ab"} 1.0
+diffcache_config_pending{part="file"} 0.0
+diffcache_config_pending{part="cache"} 1.0
+diffcache_config_pending{part="\\x1b[2Jwords of a stranger"} 1.0
 """
 
 
@@ -38,6 +41,7 @@ def test_figures_of_pods_add_up() -> None:
     assert both.undeleted == 4  # each pod has its own list
     assert (both.entries, both.bytes) == (7, 1_024_000)  # of the one cache that they share
     assert both.config_revisions == {"0123456789ab"}
+    assert one.config_pending == both.config_pending == {"cache"}
     empty = parse("")
     assert (empty.steps_saved_ratio, empty.hit_ratio) == (None, None)
     assert (empty.index_up, empty.ledger_up, empty.store_up) == (None, None, None)

@@ -332,6 +332,14 @@ def test_a_hot_change_is_under_way_until_the_pod_has_taken_it_over() -> None:
         assert told(status, "Ready") == ("True", "Serving")
 
 
+def test_a_pod_that_cannot_take_over_its_config_names_the_fields() -> None:
+    figures = Figures(index_up=True, config_revisions=frozenset({"old"}), config_pending=frozenset({"cache", "file"}))
+    status = status_of(replace(facts(pod(), figures=figures), config_revision="new"))
+    assert told(status, "Reconciling") == ("True", "ConfigHangs")
+    assert "spec.cache.capacity: the ledger does not answer" in message(status, "Reconciling")
+    assert "spec.tuning" not in message(status, "Reconciling")
+
+
 def test_updates_and_an_old_crd_are_told_and_change_nothing_else() -> None:
     given = replace(facts(pod(), figures=UP), available_image="serving:2", missing_fields=["spec.cache.levels"])
     status = status_of(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from diffcache_core.rules import Change, fields_by_change
 from diffcache_core.serving_config import ListenConfig, ServingConfig, Surroundings, build_serving_config
 from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec, QualitySpec, TuningMode, TuningSpec
 from diffcache_serving.config_file import ConfigFile, read_config_file
-from diffcache_serving.config_watch import watch_config
-from diffcache_serving.errors import ModelError
+from diffcache_serving.config_watch import NotWhole, watch_config
 from diffcache_serving.reload import changes, take_hot
 
 MANIFEST = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
@@ -135,12 +135,19 @@ class Watching:
     def __init__(self, path: Path) -> None:
         self.taken: asyncio.Queue[ConfigFile] = asyncio.Queue()
         self.refusals: list[Exception] = []
-        self._task = asyncio.create_task(watch_config(read_config_file(path), self._take_over, poll_seconds=0.001))
+        self.attempts: list[list[str]] = []  # the parts that hung after each
+        watching = watch_config(
+            read_config_file(path), self._take_over, self._attempted, poll_seconds=0.001, retry_seconds=0.001
+        )
+        self._task = asyncio.create_task(watching)
 
     async def _take_over(self, file: ConfigFile) -> None:
         if self.refusals:
             raise self.refusals.pop()
         await self.taken.put(file)
+
+    def _attempted(self, hanging: Mapping[str, str]) -> None:
+        self.attempts.append(list(hanging))
 
     async def next(self) -> ServingConfig:
         return (await asyncio.wait_for(self.taken.get(), 30)).config
@@ -178,17 +185,39 @@ async def test_a_bad_file_is_logged_once_and_the_next_good_one_counts(tmp_path: 
     watching = Watching(mounted.path)
     with structlog.testing.capture_logs() as lines:
         mounted.write("{")
-        while not lines:
+        while len(watching.attempts) < 4:
             await asyncio.sleep(0)
         mounted.write(text_with(6))
         assert (await watching.next()).batch_max_size == 6
-        watching.refusals.append(ModelError("spec.model.width: must be a multiple of 8"))
-        mounted.write(text_with(7))
-        while len(lines) < 2:
-            await asyncio.sleep(0)
-        mounted.write(text_with(8))
-        assert (await watching.next()).batch_max_size == 8
-    assert [line["event"] for line in lines] == ["the new config cannot be used, the old one stays"] * 2
+    assert [line["event"] for line in lines] == ["the new config is not in force, it is tried again"]
+    assert "is not a valid ServingConfig" in lines[0]["file"]
+    await watching.stop()
+
+
+async def test_what_was_not_taken_over_whole_is_tried_until_it_is(tmp_path: Path) -> None:
+    mounted = Mounted(tmp_path / "config")
+    watching = Watching(mounted.path)
+    watching.refusals = [NotWhole({"cache": "the ledger is down"}), NotWhole({"cache": "down", "quality": "no disk"})]
+    mounted.write(text_with(7))
+    assert (await watching.next()).batch_max_size == 7
+    while len(watching.attempts) < 3 or watching.attempts[-1]:
+        await asyncio.sleep(0)
+    assert watching.attempts[-3:] == [["cache", "quality"], ["cache"], []]
+    assert watching.taken.empty()
+    await watching.stop()
+
+
+async def test_after_a_part_of_another_the_first_one_is_taken_over_again(tmp_path: Path) -> None:
+    mounted = Mounted(tmp_path / "config")
+    first = mounted.path.read_text()
+    watching = Watching(mounted.path)
+    watching.refusals = [NotWhole({"cache": "the ledger is down"})] * 1000
+    mounted.write(text_with(5))
+    while len(watching.refusals) == 1000:
+        await asyncio.sleep(0)
+    mounted.write(first)
+    watching.refusals = []
+    assert (await watching.next()).batch_max_size == config_of(RESOURCE).batch_max_size
     await watching.stop()
 
 

@@ -67,11 +67,12 @@ class Shadows:
 
     async def configure(self, quality: QualityConfig) -> None:
         """Goes by these settings from now on. A scorer that cannot be loaded is told once, and nothing is compared."""
-        before, self._quality = self._quality, quality
+        before = self._quality
         if quality.scorer != before.scorer:
             self.scorer = None
             if quality.scorer:
                 self.scorer = await asyncio.to_thread(self._load, quality.scorer)
+        self._quality = quality  # only now: whoever calls again after a failure gets the scorer
         if quality.shadow_percent and not quality.scorer and quality != before:
             log.warning("quality is not measured: there is no scorer for this model, set tuning.quality.scorer")
 

@@ -29,7 +29,6 @@ class ShadowCachesBeside:
     worker: ShadowWorker | None = None
 
     async def configure(self, config: ServingConfig, levels: Levels) -> None:
-        self.metrics.tuning_revision.set(config.tuning.revision)
         if not config.tuning.shadow_caches:
             await self.close()
             return

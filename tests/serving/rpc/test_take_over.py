@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +23,14 @@ from diffcache_core.serving_config import (
     ListenConfig,
     ModelConfig,
     ServingConfig,
+    TuningConfig,
 )
 from diffcache_core.spec import DType, Scope
 from diffcache_core.states import StateKind
 from diffcache_serving.config_file import ConfigFile
+from diffcache_serving.config_watch import NotWhole
 from diffcache_serving.defaults import choose_defaults
 from diffcache_serving.engine.loading import LoadedModel
-from diffcache_serving.errors import ModelError
 from diffcache_serving.server import Server, wired
 
 NOTHING: tuple[LevelConfig, ...] = ()
@@ -133,7 +136,7 @@ async def test_a_smaller_capacity_evicts_and_a_smaller_queue_refuses(running: Ru
 
 async def test_a_size_that_the_model_cannot_make_changes_nothing(running: Running) -> None:
     before = running.server.config
-    with pytest.raises(ModelError, match=r"spec\.model\.width: must be a multiple of 8"):
+    with pytest.raises(NotWhole, match=r"defaults: spec\.model\.width: must be a multiple of 8"):
         await running.take_over(width=20, steps=1, batch_max_size=1)
     assert running.server.config == before
     assert (await running.draw()).steps == 4
@@ -160,3 +163,24 @@ async def test_runs_in_flight_go_on_under_another_batch_size(running: Running) -
     await running.take_over(batch_max_size=1)
     await running.take_over(batch_max_size=3)
     assert [answer.steps for answer in await asyncio.gather(*calls)] == [60] * 4
+
+
+async def test_a_ledger_that_cannot_be_written_holds_up_its_own_part_and_no_other(running: Running) -> None:
+    for seed in range(3):
+        await running.draw(seed=seed)
+    await running.server.generator.cache.settle()
+    smaller = (await running.server.generator.cache.totals()).bytes // 3
+    await running.take_over("one")
+    with contextlib.closing(sqlite3.connect(running.server.config.data_dir / "ledger.db")) as other:
+        other.execute("BEGIN IMMEDIATE")  # nobody else writes now
+        with pytest.raises(NotWhole, match="database is locked") as caught:
+            await running.take_over("two", capacity_bytes=smaller, steps=3, tuning=TuningConfig(revision=7))
+        assert list(caught.value.hanging) == ["cache"]
+        assert (await running.draw(seed=9)).steps == 3
+        assert running.metric("diffcache_config_info", revision="one") == 1
+        assert running.metric("diffcache_tuning_revision") == 0  # the tuner waits for the whole
+        other.rollback()
+    await running.take_over("two", capacity_bytes=smaller, steps=3, tuning=TuningConfig(revision=7))
+    assert (await running.server.generator.cache.totals()).entries == 1
+    assert running.metric("diffcache_config_info", revision="two") == 1
+    assert running.metric("diffcache_tuning_revision") == 7
