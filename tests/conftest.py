@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.watch import loop_watch
@@ -23,6 +24,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent / "watch"), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 loop_watch.install()
+
+hypothesis.settings.register_profile("no-deadline", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("no-deadline")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch.nn.functional import interpolate, normalize
 
 from diffcache_core.documents import read_json
+from diffcache_core.recently_used import RecentlyUsed
 from diffcache_serving.engine.loading import fingerprint
 from diffcache_serving.errors import ScorerError
 
@@ -38,8 +38,7 @@ class ClipScorer:
         self._device = device
         self._mean, self._std = (v.to(device) for v in _read_normalization(folder))
         self.digest = fingerprint(folder)
-        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
-        self._texts_kept = texts_kept
+        self._texts: RecentlyUsed[str, torch.Tensor] = RecentlyUsed(texts_kept)
 
     def score(self, pictures: torch.Tensor, prompts: Sequence[str], batch: int) -> list[float]:
         """The cosine of each picture with the prompt beside it.
@@ -65,18 +64,14 @@ class ClipScorer:
         return normalize(self.clip.visual_projection(pooled))
 
     def _embed_text(self, prompt: str) -> torch.Tensor:
-        if prompt not in self._texts:
-            length = self.clip.config.text_config.max_position_embeddings
-            tokens = self._tokenizer(
-                [prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            ).to(self._device)
-            pooled = self.clip.text_model(
-                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-            ).pooler_output
-            self._texts[prompt] = normalize(self.clip.text_projection(pooled))[0]
-            if len(self._texts) > self._texts_kept:
-                self._texts.popitem(last=False)
-        return self._texts[prompt]
+        if (kept := self._texts.get(prompt)) is not None:
+            return kept
+        length = self.clip.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(
+            [prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).to(self._device)
+        pooled = self.clip.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+        return self._texts.put(prompt, normalize(self.clip.text_projection(pooled))[0])
 
 
 def _check_folder(folder: Path) -> None:

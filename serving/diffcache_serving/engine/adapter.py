@@ -7,7 +7,6 @@ the stock pipeline's picture bit for bit. Device thread only.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from diffcache_core.generation import GenerationRequest
+from diffcache_core.recently_used import RecentlyUsed
 from diffcache_serving.engine.schedulers import Schedule
 from diffcache_serving.finite import check_finite
 
@@ -53,7 +53,9 @@ class StableDiffusion:
         self.scheduler = scheduler
         self.device: torch.device = pipe.device
         self.dtype: torch.dtype = pipe.unet.dtype
-        self._negatives: OrderedDict[tuple[str, str], tuple[tuple[int, ...], torch.Tensor]] = OrderedDict()
+        self._negatives: RecentlyUsed[tuple[str, str], tuple[tuple[int, ...], torch.Tensor]] = RecentlyUsed(
+            NEGATIVE_PROMPTS_KEPT
+        )
 
     @property
     def size_multiple(self) -> int:
@@ -141,14 +143,11 @@ class StableDiffusion:
     def _negative(self, tenant: str, text: str) -> tuple[tuple[int, ...], torch.Tensor]:
         """By tenant, or the time of a request would tell what others exclude; only the empty text is nobody's."""
         key = (tenant if text else "", text)
-        if key not in self._negatives:
-            ids, embedding, _ = self._encode(text)
-            check_finite("encoding", [embedding])
-            self._negatives[key] = (ids, embedding)
-            if len(self._negatives) > NEGATIVE_PROMPTS_KEPT:
-                self._negatives.popitem(last=False)
-        self._negatives.move_to_end(key)
-        return self._negatives[key]
+        if (kept := self._negatives.get(key)) is not None:
+            return kept
+        ids, embedding, _ = self._encode(text)
+        check_finite("encoding", [embedding])
+        return self._negatives.put(key, (ids, embedding))
 
     def _key(self, pooled: torch.Tensor) -> np.ndarray:
         vector = pooled[0].float().cpu()

@@ -20,6 +20,7 @@ import numpy as np
 
 from diffcache_core.names import SHADOW_MULTIPLES
 from diffcache_core.policies import Policy, PolicyRecord
+from diffcache_core.recently_used import RecentlyUsed
 from diffcache_core.resume import Levels
 from diffcache_core.simulator.cache import (
     MISS,
@@ -39,6 +40,10 @@ MAX_ENTRIES = 50_000
 
 WAITING = 10_000
 """Requests that were asked and not answered yet; beyond it the oldest are forgotten, as those that were cancelled."""
+
+SPACES_KEPT = 10_000
+"""Spaces whose states' sizes are remembered; callers choose spaces with negative prompts, guidance and picture sizes.
+Each takes 400 bytes. An exact hit in a space that was forgotten is not kept by the simulated caches that missed it."""
 
 WINDOW = 1000
 """Requests that the exported ratio looks back on. More is steadier, fewer shows a change sooner."""
@@ -94,7 +99,7 @@ class ShadowCaches:
         self._caches = {i: self._made(i, None) for i in range(len(self.multiples))}
         self._names: dict[int, _Named] = {}
         self._waiting: dict[str, _Waiting] = {}
-        self._sizes: dict[bytes, dict[StateKind, int]] = {}  # last ones measured, by space
+        self._sizes: RecentlyUsed[bytes, dict[StateKind, int]] = RecentlyUsed(SPACES_KEPT)  # measured last
         self._window: deque[tuple[int, Mapping[int, int]]] = deque(maxlen=WINDOW)  # steps, and skipped by cache
         self._entries = 0  # ids given out
 
@@ -132,8 +137,7 @@ class ShadowCaches:
             cache.continue_from(record)
         rows = sorted(entries, key=lambda e: -max((s.score for s in e.states), default=0.0))
         for row in rows:
-            for state in row.states:
-                self._sizes.setdefault(row.space, {})[state.kind] = state.bytes
+            self._sized(row.space, {state.kind: state.bytes for state in row.states})
             entry = self._new(row.space, row.key, _Named(row.tenant, row.text, row.entry))
             for cache in self._caches.values():
                 cache.restore(
@@ -198,8 +202,7 @@ class ShadowCaches:
         self._window.append((request.steps, skipped))
         for i in self._caches:
             self._on_answer(self.multiples[i], request.steps, skipped[i])
-        self._sizes.setdefault(asked.space, {}).update(answered.sizes)
-        sizes = self._sizes[asked.space]
+        sizes = self._sized(asked.space, answered.sizes)
         if not (answered.may_keep and request.writes and len(asked.key) and sizes):
             return
         sizes = {kind: sizes.get(kind, max(sizes.values())) for kind in StateKind}
@@ -208,6 +211,10 @@ class ShadowCaches:
             cache.keep(entry, request, outcomes.get(i, MISS), sizes)
         self._sweep(entry)
         self._give_up_too_large()
+
+    def _sized(self, space: bytes, told: Mapping[StateKind, int]) -> dict[StateKind, int]:
+        """The sizes in bytes of a space's states, with those that were measured just now."""
+        return self._sizes.put(space, {**(self._sizes.get(space) or {}), **told})
 
     def _purge(self, purged: Purged) -> None:
         meant = [

@@ -97,5 +97,5 @@ def decode(data: bytes) -> Event:
             document["sizes"] = {StateKind(name): int(size) for name, size in document["sizes"].items()}
             return Answered(**document)
         return Purged(bytes.fromhex(document["tenant"]), bytes.fromhex(document["text"]), document["entry"])
-    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableEvent(repr(error)) from None

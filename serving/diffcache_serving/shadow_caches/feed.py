@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffcache_core.generation import GenerationRequest
+from diffcache_core.recently_used import RecentlyUsed
 from diffcache_core.simulator.cache import SimulatedRequest
 from diffcache_core.states import Entry, StateKind, allocated_bytes
 from diffcache_serving.cache import codec
@@ -24,6 +25,11 @@ from diffcache_serving.shadow_caches.stream import RequestStream
 _NO_KEY = np.empty(0, np.float32)
 
 Signature = tuple[tuple[str, tuple[int, ...], str], ...]
+"""Of a state: names, shapes and dtypes of its tensors."""
+
+SIZES_KEPT = 1000
+"""Signatures whose size in bytes is remembered: callers choose them with the picture's size. Each takes 300 bytes, and
+to find one out again costs a copy of a state."""
 
 
 @dataclass
@@ -36,7 +42,7 @@ class Feed:
     stream: RequestStream | None = None
     _name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
-    _sizes: dict[Signature, int] = field(default_factory=dict)  # allocated bytes, by names, shapes and dtypes
+    _sizes: RecentlyUsed[Signature, int] = field(default_factory=lambda: RecentlyUsed(SIZES_KEPT))  # allocated bytes
 
     def asked(self, request: GenerationRequest, text: TextEncoding) -> str:
         """Before the look-up. Returns the ticket for `answered`."""
@@ -92,9 +98,10 @@ class Feed:
 
     def _size_of(self, state: CapturedState) -> int:
         signature = tuple((name, tuple(t.shape), str(t.dtype)) for name, t in sorted(state.tensors.items()))
-        if signature not in self._sizes:
-            self._sizes[signature] = allocated_bytes(len(codec.encode(uuid.uuid4().hex, state.tensors)))
-        return self._sizes[signature]
+        size = self._sizes.get(signature)
+        if size is not None:
+            return size
+        return self._sizes.put(signature, allocated_bytes(len(codec.encode(uuid.uuid4().hex, state.tensors))))
 
 
 def request_of(entry: Entry) -> SimulatedRequest:

@@ -9,8 +9,6 @@ import numpy as np
 
 from diffcache_core.simulator.cache import Neighbour
 
-_FIRST_ROWS = 64
-
 
 @dataclass(frozen=True)
 class Near:
@@ -101,7 +99,7 @@ class KeyTable:
 
     def _grow(self, table: _Space) -> None:
         before = len(table.ids)
-        extra = max(_FIRST_ROWS, before // 2)
+        extra = max(1, before // 2)  # many spaces hold one entry: each negative prompt that somebody makes up
         dim = table.keys.shape[1]
         table.keys = np.concatenate([table.keys, np.zeros((extra, dim), np.float32)])
         table.ids = np.concatenate([table.ids, np.full(extra, -1, np.int64)])

@@ -14,6 +14,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from diffcache_core.recently_used import RecentlyUsed
 from diffcache_serving.shadow_caches.events import Event, UnreadableEvent, decode, encode
 from diffcache_serving.shadow_caches.stream import BATCH_EVENTS, QUEUE_EVENTS, Reading
 
@@ -24,6 +25,8 @@ LEASE_SECONDS = 10.0
 """After a reader's death nobody reads for so long. A shorter lease is lost by a pod that is only slow."""
 
 FORGET_SECONDS = 3600  # after the last event: nothing is left behind by caches that are gone
+
+PROCESSES_KEPT = 1000  # of replicas, restarted ones included: of one forgotten, a gap in its events is not noticed
 
 _BLOCK_MS = 1000  # in Redis at most: below the time after which the client gives a command up
 
@@ -57,7 +60,7 @@ class RedisStream:
         self._arrived = asyncio.Event()
         self._position = ""  # last id read; empty: not the reader
         self._renewed = 0.0
-        self._last: dict[str, int] = {}  # number of the last event read, by process
+        self._last: RecentlyUsed[str, int] = RecentlyUsed(PROCESSES_KEPT)  # number of the last event read
         self._sender = asyncio.create_task(self._send(), name="shadow-events")
 
     def put(self, event: Event) -> bool:
@@ -75,7 +78,7 @@ class RedisStream:
                 await asyncio.sleep(min(timeout, PAUSE_SECONDS))
                 return Reading(False, [])
             if not was_reader:
-                self._position, self._last = await self._end(), {}
+                self._position, self._last = await self._end(), RecentlyUsed(PROCESSES_KEPT)
                 return Reading(True, [], is_first=True)
             return await self._read(timeout)
         except (RedisError, OSError) as error:
@@ -125,8 +128,9 @@ class RedisStream:
             self._position = row.decode()
             try:
                 sender, number = json.loads(fields[b"from"])
-                missed += max(0, number - self._last.get(sender, number - 1) - 1)
-                self._last[sender] = number
+                last = self._last.get(sender)
+                missed += 0 if last is None else max(0, number - last - 1)
+                self._last.put(sender, number)
                 events.append(decode(fields[b"event"]))
             except (UnreadableEvent, KeyError, ValueError, RecursionError) as error:  # a replica of another version
                 missed += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from diffcache_core.resume import Level, Levels
 from diffcache_core.simulator.cache import Budget, Neighbour, RestoredState, SimulatedRequest
 from diffcache_core.simulator.replay import ReplayOptions, ReplayRequest, replay
 from diffcache_core.states import BLOCK_BYTES, StateKind
+from diffcache_serving.shadow_caches import caches as caches_module
 from diffcache_serving.shadow_caches.caches import WAITING, Restored, ShadowCaches
 from diffcache_serving.shadow_caches.events import Answered, Asked, Purged, digest
 
@@ -274,3 +277,38 @@ def test_trajectory_states_are_those_of_runs_from_noise() -> None:
         caches.take(asked(prompt, str(i)))
         caches.take(Answered(str(i), True, "", sizes))
     assert set(counts.skipped.values()) == {2 + 4}
+
+
+def reachable(root: object) -> int:
+    """Objects that are held by `root`, classes and modules left out."""
+    seen: set[int] = set()
+    left = [root]
+    while left:
+        one = left.pop()
+        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType):
+            seen.add(id(one))
+            left += gc.get_referents(one)
+    return len(seen)
+
+
+def test_spaces_that_callers_make_up_are_forgotten_with_their_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each negative prompt, guidance and size of a picture is a space of its own."""
+    monkeypatch.setattr(caches_module, "SPACES_KEPT", 100)
+    caches = caches_of(8)
+
+    def made_up(count: int) -> None:
+        for i in range(count):
+            serve(caches, [Prompt(i, 0, 0)], space=digest(f"{len(caches)} {count} {i}"))
+
+    made_up(1200)  # until the window of the exported ratio is full
+    held, key_bytes = reachable(caches), caches.key_bytes
+    made_up(2400)
+    assert reachable(caches) <= held * 1.05
+    assert caches.key_bytes == key_bytes
+
+
+def test_a_space_of_one_entry_takes_the_room_of_one() -> None:
+    caches = caches_of(100)
+    for i in range(100):
+        serve(caches, [Prompt(i, 0, 0)], space=digest(str(i)))
+    assert caches.key_bytes < 100 * 2 * Prompt(0, 0, 0).key.nbytes
