@@ -20,6 +20,7 @@ from diffcache_core.status import (
     TuningStatus,
 )
 from diffcache_operator.claims import Claim
+from diffcache_operator.config_progress import config_progress
 from diffcache_operator.desired.metadata import JSON, SERVING, milvus_name, redis_name, selector_labels
 from diffcache_operator.desired.pod import FETCH_CONTAINER
 from diffcache_operator.diagnosis import Problem, Workload, diagnose
@@ -113,18 +114,8 @@ def _claims(facts: Facts, old: DiffusionCacheStatus, now: str) -> list[Claim]:
         claims.append(facts.growth)
     elif not _settled(facts, ready):
         claims.append(Claim("Reconciling", "True", ready.reason, ready.message))
-    elif (hanging := _config_hangs(facts)) is not None:
-        claims.append(hanging)
-    elif not _config_arrived(facts):
-        claims.append(
-            Claim(
-                "Reconciling",
-                "True",
-                "ConfigOnItsWay",
-                "not every pod has taken over the present configuration: the kubelet passes it on in about a minute; "
-                "if it stays so, `kubectl logs` says what the pod does not like about it",
-            )
-        )
+    elif (progress := config_progress(facts.observed.figures or Figures(), facts.config_revision)) is not None:
+        claims.append(progress)
     if facts.available_image:
         claims.append(
             Claim(
@@ -204,38 +195,6 @@ def _settled(facts: Facts, ready: Claim) -> bool:
         return False
     wanted = facts.resource.spec.serving.replicas
     return len(facts.observed.pods) == wanted == len([pod for pod in _current_pods(facts) if is_ready(pod)])
-
-
-def _config_arrived(facts: Facts) -> bool:
-    """Every pod uses the ConfigMap as it should be; one of another version, which tells none, counts as such."""
-    told = facts.observed.figures.config_revisions if facts.observed.figures else frozenset()
-    return not told or not facts.config_revision or told == {facts.config_revision}
-
-
-_HANGING = {
-    "file": "the file itself (is the image in status.serving.image older than this operator?)",
-    "defaults": "spec.model: the model cannot make that size",
-    "levels": "spec.cache.levels",
-    "cache": "spec.cache.capacity: the ledger does not answer, or its disk is full",
-    "quality": "spec.tuning.quality",
-    "shadow_caches": "the shadow caches of spec.tuning: the ledger does not answer",
-}
-"""By the names of names.CONFIG_PARTS."""
-
-
-def _config_hangs(facts: Facts) -> Claim | None:
-    """A pod has the present configuration, and has not taken it over whole."""
-    pending = facts.observed.figures.config_pending if facts.observed.figures else frozenset()
-    if not pending:
-        return None
-    parts = "; ".join(text for part, text in _HANGING.items() if part in pending)
-    return Claim(
-        "Reconciling",
-        "True",
-        "ConfigHangs",
-        f"a pod has not taken over all of the present configuration and tries it again: {parts}. `kubectl logs` says "
-        "why",
-    )
 
 
 def _current_pods(facts: Facts) -> list[JSON]:
