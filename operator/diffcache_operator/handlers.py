@@ -51,6 +51,8 @@ def settings() -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False  # our events say when a resource turns, not what was logged
     chosen.scanning.disabled = True  # kinds and namespaces are known; a Role of one namespace could not scan
+    # Else kopf kills the process ten minutes after its own end, and we go on when a CRD that was deleted comes back.
+    chosen.process.ultimate_exiting_timeout = None
     chosen.watching.chunk_size = 200  # of the first listing, so that thousands of pods do not arrive at once
     for group, version, plural in CHILDREN:
         chosen.watching.label_selectors[group, version, plural] = CACHE_LABEL

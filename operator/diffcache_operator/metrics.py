@@ -72,6 +72,9 @@ class CacheFigures(Collector):
     def forget(self, namespace: str, name: str) -> None:
         self._told.pop((namespace, name), None)
 
+    def forget_all(self) -> None:
+        self._told.clear()
+
     def collect(self) -> Iterator[Metric]:
         def family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
             return GaugeMetricFamily(f"diffcache_operator_cache_{name}", text, labels=("namespace", "cache", *labels))

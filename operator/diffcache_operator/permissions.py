@@ -6,23 +6,35 @@ Without this a missing right is a line in a log, for ever repeated, while everyt
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from diffcache_core.names import GROUP, PLURAL
 from diffcache_operator.clients.api import Api
+from diffcache_operator.scopes import ALL_LEASE, LEASE
+
+
+class Right(NamedTuple):
+    verb: str
+    resource: str  # plural.group/subresource
+    name: str = ""  # of the only object that it is about; empty: of any
+
 
 _CACHES = f"{PLURAL}.{GROUP}"
-REQUIRED: tuple[tuple[str, str], ...] = (
-    *((verb, _CACHES) for verb in ("get", "list", "watch")),
-    ("update", f"{_CACHES}/status"),
-    ("patch", f"{_CACHES}/scale"),
+_LEASES = "leases.coordination.k8s.io"
+REQUIRED: tuple[Right, ...] = (
+    *(Right(verb, _CACHES) for verb in ("get", "list", "watch")),
+    Right("update", f"{_CACHES}/status"),
+    Right("patch", f"{_CACHES}/scale"),
     *(
-        (verb, kind)
+        Right(verb, kind)
         for kind in ("statefulsets.apps", "poddisruptionbudgets.policy", "services", "configmaps", "serviceaccounts")
         for verb in ("get", "list", "watch", "create", "patch")
     ),
-    *((verb, "pods") for verb in ("get", "list", "watch")),
-    *((verb, "persistentvolumeclaims") for verb in ("get", "list", "watch", "patch")),
-    *((verb, "events") for verb in ("list", "create")),
+    *(Right(verb, "pods") for verb in ("get", "list", "watch")),
+    *(Right(verb, "persistentvolumeclaims") for verb in ("get", "list", "watch", "patch")),
+    *(Right(verb, "events") for verb in ("list", "create")),
+    Right("create", _LEASES),  # no rule can tie it to a name
+    *(Right(verb, _LEASES, name) for name in (LEASE, ALL_LEASE) for verb in ("get", "update", "delete")),
 )
 
 
@@ -32,11 +44,11 @@ class MissingPermission(Exception):
 
 async def check_permissions(api: Api, namespaces: tuple[str, ...]) -> None:
     """Raises MissingPermission, or ApiError."""
-    asked = [(namespace, verb, resource) for namespace in namespaces or ("",) for verb, resource in REQUIRED]
-    answers = await asyncio.gather(*(api.may(*question) for question in asked))
+    asked = [(namespace, right) for namespace in namespaces or ("",) for right in REQUIRED]
+    answers = await asyncio.gather(*(api.may(namespace, *right) for namespace, right in asked))
     missing = [
-        f"{verb} {resource} in {namespace or 'all namespaces'}"
-        for (namespace, verb, resource), allowed in zip(asked, answers, strict=True)
+        f"{' '.join(filter(None, right))} in {namespace or 'all namespaces'}"
+        for (namespace, right), allowed in zip(asked, answers, strict=True)
         if not allowed
     ]
     if missing:

@@ -109,6 +109,10 @@ class Schedule:
         due = self.next_due()
         return 0.0 if due is None else max(0.0, now - due)
 
+    def namespaces(self) -> set[str]:
+        """In which there is any key."""
+        return {key.namespace for key in self._items}
+
     def __len__(self) -> int:
         return len(self._items)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
@@ -45,6 +45,7 @@ FORBIDDEN = "Forbidden"
 FIGURES_SECONDS = 60.0  # between two writes of a status in which only figures have moved
 LOOK_SECONDS = 30.0  # between two looks at serving pods' figures
 URGENT_SECONDS = 10.0  # the same while something is the matter that no watch tells of: an event, an index that is down
+ELSEWHERE_SECONDS = 30.0  # between two looks at a resource that another operator serves
 SCHEMA_SECONDS = 60.0  # for which an answer about the CRD holds
 
 
@@ -83,7 +84,8 @@ class StillHalted(Exception):
 
 
 class Reconciler:
-    """`on_scaled(key)`: the scaling loop is to look after a resource. `on_progress(key)`: an action was carried out."""
+    """`on_scaled(key)`: the scaling loop is to look after a resource. `on_progress(key)`: an action was carried out.
+    `may_write(namespace)`: no other operator serves it."""
 
     def __init__(
         self,
@@ -94,9 +96,11 @@ class Reconciler:
         scaler: Scaler,
         on_scaled: Callable[[Key], None],
         on_progress: Callable[[Key], None],
+        may_write: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._api, self._settings, self._metrics = api, settings, metrics
         self._tuner, self._scaler, self._on_scaled, self._on_progress = tuner, scaler, on_scaled, on_progress
+        self._may_write = may_write
         self._memory = _Memory({}, {})
 
     async def reconcile(self, key: Key) -> object:
@@ -108,6 +112,8 @@ class Reconciler:
             self._tuner.forget(key)
             self._metrics.caches.forget(*key)
             return GONE  # children go by ownership, whether we run or not
+        if not await self._may_write(key.namespace):
+            return ELSEWHERE_SECONDS
         old = DiffusionCacheStatus.model_validate(raw.get("status", {}))
         try:
             resource = DiffusionCache.model_validate({name: value for name, value in raw.items() if name != "status"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,7 +19,8 @@ PREFIX = "DIFFCACHE_"
 
 
 class SettingsError(ValueError):
-    """An environment variable cannot be used. The message says which, and what to write."""
+    """A setting cannot be used. The message says which value of the chart it is, which environment variable, and what
+    to write."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Settings:
     milvus_image: str = MILVUS_IMAGE
     redis_image: str = REDIS_IMAGE
     pods: PodDefaults = field(default_factory=PodDefaults)  # of all resources
+    identity: str = field(default_factory=lambda: f"{socket.gethostname()}/{os.getpid()}")
+    """Namespace and name of our pod, or host and process: for whoever waits for us."""
     resync_seconds: float = 600.0
     log_level: str = "info"
     prometheus: Access = field(default_factory=Access)  # of resources that name none
@@ -48,13 +53,17 @@ class Settings:
 
         resync, level = read("RESYNC_SECONDS", "600"), read("LOG_LEVEL", "info").lower()
         if not resync.isdecimal() or int(resync) < 10:
-            raise SettingsError(f"{PREFIX}RESYNC_SECONDS must be a number of seconds from 10 on, is {resync!r}")
+            raise SettingsError(
+                f"resyncSeconds ({PREFIX}RESYNC_SECONDS) must be a number of seconds from 10 on, is {resync!r}"
+            )
         if level not in ("debug", "info", "warning", "error"):
-            raise SettingsError(f"{PREFIX}LOG_LEVEL must be debug, info, warning or error, is {level!r}")
+            raise SettingsError(f"logLevel ({PREFIX}LOG_LEVEL) must be debug, info, warning or error, is {level!r}")
         fixed_ids = read("FIXED_IDS", "true").lower()
         if fixed_ids not in ("true", "false"):
             raise SettingsError(f"{PREFIX}FIXED_IDS must be true or false, is {fixed_ids!r}")
+        pod = "/".join(filter(None, (read("POD_NAMESPACE"), read("POD_NAME"))))
         return cls(
+            **({"identity": pod} if pod else {}),
             namespaces=names("WATCH_NAMESPACES"),
             serving_image=read("SERVING_IMAGE", f"{SERVING_IMAGE}:{version('diffcache')}"),
             milvus_image=read("MILVUS_IMAGE", MILVUS_IMAGE),
@@ -69,7 +78,12 @@ class Settings:
 def _prometheus(url: str, token_file: str, ca_file: str) -> Access:
     """Raises SettingsError."""
     if url and not re.fullmatch(r"https?://\S+", url):
-        raise SettingsError(f"{PREFIX}PROMETHEUS_URL must be an address such as http://prometheus:9090, is {url!r}")
+        raise SettingsError(
+            f"prometheus.url ({PREFIX}PROMETHEUS_URL) must be an address such as http://prometheus:9090, is {url!r}"
+        )
     if not url and (token_file or ca_file):
-        raise SettingsError(f"{PREFIX}PROMETHEUS_TOKEN_FILE and _CA_FILE belong to {PREFIX}PROMETHEUS_URL: set it, too")
+        raise SettingsError(
+            "prometheus.tokenSecret and prometheus.caSecret belong to prometheus.url: set it, too "
+            f"({PREFIX}PROMETHEUS_URL)"
+        )
     return Access(url, Path(token_file) if token_file else None, Path(ca_file) if ca_file else None)

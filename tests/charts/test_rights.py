@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
@@ -12,28 +13,28 @@ from tests.charts.helm import JSON, Chart, of_kind
 NAMESPACES = ("--set", "watchNamespaces={team-a,team-b}")
 
 
-def rights(objects: list[JSON]) -> Iterator[tuple[str, str, str]]:
-    """Group, resource and verb of every rule."""
+def rights(objects: list[JSON]) -> Iterator[tuple[str, str, str, str]]:
+    """Group, resource, verb and name, if there is any, of every rule."""
     for role in of_kind(objects, "Role", "ClusterRole"):
         for rule in role["rules"]:
-            assert rule.keys() == {"apiGroups", "resources", "verbs"}
-            for group in rule["apiGroups"]:
-                yield from ((group, resource, verb) for resource in rule["resources"] for verb in rule["verbs"])
+            assert rule.keys() - {"resourceNames"} == {"apiGroups", "resources", "verbs"}
+            parts = (rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames", [""]))
+            yield from product(*parts)
 
 
 @pytest.mark.parametrize("arguments", [(), NAMESPACES], ids=["cluster", "namespaces"])
 def test_no_secrets_and_no_wildcards(chart: Chart, arguments: tuple[str, ...]) -> None:
     granted = set(rights(chart.render(*arguments)))
-    assert not any("secret" in resource or "*" in (group, resource, verb) for group, resource, verb in granted)
+    assert not any("secret" in resource or "*" in (group, resource, verb) for group, resource, verb, _ in granted)
 
 
 def test_the_operator_may_do_what_it_asks_for_and_nothing_else(chart: Chart) -> None:
     asked = set()
-    for verb, name in REQUIRED:
-        kind, _, subresource = name.partition("/")
+    for right in REQUIRED:
+        kind, _, subresource = right.resource.partition("/")
         resource, _, group = kind.partition(".")
-        asked.add((group, f"{resource}/{subresource}".rstrip("/"), verb))
-    asked.add(("diffcache.io", "diffusioncaches/finalizers", "update"))  # asked for by some API servers only
+        asked.add((group, f"{resource}/{subresource}".rstrip("/"), right.verb, right.name))
+    asked.add(("diffcache.io", "diffusioncaches/finalizers", "update", ""))  # asked for by some API servers only
     assert set(rights(of_kind(chart.render(), "ClusterRole"))) == asked
 
 

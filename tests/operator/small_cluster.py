@@ -151,6 +151,11 @@ class SmallCluster:
         if path.endswith("selfsubjectaccessreviews"):
             return web.json_response(body | {"status": {"allowed": True}})
         self.calls.append((request.method, path))
+        if request.method == "DELETE":
+            if path not in self.found:
+                return _refusal(404, "not found")
+            self.remove(path)
+            return web.json_response({"kind": "Status", "status": "Success"})
         if request.method == "POST":
             path = f"{path}/{body['metadata']['name']}"
             if path in self.found:

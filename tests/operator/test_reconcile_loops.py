@@ -16,6 +16,7 @@ from diffcache_operator.metrics import Metrics
 from diffcache_operator.queue import Key
 from diffcache_operator.reconcile import Reconciler
 from diffcache_operator.scaling.loop import Scaler
+from diffcache_operator.scopes import Scopes
 from diffcache_operator.settings import Settings
 from diffcache_operator.tuning.loop import Tuner
 from tests.operator.api_server import CACHE, JSON, Objects, api_of, pod_metrics, ready_pod, resource
@@ -42,7 +43,14 @@ class Bench:
         scaler = Scaler(self.api, lambda key: None)
         settings = Settings(serving_image="serving:1")
         self.reconciler = Reconciler(
-            self.api, settings, Metrics(), tuner, scaler, self.scaled.append, on_progress=lambda key: None
+            self.api,
+            settings,
+            Metrics(),
+            tuner,
+            scaler,
+            self.scaled.append,
+            on_progress=lambda key: None,
+            may_write=Scopes(self.api, "here/operator", ("demo",)).may_write,
         )
 
     def metrics(self) -> str:

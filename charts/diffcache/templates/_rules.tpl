@@ -1,6 +1,6 @@
 {{/*
 All that the operator may do, for the ClusterRole and the Roles alike; tests hold it to what the operator asks for at its
-start. Secrets are not among it, and nothing is deleted: children go by their owner.
+start. Secrets are not among it, and nothing but its own Leases is deleted: children go by their owner.
 */}}
 {{- define "diffcache.rules" -}}
 - apiGroups: [diffcache.io]
@@ -33,4 +33,11 @@ start. Secrets are not among it, and nothing is deleted: children go by their ow
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases] # that one operator writes in a namespace
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [diffcache-operator, diffcache-operator-all-namespaces]
+  verbs: [get, update, delete]
 {{- end }}

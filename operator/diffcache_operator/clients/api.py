@@ -30,6 +30,7 @@ PLURALS = {
     "Pod": "pods",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "Event": "events",
+    "Lease": "leases",
 }
 
 
@@ -88,18 +89,37 @@ class Api:
     async def create(self, body: JSON) -> None:
         await self._call("post", _path(body["apiVersion"], body["kind"], body["metadata"]["namespace"]), body)
 
-    async def may(self, namespace: str, verb: str, resource: str) -> bool:
-        """Whether the operator's own account may `verb` a `plural.group/subresource`; no namespace means all."""
+    async def replace(self, body: JSON) -> None:
+        """One that was changed since it was read is a conflict (409)."""
+        metadata = body["metadata"]
+        path = _path(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"])
+        await self._call("put", path, body, {"field_manager": MANAGER})
+
+    async def delete(self, body: JSON) -> None:
+        """As it was read: one that was changed since then is a conflict (409)."""
+        metadata = body["metadata"]
+        path = _path(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"])
+        version = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
+        await self._call("delete", path, {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": version})
+
+    async def may(self, namespace: str, verb: str, resource: str, name: str = "") -> bool:
+        """Whether the operator's own account may `verb` a `plural.group/subresource`, or the one of this name; no
+        namespace means all."""
         plural, _, subresource = resource.partition("/")
-        name, _, group = plural.partition(".")
-        asked = {"namespace": namespace, "verb": verb, "group": group, "resource": name, "subresource": subresource}
+        kind, _, group = plural.partition(".")
+        asked = {"namespace": namespace, "verb": verb, "group": group, "resource": kind, "subresource": subresource}
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": asked},
+            "spec": {"resourceAttributes": asked | {"name": name}},
         }
         answer = await self._call("post", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
         return bool(answer["status"].get("allowed"))
+
+    async def serves_caches(self) -> bool:
+        """Whether our CRD is installed, and its kind can be listed and watched."""
+        found = await self._find(f"/apis/{GROUP}/{VERSION}")
+        return found is not None and any(one["name"] == PLURAL for one in found.get("resources", []))
 
     async def served_schema(self) -> JSON | None:
         """The OpenAPI document of our group; None if the CRD is not installed."""

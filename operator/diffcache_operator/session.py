@@ -1,0 +1,138 @@
+"""The operator at work: watches, queues and loops, from the CRD being there until it goes or we are told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+
+import kopf
+from prometheus_client import Counter
+
+from diffcache_operator.clients.api import Api, ApiError
+from diffcache_operator.clients.prometheus import Prometheus
+from diffcache_operator.handlers import registry_for, settings
+from diffcache_operator.metrics import Metrics
+from diffcache_operator.permissions import check_permissions
+from diffcache_operator.queue import Key, Queue
+from diffcache_operator.reconcile import ELSEWHERE_SECONDS, Reconciler, StillHalted
+from diffcache_operator.scaling.loop import Scaler
+from diffcache_operator.scopes import Scopes
+from diffcache_operator.settings import Settings
+from diffcache_operator.tuning.loop import Tuner
+from diffcache_operator.web import Standing
+
+CHECK_SECONDS = 45.0
+"""Between two looks at our permissions, if no call was refused. Only these notice that a watch cannot be renewed, and
+kopf gives that up after 54 seconds, with less to say. Lower costs the API server thirty questions for each watched
+namespace, which it answers from memory."""
+CHECK_PAUSE_SECONDS = 5.0  # after a look: quotas and admission policies refuse calls, too, and many at once
+
+log = logging.getLogger("diffcache.operator")
+
+
+class KindGone(Exception):
+    """The CRD was deleted, and with it all resources."""
+
+
+async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, standing: Standing) -> None:
+    """Until SIGTERM. Raises KindGone, ScopeLost, MissingPermission or ApiError."""
+
+    async def reconcile(key: Key) -> object:
+        with metrics.seconds.time():
+            again = await reconciler.reconcile(key)
+        metrics.reconciles.labels("ok").inc()
+        return again
+
+    async def look(key: Key) -> object:
+        if not scopes.holds(key.namespace):
+            return ELSEWHERE_SECONDS
+        again = await scaler.step(key)
+        metrics.scaling_looks.labels("ok").inc()
+        return again
+
+    refused = asyncio.Event()
+
+    def on_failure(counter: Counter, key: Key, error: Exception, wait: float) -> None:
+        counter.labels("error").inc()
+        known = isinstance(error, ApiError | StillHalted)
+        if getattr(error, "forbidden", False) or getattr(error, "status", 0) == 403:
+            refused.set()  # now that the condition says it
+        log.log(
+            logging.WARNING if known else logging.ERROR,
+            "%s/%s: %s (again in %.0f s)",
+            key.namespace,
+            key.name,
+            error,
+            wait,
+            exc_info=None if known else error,
+        )
+
+    def on_look() -> None:
+        standing.waits_for = scopes.waits_for
+
+    queue = Queue(reconcile, partial(on_failure, metrics.reconciles))
+    scaler = Scaler(api, on_news=lambda key: queue.add(*key))
+    scaling = Queue(look, partial(on_failure, metrics.scaling_looks))
+    reconciler = Reconciler(
+        api,
+        chosen,
+        metrics,
+        Tuner(Prometheus(chosen.prometheus)),
+        scaler,
+        scaling.ensure,
+        queue.schedule.progressed,
+        scopes.may_write,
+    )
+    metrics.resources.set_function(lambda: len(queue.schedule))
+    metrics.running.set_function(lambda: queue.schedule.running)
+    metrics.lag.set_function(lambda: max(queue.lag(), scaling.lag()))
+    # Before kopf's own, or it would cancel them as leftovers of its own when it ends.
+    others = {
+        asyncio.create_task(queue.run(), name="queue"),
+        asyncio.create_task(scaling.run(), name="scaling"),
+        asyncio.create_task(scopes.keep(queue.schedule.namespaces, on_look), name="leases"),
+        asyncio.create_task(_keep_checking(api, chosen, refused), name="permissions"),
+    }
+    watching = asyncio.create_task(_watch(api, chosen, queue), name="kopf")
+    on_look()
+    done, pending = await asyncio.wait({watching, *others}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()  # a signal ends kopf, and that without an error
+
+
+async def _watch(api: Api, chosen: Settings, queue: Queue) -> None:
+    """Until SIGTERM. Raises KindGone, or what a watch failed with."""
+    try:
+        await kopf.operator(
+            registry=registry_for(queue),
+            settings=settings(),
+            standalone=True,
+            clusterwide=not chosen.namespaces,
+            namespaces=chosen.namespaces,
+        )
+    except Exception:
+        if not await api.serves_caches():
+            raise KindGone from None
+        raise
+
+
+async def _keep_checking(api: Api, chosen: Settings, refused: asyncio.Event) -> None:
+    """Raises MissingPermission when a right was taken away while we run: soon after a call was `refused`, or in time.
+
+    The pod that restarts says it louder than a log would, and does nothing by halves meanwhile.
+    """
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_SECONDS):
+                await refused.wait()
+        refused.clear()
+        try:
+            await check_permissions(api, chosen.namespaces)
+        except ApiError as error:
+            log.warning("could not check permissions: %s", error)
+        await asyncio.sleep(CHECK_PAUSE_SECONDS)
