@@ -70,16 +70,23 @@ format: $(VENV)/dev ## format the code
 bench: $(VENV)/dev ## ours beside stock diffusers and the simple controls, in one run; half an hour
 	$(BIN)/python benchmarks/serving.py
 
-constraints: $(VENV)/uv ## pin anew what CI tests
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 -q --upgrade --no-header --no-annotate -o constraints.txt
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 -q --no-header --no-annotate
+
+constraints: $(VENV)/uv ## pin anew what CI tests and what goes into the images
+	$(COMPILE) pyproject.toml --all-extras --upgrade -o constraints.txt
+	echo uv | $(COMPILE) --generate-hashes --upgrade - -o images/uv.txt
+	$(MAKE) hashes
+
+hashes: $(VENV)/uv ## hashes of what goes into the images, in the versions of constraints.txt
+	printf 'milvus-lite\nhatchling>=1.26\n' | $(COMPILE) pyproject.toml - --extra serving --extra operator --generate-hashes -c constraints.txt -o images/hashes.txt
 
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(VENV)/uv:
+$(VENV)/uv: images/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "diffcache needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q "uv>=0.5"
+	$(BIN)/python -m pip install -q --require-hashes -r images/uv.txt
 	@touch $@
 
 $(VENV)/local $(VENV)/dev: $(VENV)/uv pyproject.toml constraints.txt
@@ -91,4 +98,4 @@ $(VENV)/milvus: $(VENV)/dev
 	$(BIN)/uv pip install --python $(BIN)/python $(UV_FLAGS) -c constraints.txt -e '.[dev,milvus]'
 	@touch $@
 
-.PHONY: help demo test test-slow test-milvus test-shared test-clients test-cluster images cluster-up cluster-down check gen format bench constraints clean
+.PHONY: help demo test test-slow test-milvus test-shared test-clients test-cluster images cluster-up cluster-down check gen format bench constraints hashes clean

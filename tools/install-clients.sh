@@ -3,26 +3,10 @@
 # promtool and prometheus from Debian's package `prometheus`. What is there already is left alone.
 set -eu
 
-GRPCURL=v1.9.4
-HEALTH_PROBE=v0.4.61
-
-clients=$(cd "$(dirname "$0")/.." && pwd)/build/clients
+root=$(cd "$(dirname "$0")/.." && pwd)
+clients=$root/build/clients
 mkdir -p "$clients"
-
-# install_go NAME PACKAGE VERSION: the version is part of the marker, so a new pin installs anew
-install_go() {
-    if [ -x "$clients/$1" ] && [ -e "$clients/.$1-$3" ]; then
-        return
-    fi
-    if ! command -v go >/dev/null 2>&1; then
-        echo "install-clients: $1 is built from its Go module, and there is no go: install Go (https://go.dev/dl) and put it on PATH" >&2
-        exit 2
-    fi
-    echo "install-clients: building $1 $3"
-    GOBIN="$clients" go install "$2@$3"
-    rm -f "$clients/.$1-"*
-    touch "$clients/.$1-$3"
-}
+. "$root/tools/go/build.sh"
 
 # install_debian NAME: a program of Debian's package prometheus
 install_debian() {
@@ -41,7 +25,7 @@ install_debian() {
     ln -sf "$(command -v "$1")" "$clients/$1"
 }
 
-install_go grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
-install_go grpc-health-probe github.com/grpc-ecosystem/grpc-health-probe "$HEALTH_PROBE"
+build_go install-clients grpcurl "$clients"
+build_go install-clients grpc-health-probe "$clients"
 install_debian promtool
 install_debian prometheus

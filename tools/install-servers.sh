@@ -3,22 +3,12 @@
 # redis-server from Debian's package of that name. What is there already is left alone.
 set -eu
 
-VERSITYGW=v1.0.14
-
-servers=$(cd "$(dirname "$0")/.." && pwd)/build/servers
+root=$(cd "$(dirname "$0")/.." && pwd)
+servers=$root/build/servers
 mkdir -p "$servers"
+. "$root/tools/go/build.sh"
 
-if ! [ -e "$servers/.versitygw-$VERSITYGW" ]; then # the version is part of the marker, so a new pin installs anew
-    if ! command -v go >/dev/null 2>&1; then
-        echo "install-servers: versitygw is built from its Go module, and there is no go: install Go (https://go.dev/dl) and put it on PATH" >&2
-        exit 2
-    fi
-    echo "install-servers: building versitygw $VERSITYGW"
-    # Static: on the cluster it is all that there is in an image.
-    CGO_ENABLED=0 GOBIN="$servers" go install "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
-    rm -f "$servers/.versitygw-"*
-    touch "$servers/.versitygw-$VERSITYGW"
-fi
+build_go install-servers versitygw "$servers"
 
 if ! [ -x "$servers/redis-server" ]; then
     if ! command -v redis-server >/dev/null 2>&1; then
