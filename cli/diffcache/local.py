@@ -137,6 +137,8 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, 
         path.write_text(config.model_dump_json(indent=2), encoding="utf-8")
     except OSError as error:
         raise ManifestError(f"{error.filename}: {error.strerror}: choose another folder with --data-dir") from None
+    if sys.stderr.isatty():  # a log has lines of its own
+        note(f"Loading {config.model.source}; the first time takes some seconds more.")
     if SourceKind.of(config.model.source) is SourceKind.HUB:  # a cluster's pods have an init container for it
         fetched = subprocess.run([sys.executable, "-m", "diffcache_serving.fetch", "--config", str(path)], check=False)
         if fetched.returncode:

@@ -47,6 +47,7 @@ from diffcache_serving.logs import configure_logs
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.model_folders import remove_retired, retire_others
 from diffcache_serving.queueing import StepQueue
+from diffcache_serving.ready import tell_ready
 from diffcache_serving.reload import changes, take_hot
 from diffcache_serving.rpc.errors import IMAGE_SERVICE
 from diffcache_serving.rpc.listen import ADMIN_SERVICE, bind, build_servers
@@ -88,27 +89,7 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | Non
         server.background.append(asyncio.create_task(watching, name="config"))
         if manifest is not None:
             server.background.append(asyncio.create_task(_tuner(server, file, manifest).run(), name="tuner"))
-        log.info(
-            "ready",
-            model=model.name,
-            device=str(model.diffusion.device),
-            levels=server.admin.levels_source,
-            levels_table=[f"{v.similarity:g}: {v.skip_percent}%" for v in server.generator.cache.levels.table],
-            entries=server.repair.entries,
-            states_missing=server.repair.states_missing,
-            files_swept=server.repair.files_swept,
-            config=file.revision,
-            grpc=join_host_port(config.listen.host, config.listen.port),
-            admin=join_host_port(config.listen.admin_host, config.listen.admin_port),
-            metrics=f"http://{join_host_port(config.listen.metrics_host, config.listen.metrics_port)}/metrics",
-            data=str(config.data_dir),
-            seconds=round(time.perf_counter() - started, 2),
-        )
-        if not server.generator.cache.levels.table:
-            log.warning(
-                "this model has no levels, so only EXACT hits are served: run `diffcache calibrate --model "
-                f"{config.model.source}` to measure what may be skipped"
-            )
+        tell_ready(server, file, time.perf_counter() - started)
         await stopping.wait()
         log.info("draining", in_flight=server.generator.queue.requests, grace_seconds=config.drain_seconds)
         await server.drain(config.drain_seconds)
