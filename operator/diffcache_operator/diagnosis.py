@@ -88,7 +88,9 @@ def _unscheduled(pod: JSON, claims: list[JSON], workload: Workload) -> Problem |
         return Problem("ReferenceNotFound", f"{missing[0]}: create it in this namespace, or mend the reference")
     if "PersistentVolumeClaim" in told or "persistent volume" in told or "persistentvolumeclaim" in told:
         return Problem("VolumePending", f"{_volume_remedy(claims, workload)} ({told})")
-    return Problem("Unschedulable", f"no node takes the pod: see the resources of {workload.block} ({told})")
+    return Problem(
+        "Unschedulable", f"no node takes the pod: see {workload.block}.resources and {workload.block}.pod ({told})"
+    )
 
 
 def _volume_remedy(claims: list[JSON], workload: Workload) -> str:

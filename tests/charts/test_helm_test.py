@@ -19,6 +19,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "POD_UID": "1-2",
         "TIMEOUT_SECONDS": "240",
         "SERVING_RESOURCES": '{"limits":{"cpu":0.5,"memory":"2Gi"},"requests":{"cpu":1}}',
+        "SERVING_POD": '{"nodeSelector":{"pool":"a"},"tolerations":[{"key":"dedicated","operator":"Exists"}]}',
     }
     for name, value in told.items():
         monkeypatch.setenv(name, value)
@@ -35,6 +36,8 @@ def test_its_resource_is_valid_and_small(program: dict[str, Any]) -> None:
         "limits": {"cpu": "0.5", "memory": "2Gi"},  # an unquoted decimal is no amount to the API server
         "requests": {"cpu": 1},
     }
+    assert resource.spec.serving.pod.node_selector == {"pool": "a"}
+    assert [toleration.key for toleration in resource.spec.serving.pod.tolerations or []] == ["dedicated"]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,14 @@ def test_the_tests_resources_are_values(chart: Chart) -> None:
     assert container["resources"] == {"limits": {"cpu": 3, "memory": "512Mi"}}
     told = {one["name"]: one.get("value", "") for one in container["env"]}
     assert json.loads(told["SERVING_RESOURCES"])["limits"]["cpu"] == "0.5"
+    assert json.loads(told["SERVING_POD"]) == {"nodeSelector": {}, "tolerations": []}
+
+
+def test_the_tests_cache_runs_where_the_test_does(chart: Chart) -> None:
+    values = yaml.safe_load((Path(__file__).parent / "everything.yaml").read_text())
+    (pod,) = of_kind(chart.render(*EVERYTHING), "Pod")
+    (told,) = [one["value"] for one in pod["spec"]["containers"][0]["env"] if one["name"] == "SERVING_POD"]
+    assert json.loads(told) == {"nodeSelector": values["nodeSelector"], "tolerations": values["tolerations"]}
 
 
 def test_ids_may_be_the_clusters_to_assign(chart: Chart) -> None:

@@ -37,7 +37,10 @@ CACHE = {
     },
     "spec": {
         "model": {"source": "bundled://emoji", "steps": 4},
-        "serving": {"resources": json.loads(os.environ["SERVING_RESOURCES"], parse_float=str)},
+        "serving": {
+            "resources": json.loads(os.environ["SERVING_RESOURCES"], parse_float=str),
+            "pod": json.loads(os.environ["SERVING_POD"]),
+        },
         "cache": {"capacity": "64Mi", "store": {"volume": {"size": "1Gi"}}},
         "index": {"type": "Lite"},
     },
