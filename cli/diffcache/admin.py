@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Self
 
 import grpc
@@ -10,6 +11,7 @@ from diffcache.address import checked_address
 from diffcache.wire import error_from_rpc
 from diffcache_core.names import ADMIN_PORT
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
+from diffcache_core.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_near
 
 
 class AdminClient:
@@ -18,7 +20,11 @@ class AdminClient:
     def __init__(self, target: str) -> None:
         """Raises GenerationError for what is no address."""
         target = checked_address(target, "admin", ADMIN_PORT)
-        self._channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", 64 * 2**20)])
+        options: list[tuple[str, int]] = [("grpc.max_receive_message_length", 64 * 2**20)]
+        if is_near(host_of(target)):
+            options.append(NO_PROXY_OPTION)
+        self._proxy = grpc_proxy(host_of(target), os.environ)
+        self._channel = grpc.insecure_channel(target, options=options)
         self._stub = pb_grpc.CacheAdminStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -32,4 +38,4 @@ class AdminClient:
         try:
             return getattr(self._stub, method)(request, timeout=30)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from None
+            raise error_from_rpc(error, self._proxy) from None

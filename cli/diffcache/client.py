@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -27,6 +28,7 @@ from diffcache_core.foreign import quoted
 from diffcache_core.names import DEFAULT_TENANT, GRPC_PORT, TENANT_METADATA
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
+from diffcache_core.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_near
 
 RETRY_SECONDS = 30.0
 """How long UNAVAILABLE is retried: a pod that drains hands over within it. Other errors are never retried, for the
@@ -91,12 +93,19 @@ class _Target:
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS),
             ("grpc.dns_min_time_between_resolutions_ms", _LOOK_UP_MILLISECONDS),
         ]
+        if is_near(host_of(server)):
+            options.append(NO_PROXY_OPTION)
         if server.startswith(_SEVERAL):
             options.append(("grpc.service_config", _TURNS))
         if not (self.tls or self.ca_certificate):
             return module.insecure_channel(server, options=options)
         pem = self.ca_certificate.encode() if isinstance(self.ca_certificate, str) else self.ca_certificate
         return module.secure_channel(server, grpc.ssl_channel_credentials(pem), options=options)
+
+    @property
+    def proxy(self) -> str:
+        """What the environment puts between, or nothing."""
+        return grpc_proxy(host_of(self.server), os.environ)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -126,7 +135,7 @@ class Client:
         target = _Target(server, tenant, tls, ca_certificate, retry_seconds)
         self._channel = target.open(grpc)
         self._stub = pb_grpc.ImageGenerationStub(self._channel)
-        self._metadata = target.metadata
+        self._metadata, self._proxy = target.metadata, target.proxy
         self._retry_seconds = retry_seconds
 
     def __enter__(self) -> Self:
@@ -149,7 +158,7 @@ class Client:
             try:
                 return generation_from_pb(self._stub.Generate(message, timeout=timeout, metadata=self._metadata))
             except grpc.RpcError as error:
-                time.sleep(retries.after(error_from_rpc(error)))
+                time.sleep(retries.after(error_from_rpc(error, self._proxy)))
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
@@ -170,8 +179,8 @@ class Client:
                 return
             except grpc.RpcError as error:
                 if has_begun:
-                    raise error_from_rpc(error) from None
-                time.sleep(retries.after(error_from_rpc(error)))
+                    raise error_from_rpc(error, self._proxy) from None
+                time.sleep(retries.after(error_from_rpc(error, self._proxy)))
             finally:
                 call.cancel()  # nothing, once it is over; else whoever leaves early would leave the run behind
 
@@ -191,7 +200,7 @@ class AsyncClient:
         target = _Target(server, tenant, tls, ca_certificate, retry_seconds)
         self._channel = target.open(grpc.aio)
         self._stub = pb_grpc.ImageGenerationStub(self._channel)
-        self._metadata = target.metadata
+        self._metadata, self._proxy = target.metadata, target.proxy
         self._retry_seconds = retry_seconds
 
     async def __aenter__(self) -> Self:
@@ -216,7 +225,7 @@ class AsyncClient:
             try:
                 return generation_from_pb(await self._stub.Generate(message, timeout=timeout, metadata=self._metadata))
             except grpc.RpcError as error:
-                await asyncio.sleep(retries.after(error_from_rpc(error)))
+                await asyncio.sleep(retries.after(error_from_rpc(error, self._proxy)))
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
@@ -239,7 +248,7 @@ class AsyncClient:
                 return
             except grpc.RpcError as error:
                 if has_begun:
-                    raise error_from_rpc(error) from None
-                await asyncio.sleep(retries.after(error_from_rpc(error)))
+                    raise error_from_rpc(error, self._proxy) from None
+                await asyncio.sleep(retries.after(error_from_rpc(error, self._proxy)))
             finally:
                 call.cancel()  # nothing, once it is over; else whoever leaves early would leave the run behind

@@ -63,13 +63,15 @@ def explain(error: Exception) -> int:
     """Prints what went wrong and what to do; returns the exit status."""
     from diffcache.cluster.errors import ClusterError
     from diffcache.output import note
-    from diffcache.wire import GenerationError
+    from diffcache.wire import GenerationError, proxy_advice
     from diffcache_core.manifest import ManifestError
 
     if isinstance(error, GenerationError):
         text = str(error)
         if error.code == "UNAVAILABLE" and ("connect" in error.message or "errors resolving" in error.message):
             text = "no server answers there: is `diffcache up -f MANIFEST` running, and --server or --admin right?"
+            if error.proxy:
+                text = f"no server answers through {proxy_advice(error.proxy)}; are --server and --admin right?"
         elif error.code == "UNIMPLEMENTED":
             text = "this server does not know the call: is it the other endpoint's port, or an older server?"
         note(f"diffcache: {text}")

@@ -20,14 +20,24 @@ class GenerationError(Exception):
     """The server refused or failed, or could not be reached.
 
     `code` is the gRPC code's name, `violations` the wrong fields of an INVALID_ARGUMENT, `retry_seconds` the server's
-    advice when it is busy or going.
+    advice when it is busy or going, `proxy` what the environment puts before a server that did not answer.
     """
 
     def __init__(
-        self, code: str, message: str, violations: tuple[Violation, ...] = (), retry_seconds: float | None = None
+        self,
+        code: str,
+        message: str,
+        violations: tuple[Violation, ...] = (),
+        retry_seconds: float | None = None,
+        proxy: str = "",
     ) -> None:
-        super().__init__(f"{code}: {message}")
+        super().__init__(f"{code}: {message}{f' (by {proxy_advice(proxy)})' if proxy else ''}")
         self.code, self.message, self.violations, self.retry_seconds = code, message, violations, retry_seconds
+        self.proxy = proxy
+
+
+def proxy_advice(proxy: str) -> str:
+    return f"the proxy {proxy} of the environment; put the server's host into no_proxy if it needs none"
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,8 @@ def event_from_pb(message: pb.GenerateStreamResponse) -> Progress | Generation:
     return Progress(progress.step, progress.steps, progress.steps_skipped)
 
 
-def error_from_rpc(error: grpc.RpcError) -> GenerationError:
-    """With the google.rpc details that the server attached."""
+def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> GenerationError:
+    """With the google.rpc details that the server attached. `proxy`: what stands between, if anything."""
     violations: tuple[Violation, ...] = ()
     retry_seconds: float | None = None
     status = rpc_status.from_call(error)
@@ -101,4 +111,6 @@ def error_from_rpc(error: grpc.RpcError) -> GenerationError:
             violations = tuple(Violation(v.field, v.description) for v in bad.field_violations)
         elif detail.Unpack(retry):
             retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
-    return GenerationError(error.code().name, error.details() or "", violations, retry_seconds)
+    code = error.code().name
+    asked = proxy if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
+    return GenerationError(code, error.details() or "", violations, retry_seconds, asked)

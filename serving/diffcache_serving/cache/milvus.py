@@ -14,9 +14,11 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
+from diffcache_core.proxies import NO_PROXY_OPTION, host_of
 from diffcache_serving.cache.index import IndexRow, IndexUnavailable, Neighbour
 from diffcache_serving.cache.milvus_connections import MilvusConnections
 from diffcache_serving.cache.pieces import pieces
+from diffcache_serving.local_hosts import is_local
 
 CALL_SECONDS = 10.0
 """Of one write; look-ups have their own, much shorter deadline around the search."""
@@ -189,10 +191,12 @@ class MilvusIndex:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _connect(self, collection: str) -> MilvusClient:
+        uri = self._uri()
+        straight = is_local(host_of(uri))
         client = MilvusClient(
-            self._uri(),
+            uri,
             timeout=self._seconds,
-            grpc_options=CHANNEL_OPTIONS,
+            grpc_options=CHANNEL_OPTIONS | (dict([NO_PROXY_OPTION]) if straight else {}),
             dedicated=True,
             **self._access.options(),
         )

@@ -11,10 +11,12 @@ from typing import Any
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from diffcache_core.proxies import host_of
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.environment import drop_foreign_variables
 from diffcache_serving.errors import ConfigError
+from diffcache_serving.local_hosts import is_local
 
 CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
 """Of one request; a look-up gives up sooner by its own deadline. More time and retries keep more of what a slow bucket
@@ -40,6 +42,13 @@ def address_of(config: StoreConfig) -> tuple[str, bool]:
     region = config.region or DEFAULT_REGION
     host = f"s3.{region}.{AMAZON}" + (".cn" if region.startswith("cn-") else "")
     return (f"https://{host}", False) if "." in config.bucket else (f"https://{config.bucket}.{host}", True)
+
+
+def _straight(endpoint: str) -> dict[str, str]:
+    """Options that keep a proxy of the environment from standing before a bucket of our own cluster or machine: only a
+    proxy that is named can have exceptions, so one is named that nobody asks."""
+    host = host_of(endpoint)
+    return {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": host} if is_local(host) else {}
 
 
 def _opened(bucket: str, **options: Any) -> S3Store:
@@ -74,7 +83,8 @@ class S3StateStore(StateStore):
             endpoint=endpoint,
             virtual_hosted_style_request=in_host,
             disable_bulk_delete=True,  # not everybody has DeleteObjects, and for one state it saves nothing
-            client_options={
+            client_options=_straight(endpoint)
+            | {
                 "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
                 "timeout": seconds,
