@@ -151,6 +151,13 @@ class AutoscalingStatus(_Block):
     """When it did."""
 
 
+class CorrectionStatus(_Block):
+    """What somebody had changed by hand and the operator put right last."""
+
+    message: Annotated[str, Field(max_length=1024)] = ""
+    time: str = ""
+
+
 class DiffusionCacheStatus(_Block):
     """What there is."""
 
@@ -179,6 +186,7 @@ class DiffusionCacheStatus(_Block):
     cache: CacheStatus | None = None
     tuning: TuningStatus | None = None
     autoscaling: AutoscalingStatus | None = None
+    correction: CorrectionStatus | None = None
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)

@@ -31,6 +31,7 @@ def turns(resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCac
         *(_loop_event(resource, old.condition(kind), new.condition(kind), now) for kind in _LOOPS),
         _tuned_event(resource, old, new, now),
         _scaled_event(resource, old, new, now),
+        _corrected_event(resource, old, new, now),
     ]
     return [event for event in told if event is not None]
 
@@ -74,6 +75,14 @@ def _scaled_event(
     if new.autoscaling is None or new.autoscaling == old.autoscaling:
         return None
     return _event(resource, True, "Scaled", new.autoscaling.message, now)
+
+
+def _corrected_event(
+    resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus, now: str
+) -> JSON | None:
+    if new.correction is None or new.correction == old.correction:
+        return None
+    return _event(resource, True, "PutRight", f"put right: {new.correction.message}", now)
 
 
 def _event(resource: DiffusionCache, is_good: bool, reason: str, message: str, now: str) -> JSON:

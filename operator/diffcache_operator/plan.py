@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from diffcache_core.names import API_VERSION, KIND
-from diffcache_core.quantities import amount_of
+from diffcache_core.names import API_VERSION, KIND, MANAGER
 from diffcache_core.spec import DiffusionCache, LedgerType, ReclaimPolicy, SourceKind
 from diffcache_operator.desired.metadata import owner_reference
-from diffcache_operator.observed import Observed, controller_of, is_ours, name_of
+from diffcache_operator.differences import differences
+from diffcache_operator.observed import Id, Observed, controller_of, is_ours, name_of
 
 JSON = dict[str, Any]
 
 APPLIED_ANNOTATION = "diffcache.io/applied"
 """On each child: the digest of what was applied. It shows that a field has to be taken away again."""
+
+SHOWN_FIELDS = 5  # of those that somebody changed: enough to know what it was
 
 
 class Obstacle(Exception):
@@ -47,7 +50,10 @@ class ClaimDeleted(Obstacle):
 
 @dataclass(frozen=True)
 class Apply:
+    """`correction`: what somebody did to it by hand; empty: it was not there yet, or is to be another now."""
+
     body: JSON
+    correction: str = ""
 
     @property
     def kind(self) -> str:
@@ -130,16 +136,37 @@ def _held_by_serving(resource: DiffusionCache) -> str:
     return f"what it holds ({' and '.join(parts)})" if parts else "what it holds"
 
 
-def plan(resource: DiffusionCache, desired: list[JSON], observed: Observed) -> list[Action]:
-    """In order. Nothing for what is as it should be, so that at rest nothing is written. Raises Obstacle."""
+def plan(
+    resource: DiffusionCache, desired: list[JSON], observed: Observed, seen: Collection[Id] = frozenset()
+) -> list[Action]:
+    """In order. Nothing for what is as it should be, so that at rest nothing is written. `seen`: children that were
+    there at the last look. Raises Obstacle."""
     actions: list[Action] = []
     for body in map(with_digest, desired):
-        live = observed.child(body["kind"], name_of(body))
-        if live is not None:
-            _check_ownership(resource, live)
-        if live is None or not includes(live, body):
-            actions.append(Apply(body))
+        kind, name = body["kind"], name_of(body)
+        live = observed.child(kind, name)
+        if live is None:
+            actions.append(Apply(body, f"{kind} {name}: was deleted" if (kind, name) in seen else ""))
+            continue
+        _check_ownership(resource, live)
+        if changed := list(differences(live, body)):
+            actions.append(Apply(body, _correction(live, body, changed)))
     return actions
+
+
+def _correction(live: JSON, body: JSON, changed: list[str]) -> str:
+    """Empty where we have applied something else before: then it is we who change it."""
+    applied = live["metadata"].get("annotations", {}).get(APPLIED_ANNOTATION)
+    if applied != body["metadata"]["annotations"][APPLIED_ANNOTATION]:
+        return ""
+    shown = ", ".join(changed[:SHOWN_FIELDS]) + (" and more" if len(changed) > SHOWN_FIELDS else "")
+    others = [
+        field
+        for field in live["metadata"].get("managedFields", [])
+        if field.get("manager") != MANAGER and field.get("subresource") != "status"
+    ]
+    last = max(others, key=lambda field: str(field.get("time", "")), default=None)
+    return f"{live['kind']} {name_of(live)}: {shown} changed" + (f" by {last['manager']}" if last else "")
 
 
 def with_digest(body: JSON) -> JSON:
@@ -148,34 +175,6 @@ def with_digest(body: JSON) -> JSON:
         APPLIED_ANNOTATION: hashlib.sha256(text.encode()).hexdigest()[:16]
     }
     return body | {"metadata": body["metadata"] | {"annotations": annotations}}
-
-
-def includes(live: Any, wanted: Any) -> bool:
-    """Whether everything wanted is there; what others added does not count.
-
-    Lists of named things are compared by name, all others item by item; amounts of resources by their value, for the
-    server writes 0.5 CPU as 500m.
-    """
-    if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(
-            (_same_amounts if key in ("requests", "limits") else includes)(live.get(key), value)
-            or (key not in live and value in ({}, []))
-            for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        if not isinstance(live, list):
-            return False
-        if all(isinstance(item, dict) and "name" in item for item in wanted):
-            named = {item.get("name"): item for item in live if isinstance(item, dict)}
-            return all(includes(named.get(item["name"]), item) for item in wanted)
-        return len(live) == len(wanted) and all(map(includes, live, wanted))
-    return bool(live == wanted)
-
-
-def _same_amounts(live: Any, wanted: Any) -> bool:
-    return isinstance(live, dict) and all(
-        key in live and amount_of(str(live[key])) == amount_of(str(value)) for key, value in wanted.items()
-    )
 
 
 def _check_ownership(resource: DiffusionCache, live: JSON) -> None:

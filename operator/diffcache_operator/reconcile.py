@@ -23,12 +23,13 @@ from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.config import config_revision
 from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.diagnosis import Problem
+from diffcache_operator.differences import includes
 from diffcache_operator.events import turns
 from diffcache_operator.images import Images, images_in_use
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
-from diffcache_operator.observed import Observed, name_of
-from diffcache_operator.plan import Action, Obstacle, includes, plan, plan_owners, with_digest
+from diffcache_operator.observed import Id, Observed, name_of
+from diffcache_operator.plan import Action, Apply, Obstacle, plan, plan_owners, with_digest
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.loop import SCALING_ACTIVE, Scaler
 from diffcache_operator.schema import missing_fields
@@ -55,6 +56,7 @@ class _Memory:
 
     figures_written: dict[Key, float]
     templates: dict[Key, tuple[str, int]]  # digest of the pod template, and the StatefulSet's generation that has it
+    children: dict[Key, frozenset[Id]]  # that were there at the last look
     schema: tuple[float, list[str]] = (float("-inf"), [])
 
 
@@ -69,10 +71,11 @@ class _Look:
 
 @dataclass(frozen=True)
 class _Acted:
-    """How many actions were carried out, and what stopped the others."""
+    """How many actions were carried out, what stopped the others, and what of it somebody had done by hand."""
 
     done: int
     halt: Halt | None = None
+    corrections: tuple[str, ...] = ()
 
 
 class StillHalted(Exception):
@@ -101,7 +104,7 @@ class Reconciler:
         self._api, self._settings, self._metrics = api, settings, metrics
         self._tuner, self._scaler, self._on_scaled, self._on_progress = tuner, scaler, on_scaled, on_progress
         self._may_write = may_write
-        self._memory = _Memory({}, {})
+        self._memory = _Memory({}, {}, {})
 
     async def reconcile(self, key: Key) -> object:
         """Seconds until the next look, or GONE. Raises ApiError or StillHalted for what a repetition may cure."""
@@ -109,6 +112,7 @@ class Reconciler:
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._memory.figures_written.pop(key, None)
             self._memory.templates.pop(key, None)
+            self._memory.children.pop(key, None)
             self._tuner.forget(key)
             self._metrics.caches.forget(*key)
             return GONE  # children go by ownership, whether we run or not
@@ -164,12 +168,16 @@ class Reconciler:
         self, resource: DiffusionCache, old: DiffusionCacheStatus, look: _Look, record: TuningStatus | None
     ) -> Facts:
         """Makes the children what they should be, and tells what is there afterwards."""
+        key = Key(resource.metadata.namespace, resource.metadata.name)
+        seen = self._memory.children.get(key, frozenset())
         look = self._with_desired(resource, look, record)
         owners = await self._act(resource, lambda: plan_owners(resource, look.observed))
         grown, refusals = await self._grow(resource, look.observed)
-        halt = await self._act(resource, lambda: plan(resource, look.desired, look.observed))
+        halt = await self._act(resource, lambda: plan(resource, look.desired, look.observed, seen))
         if owners.done or grown or halt.done:
             look = self._with_desired(resource, await self._look(resource, old), record)
+        there = (one for one, child in look.observed.children.items() if child is not None)
+        self._memory.children[key] = frozenset(there)
         default = self._settings.serving_image
         other = look.images.serving != default and resource.spec.serving.image is None
         workload, wanted = look.observed.child("StatefulSet", resource.metadata.name), look.desired[-1]
@@ -181,24 +189,27 @@ class Reconciler:
             halt=halt.halt or owners.halt,
             growth=growth(resource, look.observed, refusals),
             applied=includes(workload, with_digest(wanted)),
+            correction="; ".join(halt.corrections),
             template_generation=self._template_generation(resource, wanted, workload),
         )
 
     async def _act(self, resource: DiffusionCache, decide: Callable[[], list[Action]]) -> _Acted:
         """Carries out what is decided. Raises ApiError for what may pass by itself; what forbids it is returned."""
-        done = 0
+        done, halt = 0, None
+        corrections: list[str] = []
         try:
             for action in decide():
                 await self._carry_out(resource, action)
                 done += 1
+                if isinstance(action, Apply) and action.correction:
+                    corrections.append(action.correction)
         except Obstacle as error:
-            return _Acted(done, Halt(Problem(error.reason, str(error)), stalled=not error.passing))
+            halt = Halt(Problem(error.reason, str(error)), stalled=not error.passing)
         except ApiError as error:
             halt = _halt(error)
             if halt is None:
                 raise
-            return _Acted(done, halt)
-        return _Acted(done)
+        return _Acted(done, halt, tuple(corrections))
 
     async def _carry_out(self, resource: DiffusionCache, action: Action) -> None:
         await carry_out(self._api, action)

@@ -19,6 +19,7 @@ from diffcache_core.status import (
     StoreStatus,
     TuningStatus,
 )
+from diffcache_operator.by_hand import claims_left, last_correction
 from diffcache_operator.claims import Claim
 from diffcache_operator.config_progress import config_progress
 from diffcache_operator.desired.metadata import JSON, SERVING, milvus_name, redis_name, selector_labels
@@ -58,6 +59,7 @@ class Facts:
     loops: Sequence[Claim] = ()  # what the loops of tuning and scaling say of themselves
     tuning: TuningStatus | None = None
     autoscaling: AutoscalingStatus | None = None
+    correction: str = ""  # what somebody had changed by hand and was put right just now
 
 
 def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionCacheStatus:
@@ -84,6 +86,7 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
         cache=_figures(facts.observed.figures) or old.cache,
         tuning=facts.tuning,
         autoscaling=facts.autoscaling,
+        correction=last_correction(facts.correction, old.correction, now),
     )
 
 
@@ -105,39 +108,43 @@ def _claims(facts: Facts, old: DiffusionCacheStatus, now: str) -> list[Claim]:
         claims.append(_beside_ready(_ledger(facts), facts, now))
     if spec.cache.store.s3 is not None:
         claims.append(_store_ready(facts, spec.cache.store.s3, now))
+    claims += [*_under_way(facts, ready, problem), *_notices(facts)]
+    return [ready, *(_once(claim, ready) for claim in claims), *facts.loops]
+
+
+def _under_way(facts: Facts, ready: Claim, problem: Problem | None) -> list[Claim]:
+    """Reconciling or Stalled, or neither."""
     if facts.halt is not None:
         kind = "Stalled" if facts.halt.stalled else "Reconciling"
-        claims.append(Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message))
-    elif problem is not None and problem.in_spec and ready.reason == problem.reason:
-        claims.append(Claim("Stalled", "True", ready.reason, ready.message))
-    elif facts.growth is not None:
-        claims.append(facts.growth)
-    elif not _settled(facts, ready):
-        claims.append(Claim("Reconciling", "True", ready.reason, ready.message))
-    elif (progress := config_progress(facts.observed.figures or Figures(), facts.config_revision)) is not None:
-        claims.append(progress)
+        return [Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message)]
+    if problem is not None and problem.in_spec and ready.reason == problem.reason:
+        return [replace(ready, type="Stalled", status="True")]
+    if facts.growth is not None:
+        return [facts.growth]
+    if not _settled(facts, ready):
+        return [replace(ready, type="Reconciling", status="True")]
+    progress = config_progress(facts.observed.figures or Figures(), facts.config_revision)
+    return [] if progress is None else [progress]
+
+
+def _notices(facts: Facts) -> list[Claim]:
+    """What a person may want to see to."""
+    notices = []
     if facts.available_image:
-        claims.append(
-            Claim(
-                "UpdateAvailable",
-                "True",
-                "OtherImage",
-                f"the operator's default image is another: `kubectl diffcache upgrade {facts.resource.metadata.name}` "
-                f"replaces the pods by ones of {facts.available_image}",
-            )
+        text = (
+            f"the operator's default image is another: `kubectl diffcache upgrade {facts.resource.metadata.name}` "
+            f"replaces the pods by ones of {facts.available_image}"
         )
+        notices.append(Claim("UpdateAvailable", "True", "OtherImage", text))
     if facts.missing_fields:
-        claims.append(
-            Claim(
-                "CRDOutdated",
-                "True",
-                "CRDOutdated",
-                "the installed CRD lacks fields of this operator, which are dropped without a word: "
-                f"{', '.join(facts.missing_fields)}. Apply crds/ of this version, or upgrade the chart with "
-                "crds.install=true",
-            )
+        text = (
+            "the installed CRD lacks fields of this operator, which are dropped without a word: "
+            f"{', '.join(facts.missing_fields)}. Apply crds/ of this version, or upgrade the chart with "
+            "crds.install=true"
         )
-    return [ready, *(_once(claim, ready) for claim in claims), *facts.loops]
+        notices.append(Claim("CRDOutdated", "True", "CRDOutdated", text))
+    left = claims_left(facts.resource, facts.observed)
+    return notices if left is None else [*notices, left]
 
 
 def _once(claim: Claim, ready: Claim) -> Claim:

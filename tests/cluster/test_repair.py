@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffcache_operator.plan import includes
+from diffcache_operator.differences import includes
 from tests.cluster.kube import BIN, JSON, Kube, cache, eventually, run
 
 pytestmark = pytest.mark.cluster

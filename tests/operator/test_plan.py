@@ -10,6 +10,7 @@ import pytest
 
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.metadata import JSON, owner_reference
+from diffcache_operator.differences import includes
 from diffcache_operator.observed import Observed
 from diffcache_operator.plan import (
     APPLIED_ANNOTATION,
@@ -18,7 +19,6 @@ from diffcache_operator.plan import (
     NameTaken,
     Obstacle,
     SetOwners,
-    includes,
     plan,
     plan_owners,
     with_digest,
@@ -81,6 +81,33 @@ def test_a_field_changed_by_hand_is_repaired() -> None:
     stored = [as_stored(child) for child in DESIRED]
     stored[-1]["spec"]["template"]["spec"]["containers"][0]["image"] = "other:2"
     assert applied(plan(RESOURCE, DESIRED, observed(stored))) == ["StatefulSet"]
+
+
+def test_what_was_put_right_is_told_with_who_had_changed_it() -> None:
+    stored = [as_stored(child) for child in DESIRED]
+    stored[-1]["spec"]["replicas"] = 3
+    stored[-1]["metadata"]["managedFields"] = [
+        {"manager": "diffcache-operator", "time": "2026-11-24T10:00:00Z"},
+        {"manager": "kubectl", "subresource": "scale", "time": "2026-11-24T10:05:00Z"},
+        {"manager": "kube-controller-manager", "subresource": "status", "time": "2026-11-24T10:06:00Z"},
+    ]
+    (action,) = plan(RESOURCE, DESIRED, observed(stored))
+    assert isinstance(action, Apply)
+    assert action.correction == "StatefulSet emoji: spec.replicas changed by kubectl"
+    other = cache(serving={"pod": {"nodeSelector": {"gpu": "a100"}}})  # here it is the resource that has changed
+    (action,) = [a for a in plan(other, desired_children(other, IMAGES), observed(stored)) if a.kind == "StatefulSet"]
+    assert isinstance(action, Apply)
+    assert action.correction == ""
+
+
+def test_a_child_that_was_deleted_is_told_and_one_that_is_new_is_not() -> None:
+    stored = [as_stored(child) for child in DESIRED]
+    gone = stored.pop(0)
+    (new,) = plan(RESOURCE, DESIRED, observed(stored))
+    (again,) = plan(RESOURCE, DESIRED, observed(stored), {(gone["kind"], gone["metadata"]["name"])})
+    assert isinstance(new, Apply)
+    assert isinstance(again, Apply)
+    assert (new.correction, again.correction) == ("", "ServiceAccount emoji: was deleted")
 
 
 def test_a_field_that_is_wanted_no_longer_is_taken_away() -> None:

@@ -16,7 +16,6 @@ from diffcache_operator.metrics import Metrics
 from diffcache_operator.queue import Key
 from diffcache_operator.reconcile import Reconciler
 from diffcache_operator.scaling.loop import Scaler
-from diffcache_operator.scopes import Scopes
 from diffcache_operator.settings import Settings
 from diffcache_operator.tuning.loop import Tuner
 from tests.operator.api_server import CACHE, JSON, Objects, api_of, pod_metrics, ready_pod, resource
@@ -28,6 +27,10 @@ ADDRESS = "127.0.24.1"
 CONFIG = "/api/v1/namespaces/demo/configmaps/emoji-config"
 STATUS = f"{CACHE}/status"
 STATEFUL_SET = "/apis/apps/v1/namespaces/demo/statefulsets/emoji"
+
+
+async def nobody_elses(namespace: str) -> bool:
+    return True
 
 
 class Bench:
@@ -50,7 +53,7 @@ class Bench:
             scaler,
             self.scaled.append,
             on_progress=lambda key: None,
-            may_write=Scopes(self.api, "here/operator", ("demo",)).may_write,
+            may_write=nobody_elses,
         )
 
     def metrics(self) -> str:
@@ -185,6 +188,22 @@ async def test_the_first_entries_of_a_cache_are_told_at_once(make: Callable[...,
     bench.entries = 4
     await bench.reconcile()
     assert bench.status["cache"]["entries"] == 3
+
+
+async def test_what_was_put_right_stands_in_status_and_events_and_not_again_and_again(make: Callable[..., Any]) -> None:
+    bench = await make()
+    assert "correction" not in bench.status
+    for _ in range(3):  # as something does that scales the StatefulSet all the time
+        live = bench.objects.found[STATEFUL_SET]
+        live["spec"]["replicas"] = 3
+        await bench.reconcile()
+        assert bench.objects.found[STATEFUL_SET]["spec"]["replicas"] == 1
+    assert bench.status["correction"]["message"] == "StatefulSet emoji: spec.replicas changed"
+    assert bench.events().count("PutRight") == 1
+    del bench.objects.found[CONFIG]
+    await bench.reconcile()
+    assert bench.status["correction"]["message"] == "ConfigMap emoji-config: was deleted"
+    assert bench.events().count("PutRight") == 2
 
 
 async def test_switched_off_the_spec_holds_again_and_what_was_stays_to_be_read(make: Callable[..., Any]) -> None:

@@ -211,6 +211,15 @@ def test_the_milvus_of_a_cache_says_why_it_is_down() -> None:
     assert told(status_of(given), "IndexReady") == ("False", "ImagePullFailed")
 
 
+THEIRS = cache(
+    "emoji",
+    cache={
+        "store": {"type": "S3", "s3": {"bucket": "states"}},
+        "ledger": {"type": "External", "external": {"address": "redis://redis:6379"}},
+    },
+    index={"type": "External", "external": {"uri": "http://milvus:19530"}},
+    autoscaling={"mode": "Operator", "maxReplicas": 4},
+)
 OWN_REDIS = cache(cache={"ledger": {"type": "Provisioned", "provisioned": {}}})
 THEIR_REDIS = cache(cache={"ledger": {"type": "External", "external": {"address": "redis://me:secret@redis:6379/1"}}})
 LOST = Figures(index_up=True, ledger_up=False)
@@ -372,6 +381,24 @@ def test_figures_stay_while_no_pod_tells_any() -> None:
     assert (warm.cache.steps_saved_ratio, warm.cache.hit_ratio, warm.cache.entries) == ("0.250", "0.750", 7)
     assert status_of(facts(), warm, LATER).cache == warm.cache
     assert status_of(facts(pod(), figures=UP)).cache.steps_saved_ratio == ""  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("resource", "there", "left"),
+    [
+        (cache(), ["data-emoji-0"], ""),
+        (cache(), ["data-emoji-0", "data-emoji-1", "data-emoji-2"], "data-emoji-1 data-emoji-2"),
+        (cache(serving={"replicas": 0}), ["data-emoji-0"], ""),  # asleep: it keeps its cache
+        (THEIRS, [f"data-emoji-{i}" for i in range(4)], ""),  # its own loop may go up again
+        (THEIRS, [f"data-emoji-{i}" for i in range(6)], "data-emoji-4 data-emoji-5"),
+    ],
+)
+def test_claims_that_a_hand_left_behind_are_told(resource: DiffusionCache, there: list[str], left: str) -> None:
+    given = facts(pod(), resource=resource, figures=UP)
+    claims = tuple({"metadata": {"name": name}, "spec": {}} for name in there)
+    status = status_of(replace(given, observed=replace(given.observed, claims=claims)))
+    assert told(status, "ClaimsLeft") == (("True", "ScaledDown") if left else None)
+    assert not left or message(status, "ClaimsLeft").endswith(f"`kubectl delete pvc {left}`")
 
 
 def test_what_clients_and_autoscalers_read() -> None:

@@ -21,7 +21,7 @@ from diffcache_core.status import Condition
 EVENTS = 8
 """The newest ones: more would push the conditions off a terminal of 50 lines."""
 
-_BAD_NEWS = ("Stalled", "Reconciling", "UpdateAvailable", "CRDOutdated")  # conditions that are better not True
+_BAD_NEWS = ("Stalled", "Reconciling", "UpdateAvailable", "CRDOutdated", "ClaimsLeft")  # better not True
 _COLOURS = {"True": "green", "False": "red", "Unknown": "yellow"}
 
 

@@ -1,0 +1,45 @@
+"""What people did to children by hand: what was put right, and what it left behind. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from diffcache_core.spec import DiffusionCache, ScalingMode
+from diffcache_core.status import CorrectionStatus
+from diffcache_operator.claims import Claim
+from diffcache_operator.observed import Observed, name_of
+
+MESSAGE_LENGTH = 1024  # of a correction, as the CRD lets in
+SHOWN_CLAIMS = 10  # in a message
+AGAIN_SECONDS = 600.0
+"""Between two events about the same correction. Less fills the list of events where something else writes all the time,
+such as an autoscaler of the StatefulSet."""
+
+
+def last_correction(message: str, before: CorrectionStatus | None, now: str) -> CorrectionStatus | None:
+    """`message`: of what was put right just now, if anything was. One that comes again and again is told seldom."""
+    if not message:
+        return before
+    made = CorrectionStatus(message=message[:MESSAGE_LENGTH], time=now)
+    if before is None or before.message != made.message:
+        return made
+    age = datetime.fromisoformat(now) - datetime.fromisoformat(before.time)
+    return made if age.total_seconds() > AGAIN_SECONDS else before
+
+
+def claims_left(resource: DiffusionCache, observed: Observed) -> Claim | None:
+    """Of pods beyond what is wanted: a StatefulSet that was scaled by hand leaves claims behind, and one that was
+    scaled down does. They are not ours to delete: they may hold something."""
+    spec, name = resource.spec, resource.metadata.name
+    own_loop = spec.autoscaling.mode is ScalingMode.OPERATOR
+    most = max(1, spec.serving.replicas, (spec.autoscaling.max_replicas or 1) if own_loop else 1)
+    used = {f"data-{name_of(pod)}" for pod in observed.pods} | {f"data-{name}-{i}" for i in range(most)}
+    left = sorted(name_of(claim) for claim in observed.claims if name_of(claim) not in used)
+    if not left:
+        return None
+    shown = " ".join(left[:SHOWN_CLAIMS]) + (" ..." if len(left) > SHOWN_CLAIMS else "")
+    message = (
+        "volume claims of pods that are gone keep their volumes; a pod of the same number would use them again. If "
+        f"none is to come: `kubectl delete pvc {shown}`"
+    )
+    return Claim("ClaimsLeft", "True", "ScaledDown", message)
