@@ -195,13 +195,15 @@ class Server:
     async def take_over(self, file: ConfigFile) -> None:
         """What of a new config may change now changes now; twice is the same. Raises NotWhole, naming what hangs.
 
-        A default size that the model cannot make changes nothing. All other parts are tried, whatever another one does.
+        A default size or N that the model cannot make changes nothing. All other parts are tried, whatever another one
+        does.
         """
         config = take_hot(self.config, file.config)
         try:
             defaults = choose_defaults(config.model, self.model.own_size, self.model.diffusion.size_multiple)
+            await asyncio.to_thread(self.model.diffusion.step_counts.check, defaults.steps)
             levels, source = choose_levels(config, self.model)
-        except ModelError as error:
+        except (ModelError, InvalidRequest) as error:
             raise NotWhole({"defaults": str(error)}) from None
         except ValueError as error:
             raise NotWhole({"levels": str(error)}) from None

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
+from diffcache_core.generation import InvalidRequest
 from diffcache_core.resume import Level
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
@@ -65,6 +66,8 @@ def calibrate(task: Task, progress: Progress) -> Findings:
         raise CalibrationError(f"--{error}") from None
     try:
         return _measure(task, model, scorer, prompts, progress)
+    except InvalidRequest as error:
+        raise CalibrationError(f"--model {task.model}: {error}") from None
     except NotFinite as error:
         raise CalibrationError(f"--model {task.model}: {error}: a model that draws so cannot be calibrated") from None
 

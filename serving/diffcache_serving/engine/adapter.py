@@ -16,9 +16,10 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from diffcache_core.generation import GenerationRequest
+from diffcache_core.generation import GenerationRequest, InvalidRequest, Violation
 from diffcache_core.recently_used import RecentlyUsed
 from diffcache_serving.engine.schedulers import Schedule
+from diffcache_serving.engine.step_counts import StepCounts
 from diffcache_serving.finite import check_finite
 
 NEGATIVE_PROMPTS_KEPT = 64
@@ -53,6 +54,7 @@ class StableDiffusion:
         self.scheduler = scheduler
         self.device: torch.device = pipe.device
         self.dtype: torch.dtype = pipe.unet.dtype
+        self.step_counts = StepCounts(scheduler, pipe.scheduler.config)
         self._negatives: RecentlyUsed[tuple[str, str], tuple[tuple[int, ...], torch.Tensor]] = RecentlyUsed(
             NEGATIVE_PROMPTS_KEPT
         )
@@ -67,7 +69,11 @@ class StableDiffusion:
         return int(self.pipe.text_encoder.config.hidden_size if self.projection is None else self.projection.shape[0])
 
     def encode(self, request: GenerationRequest) -> TextEncoding:
-        """Conditioning and key of a request, from one pass of the pipeline's own text encoder. Raises NotFinite."""
+        """Conditioning and key of a request, from one pass of the pipeline's own text encoder.
+
+        Raises NotFinite, or InvalidRequest for a number of steps or a word that the model does not have.
+        """
+        self.step_counts.check(request.steps)
         prompt_ids, embedding, pooled = self._encode(request.prompt)
         check_finite("encoding", [embedding])
         rows = [embedding]
@@ -132,13 +138,25 @@ class StableDiffusion:
     def _encode(self, text: str) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
         tokens = tokenizer(
-            text, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            self.pipe.maybe_convert_prompt(text, tokenizer),  # a textual inversion of several vectors
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         )
+        if (
+            int(tokens.input_ids.max()) >= encoder.get_input_embeddings().num_embeddings
+        ):  # on CUDA it would end the process
+            problem = "has a word that the tokenizer knows and the text encoder does not: leave it out"
+            raise InvalidRequest([Violation("prompt", problem)])
         use_mask = getattr(encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if use_mask else None
         output = encoder(tokens.input_ids.to(self.device), attention_mask=mask)
         ids = tuple(tokens.input_ids[0, : int(tokens.attention_mask.sum())].tolist())
-        return ids, output[0].to(dtype=encoder.dtype), output.pooler_output
+        # Not what the encoder pools: with `eos_token_id: 2`, which most models say, that is the largest token, and an
+        # added token is larger than the end.
+        end = (tokens.input_ids[0] == tokenizer.eos_token_id).int().argmax()
+        return ids, output[0].to(dtype=encoder.dtype), output[0][:, end]
 
     def _negative(self, tenant: str, text: str) -> tuple[tuple[int, ...], torch.Tensor]:
         """By tenant, or the time of a request would tell what others exclude; only the empty text is nobody's."""

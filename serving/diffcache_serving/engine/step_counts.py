@@ -1,0 +1,62 @@
+"""Which numbers of steps a model's noise schedule can be cut into."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+from diffcache_core.generation import MAX_STEPS, InvalidRequest, Violation
+from diffcache_serving.engine.schedulers import build_scheduler
+
+
+class StepCounts:
+    """Finds out by trying, and remembers at most MAX_STEPS answers. From any thread."""
+
+    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
+        self._scheduler = build_scheduler(name, config)
+        self._lock = threading.Lock()
+        self._known: dict[int, bool] = {}
+
+    def check(self, steps: int) -> None:
+        """Raises InvalidRequest, with the nearest number that can be had and the largest, if `steps` cannot."""
+        if self._can(steps):
+            return
+        largest = self._first(range(MAX_STEPS, 0, -1))
+        if largest is None:
+            problem = "this model's noise schedule makes no run at all: correct its scheduler_config.json"
+        else:
+            near = min(largest, self._first(range(steps - 1, 0, -1)) or largest)
+            problem = f"this model's noise schedule makes no run of {steps}: try {near}; the largest is {largest}"
+        raise InvalidRequest([Violation("steps", problem)])
+
+    def _first(self, counts: range) -> int | None:
+        return next((steps for steps in counts if self._can(steps)), None)
+
+    def _can(self, steps: int) -> bool:
+        with self._lock:
+            if steps not in self._known:
+                self._known[steps] = can_make(self._scheduler, steps)
+            return self._known[steps]
+
+
+def can_make(scheduler: Any, steps: int) -> bool:
+    """Whether `scheduler` makes exactly `steps` steps, each on the noise schedule and with a number as its result."""
+    try:
+        scheduler.set_timesteps(steps)
+    except (ValueError, IndexError, ZeroDivisionError):  # more than the training had, for one
+        return False
+    timesteps = scheduler.timesteps
+    if len(timesteps) != steps or not torch.isfinite(timesteps.double()).all():
+        return False
+    if isinstance(scheduler, DDIMScheduler):  # looks its noise up by the timestep; -1 would be the last one
+        return bool(timesteps.min() >= 0 and timesteps.max() < len(scheduler.alphas_cumprod))
+    sigmas = scheduler.sigmas[:steps]  # without the last one: after all steps the noise may be that of the last step
+    if not torch.isfinite(sigmas).all():
+        return False
+    if isinstance(scheduler, DPMSolverMultistepScheduler):  # divides by each fall of the noise
+        return bool((sigmas[:-1] > sigmas[1:]).all())
+    return steps == 1 or bool(sigmas[0] > sigmas[-1])
