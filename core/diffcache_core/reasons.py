@@ -1,4 +1,4 @@
-"""Why a serving process cannot start, in one word: the operator puts it into a condition of the resource."""
+"""Why a serving process cannot start or go on, in one word: the operator puts it into a condition of the resource."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Reason(StrEnum):
     DOWNLOAD_FAILED = "DownloadFailed"  # of a model from a hub
     MODEL_LOAD_FAILED = "ModelLoadFailed"
     OUT_OF_MEMORY = "OutOfMemory"  # the device's
+    DEVICE_FAILED = "DeviceFailed"  # while it served: a CUDA error that only another process gets rid of
     VOLUME_IN_USE = "VolumeInUse"  # by another process
     VOLUME_UNUSABLE = "VolumeUnusable"  # disk, permissions, ledger
     INDEX_FAILED = "IndexFailed"  # Milvus Lite does not start

@@ -16,6 +16,7 @@ from diffcache_operator.permissions import MissingPermission, check_permissions
 from diffcache_operator.scopes import ScopeLost, Scopes
 from diffcache_operator.session import KindGone, work
 from diffcache_operator.settings import Settings, SettingsError
+from diffcache_operator.together import CannotGoOn
 from diffcache_operator.web import HEALTH_PORT, METRICS_PORT, CannotListen, Standing, answering
 
 PATIENCE_SECONDS = 60.0  # for the API server at the start
@@ -39,7 +40,7 @@ def main() -> None:
         chosen = Settings.from_environment(os.environ)
         configure_logs(chosen.log_level)
         asyncio.run(operate(chosen))
-    except (SettingsError, CannotListen, CannotStart, MissingPermission, ApiError) as error:
+    except (SettingsError, CannotListen, CannotStart, CannotGoOn, MissingPermission, ApiError) as error:
         _say(str(error))
         sys.exit(1)
     except Exception as error:

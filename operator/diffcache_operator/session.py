@@ -20,6 +20,7 @@ from diffcache_operator.reconcile import ELSEWHERE_SECONDS, Reconciler, StillHal
 from diffcache_operator.scaling.loop import Scaler
 from diffcache_operator.scopes import Scopes
 from diffcache_operator.settings import Settings
+from diffcache_operator.together import run_together
 from diffcache_operator.tuning.loop import Tuner
 from diffcache_operator.web import Standing
 
@@ -97,12 +98,7 @@ async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, sta
     }
     watching = asyncio.create_task(_watch(api, chosen, queue), name="kopf")
     on_look()
-    done, pending = await asyncio.wait({watching, *others}, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
-        task.result()  # a signal ends kopf, and that without an error
+    await run_together(watching, others)  # a signal ends kopf, and that without an error
 
 
 async def _watch(api: Api, chosen: Settings, queue: Queue) -> None:

@@ -39,6 +39,10 @@ class NotFinite(ArithmeticError):
         super().__init__(f"the {part} holds values that are not finite (NaN or infinity)")
 
 
+class DeviceFailed(RuntimeError):
+    """The device, or the thread that drives it, is lost to this process: only another process can serve."""
+
+
 class LedgerError(Exception):
     """The ledger cannot be opened, or was written by a newer diffcache; it is left as it is. The message says more."""
 

@@ -20,6 +20,7 @@ _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PHASES = ("queue", "encode", "look_up", "load", "denoise", "decode", "compress")
 EVICTION_REASONS = ("capacity", "replaced", "purge", "space")
 DROP_REASONS = ("admission", "damaged", "disk", "error", "ledger", "missing", "not_finite", "purged", "queue", "size")
+DEVICE_CALLS = ("decode", "encode", "spare", "start", "step")
 NOT_FINITE_PARTS = ("encoding", "key", "latent", "picture")
 INDEX_OPERATIONS = ("look_up", "hit", "insert", "delete", "repair")
 
@@ -77,6 +78,11 @@ class Metrics:
             "Requests with NaN or infinity in what the model gave: in the key they miss, else they fail.",
             ("part",),
         )
+        self.out_of_memory = counter(
+            "out_of_memory",
+            "Calls of the device that ran out of memory; a step is then made with fewer requests.",
+            ("call",),
+        )
         self.index_errors = counter(
             "index_errors", "Failures of index, ledger or store; a look-up then is a miss.", ("op",)
         )
@@ -131,14 +137,15 @@ class Metrics:
             self.shadow_runs.labels(outcome)
         for result in [*Result, "error"]:  # so that a rate exists before the first event
             self._requests.labels(model, result.lower())
-        for reason in EVICTION_REASONS:
-            self.evictions.labels(reason)
-        for reason in DROP_REASONS:
-            self.dropped.labels(reason)
-        for part in NOT_FINITE_PARTS:
-            self.not_finite.labels(part)
-        for operation in INDEX_OPERATIONS:
-            self.index_errors.labels(operation)
+        for labelled, values in (
+            (self.evictions, EVICTION_REASONS),
+            (self.dropped, DROP_REASONS),
+            (self.not_finite, NOT_FINITE_PARTS),
+            (self.out_of_memory, DEVICE_CALLS),
+            (self.index_errors, INDEX_OPERATIONS),
+        ):
+            for value in values:
+                labelled.labels(value)
 
     def config_taken_over(self, revision: str, tuning_revision: int) -> None:
         """The whole of it."""

@@ -1,4 +1,5 @@
-"""How a process says why it does not start: to a person on standard error, to Kubernetes in the termination message."""
+"""How a process says why it does not start or go on: to a person on standard error, to Kubernetes in the termination
+message."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from diffcache_serving.cache.milvus_lite import MilvusLiteError
 from diffcache_serving.errors import (
     ConfigError,
     CudaUnavailable,
+    DeviceFailed,
     DeviceOutOfMemory,
     DownloadFailed,
     FolderUnusable,
@@ -25,7 +27,7 @@ from diffcache_serving.errors import (
 )
 
 UNUSABLE = 2  # exit status: what we were given has to change first
-BUG = 1
+FAILED = 1  # the next start may succeed: a bug, or a device that was lost
 
 REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (ConfigError, Reason.INVALID_CONFIG),
@@ -34,6 +36,7 @@ REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (ModelError, Reason.MODEL_LOAD_FAILED),
     (DeviceOutOfMemory, Reason.OUT_OF_MEMORY),
     (MemoryError, Reason.OUT_OF_MEMORY),
+    (DeviceFailed, Reason.DEVICE_FAILED),
     (FolderInUse, Reason.VOLUME_IN_USE),
     (MilvusLiteError, Reason.INDEX_FAILED),
     (PortTaken, Reason.PORT_TAKEN),
@@ -64,7 +67,7 @@ def refuse(error: Exception) -> int:
             Path(path).write_text(build_termination_message(reason, text) + "\n", encoding="utf-8", errors="replace")
         except OSError as failure:  # what counts was said above
             _say(f"the reason was not written: {failure}")
-    return BUG if reason is Reason.CRASHED else UNUSABLE
+    return FAILED if reason in (Reason.CRASHED, Reason.DEVICE_FAILED) else UNUSABLE
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +57,7 @@ from diffcache_serving.shadow_caches.beside import ShadowCachesBeside
 from diffcache_serving.shadow_caches.feed import Feed
 from diffcache_serving.tuning.loop import LocalTuner
 from diffcache_serving.upkeep import keep_up
+from diffcache_serving.vitals import Vitals
 
 log = structlog.get_logger("diffcache.server")
 
@@ -64,7 +65,7 @@ log = structlog.get_logger("diffcache.server")
 def serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | None = None) -> None:
     """Serves until SIGTERM or SIGINT; by `manifest`, if there is one, it tunes itself.
 
-    Raises what refusal.REASONS lists when it cannot start.
+    Raises what refusal.REASONS lists when it cannot start, or go on, and PartEnded for a bug that ended a part of it.
     """
     configure_logs(json=not sys.stderr.isatty())
     asyncio.run(_serve(file, lite, manifest))
@@ -86,14 +87,18 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | Non
         metrics = server.generator.metrics
         metrics.config_taken_over(file.revision, config.tuning.revision)
         watching = watch_config(file, server.take_over, on_attempt=metrics.config_attempted)
-        server.background.append(asyncio.create_task(watching, name="config"))
+        server.run_beside(watching, "config")
         if manifest is not None:
-            server.background.append(asyncio.create_task(_tuner(server, file, manifest).run(), name="tuner"))
+            server.run_beside(_tuner(server, file, manifest).run(), "tuner")
         tell_ready(server, file, time.perf_counter() - started)
-        await stopping.wait()
+        failure = await server.vitals.failed_before(stopping)
+        if failure is not None:
+            log.error("the server cannot go on", error=str(failure))
         log.info("draining", in_flight=server.generator.queue.requests, grace_seconds=config.drain_seconds)
         await server.drain(config.drain_seconds)
     log.info("stopped")
+    if failure is not None:
+        raise failure
 
 
 def _tuner(server: Server, file: ConfigFile, manifest: Path) -> LocalTuner:
@@ -176,6 +181,7 @@ class Server:
     repair: Repair
     shadows: Shadows
     shadow_caches: ShadowCachesBeside
+    vitals: Vitals
     background: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -191,6 +197,12 @@ class Server:
         await self.admin_server.start()
         for service in ("", IMAGE_SERVICE, ADMIN_SERVICE):
             await self.health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def run_beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Starts what runs as long as the server."""
+        task = asyncio.create_task(work, name=name)
+        self.background.append(task)
+        self.vitals.watch(task)
 
     async def take_over(self, file: ConfigFile) -> None:
         """What of a new config may change now changes now; twice is the same. Raises NotWhole, naming what hangs.
@@ -270,10 +282,16 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
         metrics.device_seconds.inc(seconds)
         queue.measured(seconds / size)
 
-    engine = Engine(model.diffusion, config.batch_max_size, on_call)
+    def on_memory(call: str) -> None:
+        metrics.out_of_memory.labels(call).inc()
+        log.warning("a call of the device ran out of memory", call=call)
+
+    vitals = Vitals()
+    engine = Engine(model.diffusion, config.batch_max_size, on_call, on_memory)
+    vitals.watch_future("the device thread", engine.ended)
     shadows = Shadows(queue, engine, cache, metrics)
     feed = Feed(identity, config.cache.state, metrics)
-    shadow_caches = ShadowCachesBeside(feed, ledger, metrics)
+    shadow_caches = ShadowCachesBeside(feed, ledger, metrics, on_start=vitals.watch_until_cancelled)
     generator = Generator(queue, engine, cache, metrics, shadows, feed)
     repair = await cache.repair()
     images, admin = ImageGeneration(generator, model), CacheAdmin(generator, model, source)
@@ -292,17 +310,17 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
         repair,
         shadows,
         shadow_caches,
+        vitals,
     )
-    server.background.append(
-        asyncio.create_task(
-            keep_up(
-                cache,
-                read_grace_seconds=lambda: server.config.space_grace_seconds,
-                remove_models=lambda before: remove_retired(config.data_dir, before),
-            ),
-            name="upkeep",
-        )
+    server.run_beside(
+        keep_up(
+            cache,
+            read_grace_seconds=lambda: server.config.space_grace_seconds,
+            remove_models=lambda before: remove_retired(config.data_dir, before),
+        ),
+        "upkeep",
     )
+    vitals.watch(*cache.tasks, shadows.task)
     try:
         await shadows.configure(config.quality)
         await shadow_caches.configure(config, levels)

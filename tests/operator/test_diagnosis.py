@@ -92,6 +92,13 @@ PENDING_IN_CLASS = PENDING | {"spec": {"storageClassName": "fast"}}
             "ModelLoadFailed",
             ["bundled://nope"],
         ),
+        (
+            container({"running": {}}, ended("DeviceFailed: a CUDA error", code=1)),
+            [],
+            "",
+            "DeviceFailed",
+            ["CUDA error"],
+        ),
         (container(ended("CudaUnavailable: no CUDA\nhere")), [], "", "CudaUnavailable", ["no CUDA\nhere"]),
         (container(CRASH_LOOP, ended(code=137, reason="OOMKilled")), [], "", "OutOfMemory", ["limits.memory"]),
         (

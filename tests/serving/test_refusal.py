@@ -14,6 +14,7 @@ from diffcache_serving.cache.milvus_lite import MilvusLiteError
 from diffcache_serving.errors import (
     ConfigError,
     CudaUnavailable,
+    DeviceFailed,
     DeviceOutOfMemory,
     DownloadFailed,
     FolderUnusable,
@@ -30,6 +31,7 @@ CASES = [
     (ModelError("x"), Reason.MODEL_LOAD_FAILED),
     (DeviceOutOfMemory("x"), Reason.OUT_OF_MEMORY),
     (MemoryError(), Reason.OUT_OF_MEMORY),
+    (DeviceFailed("x"), Reason.DEVICE_FAILED),
     (FolderInUse("x"), Reason.VOLUME_IN_USE),
     (MilvusLiteError("x"), Reason.INDEX_FAILED),
     (PortTaken("x"), Reason.PORT_TAKEN),
@@ -39,6 +41,12 @@ CASES = [
     (PermissionError(13, "Permission denied", "/data"), Reason.VOLUME_UNUSABLE),
     (ZeroDivisionError("x"), Reason.CRASHED),
 ]
+
+
+def test_what_the_next_start_may_cure_has_another_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refuse(DeviceFailed("an illegal memory access")) == 1
+    assert refuse(ModelError("no such model")) == 2
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("error", "reason"), CASES, ids=lambda value: getattr(value, "value", type(value).__name__))

@@ -82,6 +82,11 @@ class Cache:
         self._keeper = Keeper(ledger, store, index, metrics, kind, budget)
         self._finder = LookUp(ledger, store, index, self._keeper, metrics, identity, levels, kind, self._background)
 
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Those that run until `close`."""
+        return [self._keeper.task, *self._index.tasks]
+
     async def look_up(self, request: GenerationRequest, text: TextEncoding) -> Found:
         """What the request can start from. Never raises: a cache that is slow or down makes a miss."""
         if not request.cache_mode.reads:

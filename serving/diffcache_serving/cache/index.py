@@ -37,6 +37,10 @@ class Index(Protocol):
     def outages(self) -> int:
         """Operations that failed so far. Whoever sees it rise can no longer be sure of the index's rows."""
 
+    @property
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        """Those that run until `close`."""
+
     async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
         """Up to `limit` rows of the space, most similar first."""
 
@@ -62,6 +66,7 @@ class MemoryIndex:
     """Exact search by one matrix product a space. Forgets at exit; also the oracle of the tests."""
 
     outages = 0
+    tasks: Sequence[asyncio.Task[None]] = ()
 
     def __init__(self) -> None:
         self._spaces: dict[str, dict[str, np.ndarray]] = {}
@@ -197,6 +202,10 @@ class LayeredIndex:
     @property
     def outages(self) -> int:
         return self._backing.outages
+
+    @property
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        return [self._writer]
 
     async def ping(self) -> None:
         await self._backing.ping()

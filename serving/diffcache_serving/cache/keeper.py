@@ -51,7 +51,7 @@ class Keeper:
         self._queue: asyncio.Queue[PendingEntry | asyncio.Future[None] | None] = asyncio.Queue()
         self._purges: set[asyncio.Task[Dropped]] = set()
         self._purged: deque[str] = deque(maxlen=PURGED_KEPT)
-        self._task = asyncio.create_task(self._keep_all(), name="keeper")
+        self.task = asyncio.create_task(self._keep_all(), name="keeper")
         metrics.capacity_bytes.set(budget.bytes)
 
     @property
@@ -140,7 +140,7 @@ class Keeper:
         """Writes what is queued, and ends."""
         await asyncio.gather(*self._purges, return_exceptions=True)
         self._queue.put_nowait(None)
-        await self._task
+        await self.task
 
     async def _purge(self, target: Target) -> Dropped:
         await self.settle()

@@ -87,6 +87,7 @@ class MilvusIndex:
         self._access, self._siblings, self._flushes, self._on_outcome = access, _later(siblings), flushes, on_outcome
         self._collection = ""  # that calls are for now
         self.outages = 0
+        self.tasks: tuple[asyncio.Task[None], ...] = ()
         self._connections = MilvusConnections(self._connect)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="milvus")  # a write must not hold up a search
 

@@ -54,6 +54,11 @@ class DeviceRun:
                 self._mix_noise = noise
 
     @property
+    def rows(self) -> int:
+        """Of the denoiser call: with guidance the prompt's and the negative prompt's."""
+        return len(self.text.conditioning)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.x.shape)
 
@@ -66,24 +71,30 @@ class DeviceRun:
         return self._schedule.model_input(self.i, self.x), self._schedule.timesteps[self.i]
 
     def advance(self, output: torch.Tensor) -> None:
-        """Takes the step that `output` was predicted for. Raises NotFinite if a state is to be left here and cannot."""
-        if self._mix_noise is not None:
-            self.x = self._schedule.step_mixing(output, self.x, self._mix_noise, RESEED_PHI)
-            self._mix_noise = None
-            if self.i + 1 < self.steps:
-                self._schedule = self._schedule.at(self.i + 1)
-        else:
-            self.x = self._schedule.step(self.i, output, self.x)
-        self.i += 1
-        if self.i in self.keep:
-            self._capture(StateKind.TRAJECTORY, self.i, {"latent": self.x, **self._schedule.history()})
+        """Takes the step that `output` was predicted for: whole, or not at all where it raises.
+
+        Raises NotFinite if a state is to be left here and cannot.
+        """
+        schedule, after = self._schedule, self.i + 1
+        with schedule.restored_on_error():
+            if self._mix_noise is not None:
+                x = schedule.step_mixing(output, self.x, self._mix_noise, RESEED_PHI)
+                schedule = schedule.at(after) if after < self.steps else schedule
+            else:
+                x = schedule.step(self.i, output, self.x)
+            if after in self.keep:
+                self.captured.append(_captured(StateKind.TRAJECTORY, after, {"latent": x, **schedule.history()}))
+        self.x, self.i, self._schedule, self._mix_noise = x, after, schedule, None
 
     def finish(self) -> tuple[object, bool]:
         """The picture and whether it was flagged; the final latent is captured. Raises NotFinite."""
-        self._capture(StateKind.CLEAN, 0, {"latent": self.x})
-        return self._model.decode(self.x)
+        final = _captured(StateKind.CLEAN, 0, {"latent": self.x})
+        picture = self._model.decode(self.x)
+        self.captured.append(final)
+        return picture
 
-    def _capture(self, kind: StateKind, k: int, tensors: dict[str, torch.Tensor]) -> None:
-        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        check_finite("latent", copies.values())
-        self.captured.append(CapturedState(kind, k, copies))
+
+def _captured(kind: StateKind, k: int, tensors: dict[str, torch.Tensor]) -> CapturedState:
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    check_finite("latent", copies.values())
+    return CapturedState(kind, k, copies)

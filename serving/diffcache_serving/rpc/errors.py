@@ -16,7 +16,7 @@ from diffcache_core.generation import InvalidRequest, Violation
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_serving.cache.ledger import LedgerUnavailable
 from diffcache_serving.engine.engine import DeviceOutOfMemory, EngineStopped
-from diffcache_serving.errors import NotFinite
+from diffcache_serving.errors import DeviceFailed, NotFinite
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import QueueFull
 
@@ -69,6 +69,12 @@ def status_of(error: Exception) -> status_pb2.Status | None:
             return _status(
                 code_pb2.UNAVAILABLE,
                 "the server is shutting down: try again, on another replica",
+                _retry(DRAIN_RETRY_SECONDS),
+            )
+        case DeviceFailed():
+            return _status(
+                code_pb2.UNAVAILABLE,
+                "the device has failed and the server restarts: try again, on another replica",
                 _retry(DRAIN_RETRY_SECONDS),
             )
         case LedgerUnavailable():

@@ -19,7 +19,7 @@ from diffcache_core.shadow import WORST_COST, MeanCost, StepBudget, is_due, mome
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.engine.engine import Engine, EngineStopped
 from diffcache_serving.engine.sources import scorer_folder
-from diffcache_serving.errors import ModelError, ScorerError
+from diffcache_serving.errors import DeviceFailed, ModelError, ScorerError
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
 from diffcache_serving.scorer import ClipScorer
@@ -63,7 +63,7 @@ class Shadows:
         self._device = Device(
             engine, queue.idle, lambda: queue.seconds_per_step * 100 / max(1, self._percent), self._count_step
         )
-        self._worker = asyncio.create_task(self._work(), name="shadows")
+        self.task = asyncio.create_task(self._work(), name="shadows")
 
     async def configure(self, quality: QualityConfig) -> None:
         """Goes by these settings from now on. A scorer that cannot be loaded is told once, and nothing is compared."""
@@ -101,7 +101,7 @@ class Shadows:
 
     async def close(self) -> None:
         """Gives up what waits and what runs."""
-        tasks = [self._worker, *self._planning]
+        tasks = [self.task, *self._planning]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -155,7 +155,7 @@ class Shadows:
             for pair in pairs:
                 self._count_pair(pair)
             self._count("compared")
-        except (TimeoutError, EngineStopped):
+        except (TimeoutError, EngineStopped, DeviceFailed):
             self._count("dropped")
         except Flagged:
             self._count("failed")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from diffcache_core.policies import LCBFU
@@ -27,6 +28,8 @@ class ShadowCachesBeside:
     ledger: Ledger
     metrics: Metrics
     worker: ShadowWorker | None = None
+    on_start: Callable[[Iterable[asyncio.Task[None]]], None] = lambda tasks: None
+    """Told of the tasks of each worker that is started."""
 
     async def configure(self, config: ServingConfig, levels: Levels) -> None:
         if not config.tuning.shadow_caches:
@@ -42,6 +45,7 @@ class ShadowCachesBeside:
             stream, lambda: read_ledger(self.ledger, cache.state), self.metrics, LCBFU(), cache.state, levels, budget
         )
         self.feed.stream = stream
+        self.on_start([self.worker.task, *stream.tasks])
 
     async def close(self) -> None:
         worker, self.worker, self.feed.stream = self.worker, None, None

@@ -7,7 +7,7 @@ import contextlib
 import json
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -62,6 +62,10 @@ class RedisStream:
         self._renewed = 0.0
         self._last: RecentlyUsed[str, int] = RecentlyUsed(PROCESSES_KEPT)  # number of the last event read
         self._sender = asyncio.create_task(self._send(), name="shadow-events")
+
+    @property
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        return [self._sender]
 
     def put(self, event: Event) -> bool:
         if len(self._waiting) >= self._limit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,11 +36,17 @@ class RequestStream(Protocol):
     async def read(self, timeout: float) -> Reading:
         """Waits up to `timeout` seconds for events, or for the turn to be the reader."""
 
+    @property
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        """Those that run until `close`."""
+
     async def close(self) -> None: ...
 
 
 class LocalStream:
     """Of a process that shares its cache with nobody. To be used on one event loop."""
+
+    tasks: Sequence[asyncio.Task[None]] = ()
 
     def __init__(self, limit: int = QUEUE_EVENTS) -> None:
         self._limit = limit

@@ -49,7 +49,7 @@ class ShadowWorker:
         self._read_ledger, self._metrics, self._policy, self._kind = read_ledger, metrics, policy, kind
         self._levels, self._budget = levels, budget
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow-caches")
-        self._task = asyncio.create_task(self._run(), name="shadow-caches")
+        self.task = asyncio.create_task(self._run(), name="shadow-caches")
 
     caches: ShadowCaches | None
     """None while another process runs them."""
@@ -59,9 +59,9 @@ class ShadowWorker:
         self._levels, self._budget = levels, budget
 
     async def close(self) -> None:
-        self._task.cancel()
+        self.task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+            await self.task
         await asyncio.to_thread(self._thread.shutdown)  # it may be in the middle of a long computation
         self._metrics.shadow_saved_ratio.clear()
         await self.stream.close()

@@ -7,7 +7,7 @@ from google.rpc import code_pb2, error_details_pb2
 
 from diffcache_core.generation import InvalidRequest, Violation
 from diffcache_serving.engine.engine import DeviceOutOfMemory, EngineStopped
-from diffcache_serving.errors import NotFinite
+from diffcache_serving.errors import DeviceFailed, NotFinite
 from diffcache_serving.queueing import QueueFull
 from diffcache_serving.rpc.errors import Draining, status_of
 
@@ -28,6 +28,7 @@ def test_invalid_requests_carry_each_violation() -> None:
         (DeviceOutOfMemory("oom"), code_pb2.RESOURCE_EXHAUSTED),
         (Draining(), code_pb2.UNAVAILABLE),
         (EngineStopped(), code_pb2.UNAVAILABLE),
+        (DeviceFailed("CUDA error"), code_pb2.UNAVAILABLE),
     ],
 )
 def test_what_passes_says_when_to_come_back(error: Exception, code: int) -> None:
