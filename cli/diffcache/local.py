@@ -16,6 +16,7 @@ from diffcache.manifests import read_manifest
 from diffcache.output import note
 from diffcache_core.documents import DocumentError, read_document
 from diffcache_core.manifest import ManifestError
+from diffcache_core.private_files import make_private_folder, write_private
 from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
 from diffcache_core.spec import (
     DiffusionCacheSpec,
@@ -129,12 +130,12 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, 
     record = record_for(resource.spec, _read_record(folder), time.time())
     config = build_serving_config(resource, Surroundings(folder, listen), followed(resource.spec, record))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         copy = folder / f"manifest-{listen.port}.yaml"
         # The one that is served, whatever becomes of the file; and without what stands beside it, such as a Secret.
-        copy.write_text(resource.model_dump_json(by_alias=True, exclude_unset=True, indent=2), encoding="utf-8")
+        write_private(copy, resource.model_dump_json(by_alias=True, exclude_unset=True, indent=2))
         path = folder / f"serving-{listen.port}.json"
-        path.write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        write_private(path, config.model_dump_json(indent=2))
     except OSError as error:
         raise ManifestError(f"{error.filename}: {error.strerror}: choose another folder with --data-dir") from None
     if sys.stderr.isatty():  # a log has lines of its own

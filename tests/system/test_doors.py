@@ -115,6 +115,8 @@ def test_what_kubectl_printed_is_served_and_a_secret_beside_it_is_not_kept(tmp_p
     written = [path.read_text() for path in (tmp_path / "data").iterdir() if path.is_file()]
     assert any("bundled://emoji" in text for text in written)
     assert not any("hunter2" in text for text in written)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "data").glob("*-[0-9]*.*")} == {0o600}
 
 
 # ---- the model -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
+from diffcache_core.private_files import write_private
 from diffcache_core.resume import Level
 from diffcache_core.serving_config import ServingConfig, effective_cache
 from diffcache_core.spec import DiffusionCacheSpec, TuningMode
@@ -32,7 +33,7 @@ from diffcache_core.tuning_record import (
 )
 from diffcache_serving.config_file import read_config_file
 from diffcache_serving.tuning.counters import Counters, batch_between, window_between
-from diffcache_serving.tuning.record_file import read_record, write_record, write_whole
+from diffcache_serving.tuning.record_file import read_record, write_record
 
 LOOK_SECONDS = 60.0
 """Between two looks: a decision rests on hundreds of requests, so more often decides nothing sooner."""
@@ -115,7 +116,7 @@ class LocalTuner:
         obeyed = followed(self._spec, self.record)
         if obeyed is not None and obeyed.revision != revision:
             config = read_config_file(self._config_file).config
-            write_whole(self._config_file, with_tuning(config, self._spec, obeyed).model_dump_json(indent=2))
+            write_private(self._config_file, with_tuning(config, self._spec, obeyed).model_dump_json(indent=2))
 
     def _revision(self) -> int:
         """Of the decision that this process says it follows."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
 from diffcache_core.documents import DocumentError, read_document
+from diffcache_core.private_files import write_private
 from diffcache_core.status import TuningStatus
 from diffcache_core.tuning_record import RECORD_FILE
 
@@ -29,14 +29,4 @@ def read_record(folder: Path) -> TuningStatus | None:
 
 def write_record(folder: Path, record: TuningStatus) -> None:
     """Raises OSError."""
-    write_whole(folder / RECORD_FILE, record.model_dump_json(by_alias=True, indent=2))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Readers see the old content or the new one, after a crash too. Raises OSError."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_private(folder / RECORD_FILE, record.model_dump_json(by_alias=True, indent=2))
