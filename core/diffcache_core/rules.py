@@ -18,6 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from diffcache_core.foreign import quoted
+
 CEL_RULES = "x-kubernetes-validations"
 LIST_TYPE = "x-kubernetes-list-type"
 
@@ -52,7 +54,8 @@ class Rule:
 
     def _check(self, value: Any) -> Any:
         if not self.holds(value):
-            raise ValueError(f"{self.message}, is {value!r}" if isinstance(value, str | int) else self.message)
+            found = f"'{quoted(value)}'" if isinstance(value, str) else repr(value)
+            raise ValueError(f"{self.message}, is {found}" if isinstance(value, str | int) else self.message)
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

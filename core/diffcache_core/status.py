@@ -134,6 +134,8 @@ class TuningStatus(_Block):
     """Digest of the model, the kind of state and the scorer that comparisons are of."""
     measured_since: str = ""
     """Since when comparisons count, which decisions do not change: since all ready pods have followed this spec."""
+    pods: int = 0
+    """Serving pods that there have been at once meanwhile: series of a pod with a higher number do not count."""
     decision: str = ""
     """What the tuner did last, or why it does nothing: for a column of `kubectl get`."""
     history: Annotated[list[TuningDecision], Field(max_length=10)] = []

@@ -88,6 +88,7 @@ def record_for(spec: DiffusionCacheSpec, record: TuningStatus | None, now: float
         based_on=digest,
         measured_of=measured,
         measured_since=since,
+        pods=record.pods if since else 0,
         decision=_told(entry),
         history=_prepended(entry, record.history),
     )

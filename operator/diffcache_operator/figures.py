@@ -6,10 +6,24 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from diffcache_core.names import CONFIG_PARTS, CONFIG_PENDING, LEVEL, TUNING_REVISION
 from diffcache_core.resume import Level, Levels
+from diffcache_operator.exposition_lines import read_samples
+
+_CONFIG, _REQUESTS = "diffcache_config_info", "diffcache_requests_total"
+_NUMBERS = (
+    "diffcache_steps_total",
+    "diffcache_steps_skipped_total",
+    "diffcache_entries",
+    "diffcache_cache_bytes",
+    "diffcache_index_up",
+    "diffcache_ledger_up",
+    "diffcache_store_up",
+    "diffcache_states_undeleted",
+    TUNING_REVISION,
+)
+NAMES = (_CONFIG, CONFIG_PENDING, _REQUESTS, LEVEL, *_NUMBERS)
+"""What `parse` reads, and pods are asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,44 +56,43 @@ class Figures:
 
 def parse(text: str) -> Figures:
     """Of one pod's exposition. Pure; what is not in it counts as 0. Raises ValueError for what no pod of ours says."""
-    samples: dict[str, float] = {}
+    numbers: dict[str, float | None] = dict.fromkeys(_NUMBERS)
     results: dict[str, float] = {}
     levels: dict[int, float] = {}
     revisions: set[str] = set()
     pending: set[str] = set()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == "diffcache_config_info" and sample.value == 1:
-                revisions.add(sample.labels.get("revision", ""))
-            if sample.name == CONFIG_PENDING and sample.value == 1:
-                pending.add(sample.labels.get("part", ""))
-            if not math.isfinite(sample.value):
-                continue
-            if sample.name == "diffcache_requests_total":
-                result = sample.labels.get("result", "")
-                results[result] = results.get(result, 0) + sample.value
-            elif sample.name == LEVEL:
-                levels[int(sample.labels.get("skip", ""))] = sample.value
-            elif not sample.labels:
-                samples[sample.name] = sample.value
+    for sample in read_samples(text, NAMES):
+        if sample.name == _CONFIG and sample.value == 1:
+            revisions.add(sample.labels.get("revision", ""))
+        if sample.name == CONFIG_PENDING and sample.value == 1:
+            pending.add(sample.labels.get("part", ""))
+        if not math.isfinite(sample.value):
+            continue
+        if sample.name == _REQUESTS:
+            result = sample.labels.get("result", "")
+            results[result] = results.get(result, 0) + sample.value
+        elif sample.name == LEVEL:
+            levels[int(sample.labels.get("skip", ""))] = sample.value
+        elif not sample.labels:
+            numbers[sample.name] = sample.value
     hits = results.get("exact", 0) + results.get("approximate", 0)
-    tuning = samples.get(TUNING_REVISION)
+    tuning = numbers[TUNING_REVISION]
 
     def up(what: str) -> bool | None:
-        value = samples.get(f"diffcache_{what}_up")
+        value = numbers[f"diffcache_{what}_up"]
         return None if value is None else value > 0
 
     return Figures(
-        steps=samples.get("diffcache_steps_total", 0),
-        steps_skipped=samples.get("diffcache_steps_skipped_total", 0),
+        steps=numbers["diffcache_steps_total"] or 0,
+        steps_skipped=numbers["diffcache_steps_skipped_total"] or 0,
         hits=hits,
         look_ups=hits + results.get("miss", 0),
-        entries=samples.get("diffcache_entries", 0),
-        bytes=samples.get("diffcache_cache_bytes", 0),
+        entries=numbers["diffcache_entries"] or 0,
+        bytes=numbers["diffcache_cache_bytes"] or 0,
         index_up=up("index"),
         ledger_up=up("ledger"),
         store_up=up("store"),
-        undeleted=samples.get("diffcache_states_undeleted", 0),
+        undeleted=numbers["diffcache_states_undeleted"] or 0,
         config_revisions=frozenset(revisions),
         config_pending=frozenset(pending & set(CONFIG_PARTS)),  # foreign words stay out of conditions
         tuning_revisions=() if tuning is None else (int(tuning),),

@@ -1,4 +1,4 @@
-"""Reads what there is: the resource, its children and their pods, afresh each time."""
+"""Reads what there is: the resource, its children and their pods, afresh each time, but for what pods tell."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import re
 
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_operator.clients.api import Api
-from diffcache_operator.clients.scrape import scrape
 from diffcache_operator.desired.metadata import milvus_name, redis_name
-from diffcache_operator.observed import JSON, Observed, is_ready, is_stuck, made_by, name_of
+from diffcache_operator.observed import JSON, Observed, is_stuck, made_by, name_of
 
 
 async def read_resource(api: Api, namespace: str, name: str) -> JSON | None:
@@ -34,7 +33,6 @@ async def observe(api: Api, namespace: str, name: str, desired: list[JSON]) -> O
         index_claims=_made_for(claims, milvus_name(name)),
         ledger_claims=_made_for(claims, redis_name(name)),
         events=await _warnings(api, namespace, pods, children),
-        figures=await scrape(pod["status"]["podIP"] for pod in serving if is_ready(pod)),
     )
 
 

@@ -28,8 +28,9 @@ from diffcache_operator.events import turns
 from diffcache_operator.images import Images, images_in_use
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
-from diffcache_operator.observed import Id, Observed, name_of
+from diffcache_operator.observed import Id, Observed, is_ready, name_of
 from diffcache_operator.plan import Action, Apply, Obstacle, plan, plan_owners, with_digest
+from diffcache_operator.pod_figures import LOOK_SECONDS, PodFigures
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.loop import SCALING_ACTIVE, Scaler
 from diffcache_operator.schema import missing_fields
@@ -44,7 +45,6 @@ log = logging.getLogger("diffcache.reconcile")
 FORBIDDEN = "Forbidden"
 
 FIGURES_SECONDS = 60.0  # between two writes of a status in which only figures have moved
-LOOK_SECONDS = 30.0  # between two looks at serving pods' figures
 URGENT_SECONDS = 10.0  # the same while something is the matter that no watch tells of: an event, an index that is down
 ELSEWHERE_SECONDS = 30.0  # between two looks at a resource that another operator serves
 SCHEMA_SECONDS = 60.0  # for which an answer about the CRD holds
@@ -95,6 +95,7 @@ class Reconciler:
         api: Api,
         settings: Settings,
         metrics: Metrics,
+        pod_figures: PodFigures,
         tuner: Tuner,
         scaler: Scaler,
         on_scaled: Callable[[Key], None],
@@ -102,7 +103,8 @@ class Reconciler:
         may_write: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._api, self._settings, self._metrics = api, settings, metrics
-        self._tuner, self._scaler, self._on_scaled, self._on_progress = tuner, scaler, on_scaled, on_progress
+        self._pod_figures, self._tuner, self._scaler = pod_figures, tuner, scaler
+        self._on_scaled, self._on_progress = on_scaled, on_progress
         self._may_write = may_write
         self._memory = _Memory({}, {}, {})
 
@@ -114,6 +116,7 @@ class Reconciler:
             self._memory.templates.pop(key, None)
             self._memory.children.pop(key, None)
             self._tuner.forget(key)
+            self._pod_figures.forget(key)
             self._metrics.caches.forget(*key)
             return GONE  # children go by ownership, whether we run or not
         if not await self._may_write(key.namespace):
@@ -129,7 +132,9 @@ class Reconciler:
         if resource.spec.autoscaling.mode is ScalingMode.OPERATOR:
             self._on_scaled(key)
         look = await self._look(resource, old)
-        tuned = await self._tuner.look(resource, old, look.observed)
+        if not self._pod_figures.is_known(key):
+            return LOOK_SECONDS  # what its pods tell first, or fail to tell, brings it back before that
+        tuned = self._tuner.look(resource, old, look.observed)
         if tuned is not None and tuned.moved:
             # Before the pods are told: whoever goes on from here after a crash has to know what they follow.
             raw = await self._replace_status(raw, old.model_copy(update={"tuning": tuned.record}))
@@ -148,7 +153,10 @@ class Reconciler:
                 await self._api.create(event)
         if facts.halt is not None and not facts.halt.stalled:
             raise StillHalted(facts.halt)  # again, with growing waits
-        return _next_look(facts, new, self._settings.resync_seconds)
+        wait = _next_look(facts, new, self._settings.resync_seconds)
+        asked = any(map(is_ready, facts.observed.pods))
+        self._pod_figures.pace(key, wait)
+        return self._settings.resync_seconds if asked else wait  # each round of what pods tell brings it back, too
 
     def _scaling_claims(self, key: Key, resource: DiffusionCache, old: DiffusionCacheStatus) -> list[Claim]:
         """What the scaling loop said last; before it has said anything, what it said to the operator before us."""
@@ -236,6 +244,8 @@ class Reconciler:
         namespace, name = resource.metadata.namespace, resource.metadata.name
         defaults = self._settings.images
         observed = await observe(self._api, namespace, name, desired_children(resource, defaults, self._settings.pods))
+        self._pod_figures.watch(Key(namespace, name), filter(is_ready, observed.pods))
+        observed = replace(observed, figures=self._pod_figures.of(Key(namespace, name)))
         return _Look([], observed, images_in_use(resource, old, observed, defaults))
 
     def _with_desired(self, resource: DiffusionCache, look: _Look, record: TuningStatus | None) -> _Look:

@@ -12,18 +12,24 @@ from prometheus_client import Counter
 
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.clients.prometheus import Prometheus
+from diffcache_operator.clients.scrape import Scraper
 from diffcache_operator.handlers import registry_for, settings
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.permissions import check_permissions
+from diffcache_operator.pod_figures import PodFigures
 from diffcache_operator.queue import Key, Queue
 from diffcache_operator.reconcile import ELSEWHERE_SECONDS, Reconciler, StillHalted
 from diffcache_operator.scaling.loop import Scaler
 from diffcache_operator.scopes import Scopes
 from diffcache_operator.settings import Settings
 from diffcache_operator.together import run_together
+from diffcache_operator.tuning.inquiries import Inquiries
 from diffcache_operator.tuning.loop import Tuner
 from diffcache_operator.web import Standing
 
+WAITING = 1000
+"""Workers of the queues that wait for pods and for Prometheus. A worker is a coroutine of a few KB; with fewer
+of them than there are caches, those with slow pods would keep the others waiting."""
 CHECK_SECONDS = 45.0
 """Between two looks at our permissions, if no call was refused. Only these notice that a watch cannot be renewed, and
 kopf gives that up after 54 seconds, with less to say. Lower costs the API server thirty questions for each watched
@@ -74,13 +80,20 @@ async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, sta
         standing.waits_for = scopes.waits_for
 
     queue = Queue(reconcile, partial(on_failure, metrics.reconciles))
-    scaler = Scaler(api, on_news=lambda key: queue.add(*key))
-    scaling = Queue(look, partial(on_failure, metrics.scaling_looks))
+    scraper, prometheus = Scraper(), Prometheus(chosen.prometheus)
+    pod_figures = PodFigures(scraper, lambda key: asking_pods.add(*key), partial(_tell, queue))
+    inquiries = Inquiries(prometheus, lambda key: asking_prometheus.add(*key), partial(_tell, queue))
+    scaler = Scaler(api, scraper, on_news=lambda key: queue.add(*key))
+    # Their workers wait for pods and for Prometheus, and `Shares` says for how many at once.
+    scaling = Queue(look, partial(on_failure, metrics.scaling_looks), workers=WAITING)
+    asking_pods = Queue(pod_figures.step, _log_bug, workers=WAITING)
+    asking_prometheus = Queue(inquiries.step, _log_bug, workers=WAITING)
     reconciler = Reconciler(
         api,
         chosen,
         metrics,
-        Tuner(Prometheus(chosen.prometheus)),
+        pod_figures,
+        Tuner(chosen.prometheus, inquiries),
         scaler,
         scaling.ensure,
         queue.schedule.progressed,
@@ -93,12 +106,27 @@ async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, sta
     others = {
         asyncio.create_task(queue.run(), name="queue"),
         asyncio.create_task(scaling.run(), name="scaling"),
+        asyncio.create_task(asking_pods.run(), name="asking pods"),
+        asyncio.create_task(asking_prometheus.run(), name="asking Prometheus"),
         asyncio.create_task(scopes.keep(queue.schedule.namespaces, on_look), name="leases"),
         asyncio.create_task(_keep_checking(api, chosen, refused), name="permissions"),
     }
     watching = asyncio.create_task(_watch(api, chosen, queue), name="kopf")
     on_look()
-    await run_together(watching, others)  # a signal ends kopf, and that without an error
+    try:
+        await run_together(watching, others)  # a signal ends kopf, and that without an error
+    finally:
+        await prometheus.close()
+
+
+def _tell(queue: Queue, key: Key) -> None:
+    """There is news of what is asked beside the reconciles. A key that has failed comes back by itself, not sooner."""
+    if queue.schedule.is_cared_for(key):
+        queue.add(*key)
+
+
+def _log_bug(key: Key, error: Exception, wait: float) -> None:
+    log.error("%s/%s: %s (again in %.0f s)", *key, error, wait, exc_info=error)
 
 
 async def _watch(api: Api, chosen: Settings, queue: Queue) -> None:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from diffcache_core.foreign import quoted
+from diffcache_core.manifest import explain_validation
 from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
+from diffcache_core.spec import PrometheusHeader, PrometheusSpec
 from diffcache_operator.clients.prometheus import Access
 from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.images import Images
 
 PREFIX = "DIFFCACHE_"
+_HEADERS = TypeAdapter(list[PrometheusHeader])
+Parsed = TypeVar("Parsed")
 
 
 class SettingsError(ValueError):
@@ -71,19 +79,44 @@ class Settings:
             pods=PodDefaults(names("IMAGE_PULL_SECRETS"), fixed_ids == "true"),
             resync_seconds=float(resync),
             log_level=level,
-            prometheus=_prometheus(read("PROMETHEUS_URL"), read("PROMETHEUS_TOKEN_FILE"), read("PROMETHEUS_CA_FILE")),
+            prometheus=_prometheus(read, names),
         )
 
 
-def _prometheus(url: str, token_file: str, ca_file: str) -> Access:
+def _prometheus(read: Callable[[str], str], names: Callable[[str], tuple[str, ...]]) -> Access:
     """Raises SettingsError."""
-    if url and not re.fullmatch(r"https?://\S+", url):
+    url, folder = read("PROMETHEUS_URL"), read("PROMETHEUS_HEADERS_FOLDER")
+    token_file, ca_file, headers = (read(f"PROMETHEUS_{name}") for name in ("TOKEN_FILE", "CA_FILE", "HEADERS"))
+    allowed, own_only = names("PROMETHEUS_ALLOWED_URLS"), read("PROMETHEUS_OWN_URL_ONLY")
+    if not url and (token_file or ca_file or headers or folder):
         raise SettingsError(
-            f"prometheus.url ({PREFIX}PROMETHEUS_URL) must be an address such as http://prometheus:9090, is {url!r}"
-        )
-    if not url and (token_file or ca_file):
-        raise SettingsError(
-            "prometheus.tokenSecret and prometheus.caSecret belong to prometheus.url: set it, too "
+            "prometheus.tokenSecret, caSecret, headers and headersSecret belong to prometheus.url: set it, too "
             f"({PREFIX}PROMETHEUS_URL)"
         )
-    return Access(url, Path(token_file) if token_file else None, Path(ca_file) if ca_file else None)
+    if own_only not in ("", "true", "false"):
+        raise SettingsError(
+            f"prometheus.ownUrlOnly ({PREFIX}PROMETHEUS_OWN_URL_ONLY) must be true or false, is '{quoted(own_only)}'"
+        )
+    for what, each in (("url", (url,) if url else ()), ("allowedUrls", allowed)):
+        for one in each:
+            _checked(what, partial(PrometheusSpec, url=one))
+    found = _checked("headers", lambda: _HEADERS.validate_json(headers or "[]"))
+    return Access(
+        url,
+        Path(token_file) if token_file else None,
+        Path(ca_file) if ca_file else None,
+        tuple((header.name, header.value) for header in found),
+        Path(folder) if folder else None,
+        own_only == "true",
+        allowed,
+    )
+
+
+def _checked(what: str, parse: Callable[[], Parsed]) -> Parsed:
+    """`what`: of the chart's value `prometheus`."""
+    try:
+        return parse()
+    except ValidationError as error:
+        variable = f"{PREFIX}PROMETHEUS_{what.replace('Urls', '_urls').upper()}"
+        advice = " ".join(explain_validation(error).split())
+        raise SettingsError(f"prometheus.{what} ({variable}): {advice}") from None

@@ -9,13 +9,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from diffcache_core.names import QUALITY_PAIRS, QUALITY_SUM, REQUEST_SECONDS, START_TIME, STEPS, STEPS_SKIPPED
-from diffcache_operator.clients.prometheus import Access, Prometheus, Refused
+from diffcache_operator.clients.prometheus import Access, Prometheus, Refused, Source
 from diffcache_operator.tuning.read import read_window
-from diffcache_operator.tuning.window import Span
+from diffcache_operator.tuning.window import Grid, Reading, Span
 
 pytestmark = pytest.mark.clients
 
@@ -117,11 +118,16 @@ def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("prometheus did not start")
 
 
+async def read(url: str, namespace: str, pods: tuple[str, ...], grids: tuple[Grid, Grid]) -> Reading:
+    ask = partial(read_window, namespace=namespace, pods=pods, grids=grids, now=NOW)
+    return await Prometheus(Access(url)).look(Source(url), ask)
+
+
 async def test_a_window_of_two_pods(url: str) -> None:
     span = Span(comparisons=BEGIN, figures=NOW - 4 * 3600)
     grids = span.grids(NOW)
     assert grids is not None
-    reading = await read_window(Prometheus(Access()), url, "demo", "emoji", grids, NOW)
+    reading = await read(url, "demo", ("emoji-0", "emoji-1"), grids)
     window = reading.window
     assert reading.bad == ()
     assert window.newest == NOW
@@ -142,11 +148,11 @@ async def test_a_window_of_two_pods(url: str) -> None:
 async def test_of_a_cache_that_nobody_scrapes_there_is_nothing(url: str) -> None:
     grids = Span(NOW - 3600, NOW - 3600).grids(NOW)
     assert grids is not None
-    for namespace, cache in (("demo", "emoji-0"), ("none", "emoji"), ("demo", "emo")):
-        reading = await read_window(Prometheus(Access()), url, namespace, cache, grids, NOW)
+    for namespace, pod in (("demo", "emoji-2"), ("none", "emoji-0"), ("demo", "emoji")):
+        reading = await read(url, namespace, (pod,), grids)
         assert (reading.window.newest, reading.window.requests, reading.bad) == (None, 0, ())
 
 
 async def test_a_query_that_prometheus_does_not_take(url: str) -> None:
     with pytest.raises(Refused, match="400"):
-        await Prometheus(Access()).query(url, "up{", NOW)
+        await Prometheus(Access(url)).look(Source(url), lambda questions: questions.query("up{", NOW, print))

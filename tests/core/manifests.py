@@ -100,6 +100,12 @@ GOOD = [
     Row("two replicas", shared(serving={"replicas": 2})),
     Row("as many replicas as there may be", shared(serving={"replicas": 64}, index={"type": "External", "external": EXTERNAL})),
     Row("prometheus", {"prometheus": {"url": "https://prometheus.example:9090/path"}}),
+    Row("prometheus by address", {"prometheus": {"url": "http://[fd00::1]:9090"}}),
+    Row("prometheus with tenants", {"prometheus": {"url": "http://vm:8481/select/0:0/prometheus/"}}),
+    Row(
+        "headers",
+        {"prometheus": {"url": "http://mimir", "headers": [{"name": "X-Scope-OrgID", "value": "a|b"}]}},
+    ),
     Row("tuning", {"tuning": {"mode": "Auto", "quality": {"targetPercent": 90, "shadowPercent": 0, "scorer": "bundled://emoji-clip"}, "latency": {"p95Milliseconds": 4000}, "capacity": {"min": "32Mi", "max": "1Gi", "minGain": "0.01"}, "minSimilarity": "0.5"}}),
     Row("scorer in a folder", {"tuning": {"quality": {"scorer": "file:///opt/clip"}}}),
     Row("a capacity that does not move", {"tuning": {"capacity": {"min": "1Gi", "max": "1024Mi"}}}),
@@ -170,6 +176,30 @@ BAD = [
     Row("endpoint", _s3(endpoint="minio:9000"), ("store.s3.endpoint", "http://minio:9000")),
     Row("endpoint with a path", _s3(endpoint="http://minio:9000/x"), ("store.s3.endpoint", "must be")),
     Row("prometheus", {"prometheus": {"url": "prometheus:9090"}}, ("spec.prometheus.url", "http://prometheus:9090")),
+    Row(
+        "prometheus user",
+        {"prometheus": {"url": "http://me:hunter2@prometheus:9090"}},
+        ("spec.prometheus.url", "must not hold a user or a password", "'http://prometheus:9090'"),
+    ),
+    *(
+        Row(f"prometheus url {end!r}", {"prometheus": {"url": f"http://prometheus{end}"}}, ("that is: host, port and path",))
+        for end in ("?x=1", "#", "/?", "/a b", "/\x1b[31m", ":9090\n", "/%3F", ":x", "\\", "/\u202e")
+    ),
+    Row(
+        "headers without url",
+        {"prometheus": {"headers": [{"name": "X-Scope-OrgID", "value": "a"}]}},
+        ("headers belong to url",),
+    ),
+    *(
+        Row(f"header {name}", {"prometheus": {"url": "http://a", "headers": [{"name": name, "value": value}]}}, words)
+        for name, value, words in (
+            ("X Scope", "a", ("must be a header's name",)),
+            ("authorization", "a", ("is a secret", "headersSecret")),
+            ("X-Api-Key", "a", ("is a secret", "headersSecret")),
+            ("Host", "a", ("belongs to the connection",)),
+            ("X-Scope-OrgID", "a\r\nX: y", ("must be printable ASCII",)),
+        )
+    ),
     Row("tuning mode", {"tuning": {"mode": "On"}}, ("spec.tuning.mode", "Recommend")),
     Row("quality target", {"tuning": {"quality": {"targetPercent": 49}}}, ("tuning.quality.targetPercent", "50")),
     Row("shadows beyond measure", {"tuning": {"quality": {"shadowPercent": 21}}}, ("tuning.quality.shadowPercent", "20")),

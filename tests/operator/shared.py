@@ -28,6 +28,7 @@ RENTED = cache(
         },
     },
     index={"type": "External", "external": {"uri": "http://milvus:19530"}},
+    prometheus={"url": "http://mimir/prometheus"},
     tuning={"mode": "Auto", "latency": {"p95Milliseconds": 4000}, "capacity": {"min": "32Mi", "max": "1Gi"}},
     autoscaling={"mode": "Operator", "maxReplicas": 4},
 )

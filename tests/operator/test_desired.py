@@ -251,6 +251,7 @@ SAMPLES: dict[str, Any] = {
     "cache.ledger.external.password_secret_ref": {"name": "x", "key": "y"},
     "cache.ledger.external.ca_secret_ref": {"name": "x", "key": "y"},
     "prometheus.url": "http://other:1",
+    "prometheus.headers": [{"name": "X-Scope-OrgID", "value": "pictures"}],
     "tuning.mode": "Recommend",
     "tuning.quality.target_percent": 90,
     "tuning.quality.shadow_percent": 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from diffcache_core.names import LEVEL, TUNING_REVISION
+from diffcache_core.names import LEVEL, METRICS_PORT, TUNING_REVISION
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.clients.prometheus import Access, Prometheus
+from diffcache_operator.clients.scrape import Scraper
 from diffcache_operator.metrics import Metrics
+from diffcache_operator.pod_figures import PodFigures
 from diffcache_operator.queue import Key
 from diffcache_operator.reconcile import Reconciler
 from diffcache_operator.scaling.loop import Scaler
 from diffcache_operator.settings import Settings
+from diffcache_operator.tuning.inquiries import Inquiries
 from diffcache_operator.tuning.loop import Tuner
 from tests.operator.api_server import CACHE, JSON, Objects, api_of, pod_metrics, ready_pod, resource
 from tests.operator.http_server import serving
@@ -24,6 +28,7 @@ from tests.operator.test_tuning_loop import T0, FakePrometheus
 
 KEY = Key("demo", "emoji")
 ADDRESS = "127.0.24.1"
+RESYNC = 600.0
 CONFIG = "/api/v1/namespaces/demo/configmaps/emoji-config"
 STATUS = f"{CACHE}/status"
 STATEFUL_SET = "/apis/apps/v1/namespaces/demo/statefulsets/emoji"
@@ -42,13 +47,17 @@ class Bench:
 
     def begin_anew(self) -> None:
         """As an operator that has just started: it remembers nothing."""
-        tuner = Tuner(Prometheus(Access(self.url)), lambda: self.now, lambda: self.now)
-        scaler = Scaler(self.api, lambda key: None)
+        access, scraper = Access(self.url), Scraper()
+        self.pod_figures = PodFigures(scraper, lambda key: None, lambda key: None)
+        self.inquiries = Inquiries(Prometheus(access), lambda key: None, lambda key: None, lambda: self.now)
+        tuner = Tuner(access, self.inquiries, lambda: self.now, lambda: self.now)
+        scaler = Scaler(self.api, scraper, lambda key: None)
         settings = Settings(serving_image="serving:1")
         self.reconciler = Reconciler(
             self.api,
             settings,
             Metrics(),
+            self.pod_figures,
             tuner,
             scaler,
             self.scaled.append,
@@ -61,8 +70,12 @@ class Bench:
         return f"{tuning}diffcache_index_up 1\ndiffcache_entries {self.entries}\n"
 
     async def reconcile(self, after: float = 0.0) -> None:
+        """What is asked beside it is answered, and taken by the next one."""
         self.now += after
-        await self.reconciler.reconcile(KEY)
+        for _ in range(3):
+            await self.reconciler.reconcile(KEY)
+            await self.pod_figures.step(KEY)
+            await self.inquiries.step(KEY)
         live = self.objects.found[STATEFUL_SET]
         generation = live["metadata"]["generation"]
         live["status"] = {"observedGeneration": generation, "updateRevision": "one", "replicas": 1}
@@ -160,6 +173,39 @@ async def test_a_status_that_somebody_else_wrote_meanwhile_moves_nothing(make: C
     assert '"revision": 1' not in bench.config
 
 
+async def test_a_reconcile_waits_neither_for_pods_nor_for_prometheus(make: Callable[..., Any]) -> None:
+    """A user can make both slow, and reconciles share their workers: what should be is applied all the same."""
+    bench = await make(tuning={"mode": "Auto"})
+    released = asyncio.Event()
+
+    async def silent(_: web.Request) -> web.StreamResponse:
+        await released.wait()
+        raise web.HTTPGone
+
+    async with serving(silent) as url, serving(silent, host="127.0.24.2", port=METRICS_PORT):
+        changed = bench.objects.cache
+        changed["spec"]["prometheus"] = {"url": url}
+        bench.objects.put(CACHE, changed)
+        bench.now += 3600
+        assert await bench.reconciler.reconcile(KEY) == RESYNC  # and leaves its question
+        asking = asyncio.create_task(bench.inquiries.step(KEY))
+        pod = ready_pod(0, "127.0.24.2")
+        pod["metadata"]["uid"] = "another"
+        bench.objects.put("/api/v1/namespaces/demo/pods/emoji-0", pod)
+        await bench.reconciler.reconcile(KEY)
+        asking_pods = asyncio.create_task(bench.pod_figures.step(KEY))
+        changed = bench.objects.cache
+        changed["spec"]["cache"] = {"capacity": "128Mi"}
+        bench.objects.put(CACHE, changed)
+        await bench.reconciler.reconcile(KEY)
+        assert not asking.done()
+        assert not asking_pods.done()
+        released.set()
+        await asyncio.gather(asking, asking_pods)
+    await bench.reconciler.reconcile(KEY)
+    assert f'"capacity_bytes": {128 * 2**20}' in bench.config
+
+
 async def test_what_is_recommended_reaches_no_pod(make: Callable[..., Any]) -> None:
     bench = await make(tuning={"mode": "Recommend"})
     config = bench.config
@@ -232,7 +278,7 @@ async def test_a_change_of_nothing_but_the_number_of_pods_leaves_ready(make: Cal
         "index": {"type": "External", "external": {"uri": "http://milvus:19530"}},
     }
     bench = await make(**shared, autoscaling={"mode": "Operator", "maxReplicas": 4})
-    assert bench.scaled == [KEY, KEY]
+    assert set(bench.scaled) == {KEY}
     changed = bench.objects.cache
     changed["spec"]["serving"] = {"replicas": 3}
     bench.objects.put(CACHE, changed)

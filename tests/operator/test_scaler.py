@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from diffcache_operator.clients.api import ApiError
+from diffcache_operator.clients.scrape import Scraper
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.loop import BLIND_SECONDS, LOOK_SECONDS, REFUSED_SECONDS, Scaler, Told
 from tests.operator.api_server import CACHE, Objects, api_of, pod_metrics, ready_pod, resource
@@ -43,7 +44,7 @@ class Bench:
             self.objects.put(f"/api/v1/namespaces/demo/pods/emoji-{number}", ready_pod(number, address))
             await self.stack.enter_async_context(pod_metrics(address, lambda: self.text))
         api = await self.stack.enter_async_context(api_of(self.objects))
-        return Scaler(api, self.news.append, lambda: self.now)
+        return Scaler(api, Scraper(), self.news.append, lambda: self.now)
 
     @property
     def replicas(self) -> int:

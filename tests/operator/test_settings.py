@@ -31,3 +31,33 @@ def test_the_operators_own_prometheus() -> None:
     for name, value in (("URL", "prometheus:9090"), ("TOKEN_FILE", "/s/token"), ("CA_FILE", "/s/ca.crt")):
         with pytest.raises(SettingsError, match="PROMETHEUS_URL"):
             Settings.from_environment({f"DIFFCACHE_PROMETHEUS_{name}": value})
+
+
+def test_what_the_operator_sends_to_prometheus_and_which_ones_it_asks() -> None:
+    given = {
+        "URL": "https://mimir/prometheus",
+        "HEADERS": '[{"name": "X-Scope-OrgID", "value": "a|b"}]',
+        "HEADERS_FOLDER": "/s/headers",
+        "OWN_URL_ONLY": "true",
+        "ALLOWED_URLS": "http://a, http://b:1/c",
+    }
+    settings = Settings.from_environment({f"DIFFCACHE_PROMETHEUS_{name}": value for name, value in given.items()})
+    assert settings.prometheus == Access(
+        given["URL"],
+        headers=(("X-Scope-OrgID", "a|b"),),
+        headers_folder=Path("/s/headers"),
+        own_only=True,
+        allowed=("http://a", "http://b:1/c"),
+    )
+    for name, value in (
+        ("URL", "http://me:hunter2@prometheus:9090"),
+        ("URL", "http://prometheus:9090?x=#"),
+        ("ALLOWED_URLS", "http://me:hunter2@prometheus"),
+        ("HEADERS", '[{"name": "Authorization", "value": "hunter2"}]'),
+        ("HEADERS", "hunter2"),
+        ("OWN_URL_ONLY", "yes"),
+    ):
+        with pytest.raises(SettingsError, match=name) as caught:
+            Settings.from_environment({"DIFFCACHE_PROMETHEUS_URL": "http://a", f"DIFFCACHE_PROMETHEUS_{name}": value})
+        assert "hunter2" not in str(caught.value)
+        assert "\n" not in str(caught.value)

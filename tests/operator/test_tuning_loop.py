@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,9 +26,11 @@ from diffcache_core.resume import Level
 from diffcache_core.spec import DiffusionCache, DType
 from diffcache_core.status import Condition, DiffusionCacheStatus, LevelStatus, TuningStatus
 from diffcache_core.tuning_record import time_text
-from diffcache_operator.clients.prometheus import Access, Prometheus
+from diffcache_operator.clients.prometheus import Access, Prometheus, Source
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import Observed
+from diffcache_operator.queue import Key
+from diffcache_operator.tuning.inquiries import PLACES, Inquiries, Question
 from diffcache_operator.tuning.loop import LOOK_SECONDS, TAKE_OVER_SECONDS, Tuned, Tuner
 from tests.operator.api_server import ready_pod
 from tests.operator.http_server import serving
@@ -62,13 +65,14 @@ class FakePrometheus:
     def __init__(self) -> None:
         self.say: Callable[[str, float], list[tuple[dict[str, str], float]]] = counters
         self.asked = 0
+        self.pod = "emoji-0"
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
         query, parameters = request.query["query"], request.query
         if request.path.endswith("/query"):
             at = float(parameters["time"])
-            return _json("vector", [{"metric": {"pod": "emoji-0"}, "value": [at, f"{at - 5}"]}])
+            return _json("vector", [{"metric": {"pod": self.pod}, "value": [at, f"{at - 5}"]}])
         start, end, step = (float(parameters[name]) for name in ("start", "end", "step"))
         times = [start + i * step for i in range(int((end - start) // step) + 1)]
         name = query.partition("{")[0]
@@ -76,7 +80,7 @@ class FakePrometheus:
         for at in times:
             for labels, value in self.say(name, at):
                 found.setdefault(json.dumps(labels), []).append((at, str(value)))
-        own = {"__name__": name, "pod": "emoji-0", "namespace": "demo", "job": "pods"}
+        own = {"__name__": name, "pod": self.pod, "namespace": "demo", "job": "pods"}
         return _json("matrix", [{"metric": own | json.loads(key), "values": values} for key, values in found.items()])
 
 
@@ -89,18 +93,32 @@ class Bench:
 
     def __init__(self, url: str, prometheus: FakePrometheus) -> None:
         self.prometheus, self.now = prometheus, T0
-        self.tuner = Tuner(Prometheus(Access(url)), lambda: self.now, lambda: self.now)
+        self.asks(Access(url))
         self.resource = tuned()
         self.status = DiffusionCacheStatus()
         self.revision = 0  # that the pods follow
         self.levels: frozenset[tuple[Level, ...]] = frozenset({LEVELS})
         self.pods = 1
 
+    def asks(self, access: Access, **seconds: float) -> None:
+        self.asked: list[Key] = []
+        prometheus = Prometheus(access, lambda: self.now, **seconds)
+        self.inquiries = Inquiries(prometheus, self.asked.append, lambda key: None, lambda: self.now)
+        self.tuner = Tuner(access, self.inquiries, lambda: self.now, lambda: self.now)
+
     async def look(self, after: float = 0.0) -> Tuned:
+        """What is asked is answered, and decided upon by the next look."""
         self.now += after
+        found = self.look_once()
+        if not self.asked:
+            return found
+        await self.inquiries.step(self.asked.pop())
+        return self.look_once()
+
+    def look_once(self) -> Tuned:
         figures = Figures(tuning_revisions=(self.revision,) * self.pods, levels=self.levels)
         pods = tuple(ready_pod(number, "10.0.0.1") for number in range(self.pods))
-        found = await self.tuner.look(self.resource, self.status, Observed({}, pods, figures=figures))
+        found = self.tuner.look(self.resource, self.status, Observed({}, pods, figures=figures))
         assert found is not None
         claim = found.claim
         condition = Condition(
@@ -220,7 +238,7 @@ async def test_without_prometheus_it_rests_and_goes_on_with_it(bench: Bench) -> 
     bench.resource = cache(tuning={"mode": "Auto"}, prometheus={"url": "http://127.0.0.1:1"})
     await bench.look()
     frozen = await bench.look(after=3600)
-    assert (frozen.claim.status, frozen.claim.reason) == ("False", "PrometheusDown")
+    assert (frozen.claim.status, frozen.claim.reason) == ("False", "PrometheusFailed")
     bench.resource = tuned()
     assert (await bench.look(after=120)).claim.reason == "Tuned"
 
@@ -299,11 +317,71 @@ async def test_a_prometheus_that_dawdles_is_given_up() -> None:
 
     async with serving(answer) as url:
         slow = Bench(url, prometheus)
-        slow.tuner = Tuner(Prometheus(Access(url)), lambda: slow.now, lambda: slow.now, seconds=0.2)
+        slow.asks(Access(url), look_seconds=0.2)
         await slow.look()
         claim = (await slow.look(after=3600)).claim
         released.set()
     assert (claim.status, claim.reason) == ("False", "PrometheusSlow")
+
+
+async def test_series_of_pods_that_are_none_of_its_own_are_no_evidence(bench: Bench) -> None:
+    """A name such as emoji-7 is not reserved. Those of pods that there were count on."""
+    asked: set[str] = set()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.update(re.findall(r"emoji-\d+", request.query["query"]))
+        return await bench.prometheus.answer(request)
+
+    async with serving(answer) as url:
+        bench.asks(Access(url))
+        bench.pods, bench.prometheus.pod = 2, "emoji-7"
+        await bench.look()
+        assert (await bench.look(after=3600)).claim.reason == "NoData"
+        assert asked == {"emoji-0", "emoji-1"}
+        bench.pods, bench.prometheus.pod = 1, "emoji-1"
+        assert (await bench.look(after=3600)).claim.reason == "Tuned"
+        assert asked == {"emoji-0", "emoji-1"}
+
+
+async def test_an_answer_to_an_older_question_is_dropped(bench: Bench) -> None:
+    await bench.look()
+    bench.now += 3600
+    bench.look_once()
+    await bench.inquiries.step(bench.asked.pop())
+    bench.resource = tuned(quality={"targetPercent": 90})
+    assert bench.look_once().record.history[0].reason == "Reset"
+    bench.revision = 1
+    assert bench.look_once().claim.reason != "Tuned"
+
+
+async def test_a_slow_prometheus_keeps_only_its_own_namespace_waiting() -> None:
+    """However many caches name it: a reconcile waits for none of them, and other namespaces have places left."""
+    prometheus, released, waiting = FakePrometheus(), asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        waiting.set()
+        await released.wait()
+        return await prometheus.answer(request)
+
+    async with serving(slow) as slow_url, serving(prometheus.answer) as url:
+        news: list[Key] = []
+        client = Prometheus(Access(), lambda: T0, seconds=30)
+        inquiries = Inquiries(client, lambda key: None, news.append, lambda: T0 + 3600)
+        since = time_text(T0)
+        keys = [Key("slow", f"cache-{number}") for number in range(3 * PLACES)]
+        for key in keys:
+            inquiries.ask(key, Question(Source(slow_url, "slow"), ("a-0",), 0, since, since))
+        steps = [asyncio.create_task(inquiries.step(key)) for key in keys]
+        await waiting.wait()
+        other = Key("other", "emoji")
+        inquiries.ask(other, Question(Source(url, "other"), ("emoji-0",), 0, since, since))
+        await inquiries.step(other)
+        assert news == [other]
+        for step in steps:
+            step.cancel()
+        released.set()
+        await asyncio.gather(*steps, return_exceptions=True)
+        await client.close()
 
 
 async def test_no_window_before_every_ready_pod_follows(bench: Bench) -> None:
@@ -321,7 +399,7 @@ async def test_a_pod_that_is_silent_is_not_one_that_follows(bench: Bench) -> Non
     figures = Figures(tuning_revisions=(0,), levels=bench.levels)
     seen = Observed({}, (ready_pod(0, "10.0.0.1"), ready_pod(1, "10.0.0.2")), figures=figures)
     for one in (seen, replace(seen, figures=None)):
-        found = await bench.tuner.look(bench.resource, bench.status, one)
+        found = bench.tuner.look(bench.resource, bench.status, one)
         assert found is not None
         assert (found.claim.reason, found.record.window_start) == ("WaitingForPods", "")
 
@@ -336,7 +414,7 @@ async def test_a_clock_that_was_set_back_begins_the_window_again(bench: Bench) -
 
 
 async def test_off_is_off(bench: Bench) -> None:
-    assert await bench.tuner.look(cache(), DiffusionCacheStatus(), Observed({})) is None
+    assert bench.tuner.look(cache(), DiffusionCacheStatus(), Observed({})) is None
 
 
 LEVEL = LevelStatus(skip_percent=25, similarity="0.8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,17 @@ from diffcache_core.names import (
 )
 from diffcache_core.tuning import PairSums
 from diffcache_operator.series import Series
-from diffcache_operator.tuning.window import LONGEST, MAX_BATCHES, SHORTEST_STEP, Grid, Span, read
+from diffcache_operator.tuning.window import (
+    LONGEST,
+    MAX_BATCHES,
+    SHORTEST_STEP,
+    Counters,
+    Grid,
+    Newest,
+    Reading,
+    Span,
+    read,
+)
 
 GRID = Grid(1000.0, 30.0, 4)
 LONG_AGO = 10.0  # when a pod began
@@ -39,8 +49,21 @@ def start(*values: float | None, pod: str = "emoji-0") -> Series:
     return series(START_TIME, values or [LONG_AGO] * 5, pod)
 
 
+PODS = frozenset({"emoji-0", "emoji-1", "e-1"})
+
+
+def reading_of(
+    comparisons: Iterable[Series] = (), figures: Iterable[Series] = (), newest: Iterable[Series] = ()
+) -> Reading:
+    compared, counted, latest = Counters(GRID, PODS), Counters(GRID, PODS), Newest(PODS)
+    for taking, found in ((compared, comparisons), (counted, figures), (latest, newest)):
+        for one in found:
+            taking.add(one)
+    return read(compared, counted, latest)
+
+
 def steps_of(*found: Series) -> float:
-    reading = read([], found, [], (GRID, GRID))
+    reading = reading_of(figures=found)
     assert reading.bad == ()
     return reading.window.steps
 
@@ -69,7 +92,7 @@ def test_everything_that_the_tuner_reads() -> None:
         series(SHADOW_RUNS, [1, 1, 1, 1, 2], outcome="dropped"),
     ]
     newest = [Series({"pod": "emoji-0"}, [(1120.0, 1115.0)]), Series({"pod": "emoji-1"}, [(1120.0, 1119.0)])]
-    reading = read(comparisons, figures, newest, (GRID, GRID))
+    reading = reading_of(comparisons, figures, newest)
     window = reading.window
     assert reading.bad == ()
     assert (window.steps, window.steps_skipped, window.measured_ssr) == (100, 25, 0.25)
@@ -122,13 +145,13 @@ def test_rises(found: list[Series], steps: float) -> None:
     ],
 )
 def test_what_cannot_be_is_told(found: list[Series], words: str) -> None:
-    (told,) = read([], found, [], (GRID, GRID)).bad
+    (told,) = reading_of(figures=found).bad
     assert words in told
 
 
 def test_foreign_labels_of_comparisons_are_told() -> None:
     wrong = series(QUALITY_SUM, [1] * 5, skip="20", similarity="0.80", moment="ccc")
-    assert "labels" in read([start(), wrong], [], [], (GRID, GRID)).bad[0]
+    assert "labels" in reading_of([start(), wrong]).bad[0]
 
 
 VALUES = st.one_of(st.none(), st.floats(), st.integers(-5, 10**6).map(float))
@@ -152,7 +175,7 @@ LABELS = st.dictionaries(
 )
 def test_nothing_that_prometheus_says_does_harm(found: list[Series]) -> None:
     """It never raises; and what is not told as bad is a count."""
-    window = read(found, found, found, (GRID, GRID)).window
+    window = reading_of(found, found, found).window
     assert all(math.isfinite(value) or math.isinf(value) for value in (window.steps, window.requests))
     assert window.steps >= 0
     assert all(sums.n > 0 for batch in window.batches for sums in batch.pairs.values())
@@ -224,6 +247,6 @@ def test_sums_that_a_scrape_cut_off_from_their_pair_are_kept() -> None:
         series(QUALITY_PAIRS, [0, 1, 1, 1, 1], **labels),
         *(series(QUALITY_SUM, [0, 0, 0.5, 0.5, 0.5], moment=moment, **labels) for moment in MOMENTS),
     ]
-    window = read(comparisons, [], [], (GRID, GRID)).window
+    window = reading_of(comparisons).window
     pairs = [batch.pairs[20, 0.8] for batch in window.batches if batch.pairs]
     assert [(one.n, one.c) for one in pairs] == [(1, 0), (0, 0.5)]

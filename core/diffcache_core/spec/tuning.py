@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import Field, StrictInt
 
 from diffcache_core.quantities import bytes_of
-from diffcache_core.rules import Block, Change, Rule
+from diffcache_core.rules import Block, Change, Rule, UniqueBy
 from diffcache_core.spec.serving import MAX_REPLICAS
-from diffcache_core.spec.values import Quantity, Similarity
+from diffcache_core.spec.values import HOST, Quantity, Similarity, without_user
 
 
 class TuningMode(StrEnum):
@@ -24,6 +24,36 @@ class ScalingMode(StrEnum):
     OPERATOR = "Operator"  # the operator's own loop writes it
 
 
+_CONFIDENTIAL = r"(?i)^(authorization|proxy-.*|cookie|.*(token|secret|password|passwd|api-?key|credential|session).*)$"
+_HEADERS_OF_THE_CONNECTION = (
+    r"(?i)^(host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|content-.*|accept-encoding)$"
+)
+
+
+def _refuses(pattern: str, message: str) -> Rule:
+    matches = Rule.matches(pattern, message)
+    return Rule(f"!{matches.cel}", message, lambda value: not matches.holds(value))
+
+
+class PrometheusHeader(Block):
+    """A header of each question."""
+
+    name: Annotated[
+        str,
+        Field(max_length=64),
+        Rule.matches(r"^[A-Za-z0-9-]+$", "must be a header's name, such as X-Scope-OrgID"),
+        _refuses(
+            _CONFIDENTIAL,
+            "is a secret, and anybody may read a manifest: set prometheus.url and, for the header, "
+            "prometheus.tokenSecret or headersSecret of the operator's chart",
+        ),
+        _refuses(_HEADERS_OF_THE_CONNECTION, "belongs to the connection, which sets it itself: remove it"),
+    ]
+    """Name of the header, such as X-Scope-OrgID."""
+    value: Annotated[str, Field(max_length=256), Rule.matches(r"^[!-~]([ -~]*[!-~])?$", "must be printable ASCII")]
+    """Value of the header, which is no secret."""
+
+
 class PrometheusSpec(Block):
     """Where the tuner reads what the pods have measured."""
 
@@ -31,12 +61,25 @@ class PrometheusSpec(Block):
         Annotated[
             str,
             Field(max_length=512),
-            Rule.matches(r"^https?://[^\s]+$", "must be the address of a Prometheus, such as http://prometheus:9090"),
+            without_user("set prometheus.url and prometheus.headersSecret of the operator's chart instead"),
+            Rule.matches(
+                rf"^https?://{HOST}(/[A-Za-z0-9._~:/-]*)?$",
+                "must be the address of a Prometheus, such as http://prometheus:9090, that is: host, port and path",
+            ),
             Change.HOT,
         ]
         | None
     ) = None
     """Address of the Prometheus that scrapes the pods; absent: the operator's."""
+    headers: Annotated[list[PrometheusHeader], Field(max_length=8), UniqueBy("name"), Change.HOT] | None = None
+    """Sent with each question to `url`, such as X-Scope-OrgID for Mimir."""
+    rules = (
+        Rule(
+            "!has(self.headers) || has(self.url)",
+            "headers belong to url: set it, too; those of the operator's own Prometheus are set in its chart",
+            lambda prometheus: prometheus.headers is None or prometheus.url is not None,
+        ),
+    )
 
 
 class QualitySpec(Block):

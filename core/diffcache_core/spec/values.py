@@ -10,6 +10,16 @@ from diffcache_core.pod import Text
 from diffcache_core.quantities import MEBIBYTE, QUANTITY_PATTERN, amount_of, bytes_of
 from diffcache_core.rules import Block, Change, Rule
 
+HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+"""Of a URL, with a port or without: a name or an address, without a user part and without control characters."""
+
+
+def without_user(remedy: str) -> Rule:
+    """A URL has no user part. `remedy`: which field takes the Secret instead."""
+    message = f"must not hold a user or a password, which whoever may read the manifest could read: {remedy}"
+    return Rule("!self.contains('@')", message, lambda value: "@" not in value)
+
+
 QuantityText = Annotated[
     str,
     Field(max_length=32),

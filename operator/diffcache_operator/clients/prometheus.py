@@ -1,43 +1,54 @@
-"""Prometheus, as far as the tuner needs it: raw counters over a range.
+"""Prometheus, as far as the tuner needs it: the questions of one look at a cache.
 
-Which Prometheus a resource may name in its spec, so an answer may be anything, and nothing of it is repeated in an
-error: a condition must not show what a foreign server says to the operator. The token and the CA are the operator's,
-for the operator's own URL.
+Which Prometheus a resource may name in its spec, so an answer may be anything, and made to harm. It is read up to a
+limit, one look costs no more than a sum, and nothing of it is repeated in an error: a condition must not show what a
+foreign server says to the operator. Nor does it show why a resource's own URL gives no figures, or the operator would
+try doors inside the cluster for whoever may write a resource. The token, the CA and the headers of the operator's chart
+are for the operator's own URL.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 
+from diffcache_core.foreign import quoted
+from diffcache_operator.clients.answer import NotPrometheus, read_series
+from diffcache_operator.clients.names import NameResolver
 from diffcache_operator.series import Series
+
+log = logging.getLogger("diffcache.prometheus")
 
 QUERY_SECONDS = 10.0
 """Of one query, its answer included. The tuner looks once a minute, so nothing is gained by waiting longer."""
-
-MAX_BYTES = 16 * 2**20
-"""Of one answer. 145 points of a series for each of 9 levels and 20 bins are .6 MB a pod, at their very most. Parsed,
-an answer takes up to ten times as much memory, of which the operator has 512 MiB."""
-MAX_DENSITY = 0.25
-"""Brackets and commas per character; a sample such as [1700000000,"1"] has .18, and the shorter the values, the more
-memory they take for their length."""
-
+LOOK_SECONDS = 30.0
+"""For all questions of one look. Longer, a slow one keeps other caches of its namespace waiting."""
+MAX_BYTES = 2**20
+"""Of one answer. A counter's series of one pod are .6 MB at their very most, with 9 levels, 20 bins and 145 points;
+whoever asks for several pods asks for fewer when it is too much."""
+MAX_LOOK_BYTES = 64 * 2**20
+"""Of all answers of one look. 64 pods with thirty bins in use are about 50 MB; each MiB takes some 50 ms to read."""
+MAX_LOOK_SERIES = 20_000
+"""Likewise; each takes the tuner 1.7 KB until the look is over, so 34 MB at most."""
 REST_SECONDS = 60.0
-"""A Prometheus that did not answer is left alone for so long, by all resources: each try would hold up a worker."""
+"""A Prometheus that gave no figures is left alone for so long: asking it would only take time from others."""
 
 
 class PrometheusError(Exception):
     """`reason`: of a condition. The message says what to do."""
 
-    reason = ""
+    reason = "PrometheusFailed"
 
 
 class Down(PrometheusError):
@@ -56,66 +67,182 @@ class Malformed(PrometheusError):
     reason = "PrometheusMalformed"
 
 
+class TooLarge(Malformed):
+    """One answer is; nothing of it was read."""
+
+
 @dataclass(frozen=True)
 class Access:
-    """The operator's own Prometheus; what else a resource names gets neither token nor CA."""
+    """The operator's own Prometheus, and what else resources may name; that gets neither token, CA nor headers."""
 
     url: str = ""
-    token_file: Path | None = None  # read at each query: such tokens are replaced now and then
+    token_file: Path | None = None  # read at each look: such tokens are replaced now and then
     ca_file: Path | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    headers_folder: Path | None = None  # a file for each header that is a secret; read at each look
+    own_only: bool = False  # resources may name no other
+    allowed: tuple[str, ...] = ()  # what resources may name; none: anything
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who is asked. `namespace`: of the resource that names the URL; empty: it is the operator's own."""
+
+    url: str
+    namespace: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_own(self) -> bool:
+        return not self.namespace
+
+    @property
+    def host(self) -> tuple[str, str]:
+        """What rests together: a name and port, as one namespace asks it. Others may have the right path or header."""
+        return self.namespace, self.url.partition("://")[2].partition("/")[0].lower()
+
+
+Told = TypeVar("Told")
 
 
 class Prometheus:
+    """`seconds`: of one query; `look_seconds`: of all of a look."""
+
     def __init__(
-        self, access: Access, clock: Callable[[], float] = time.monotonic, seconds: float = QUERY_SECONDS
+        self,
+        access: Access,
+        clock: Callable[[], float] = time.monotonic,
+        seconds: float = QUERY_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        self._access, self._clock, self._seconds = access, clock, seconds
-        self._resting: dict[str, tuple[float, PrometheusError]] = {}
-        self._parsing = asyncio.Lock()  # parsed, an answer takes several times its length: one at a time
+        self.access, self._clock, self._seconds, self._look_seconds = access, clock, seconds, look_seconds
+        self._resting: dict[tuple[str, str], tuple[float, PrometheusError]] = {}
+        self._reader = ThreadPoolExecutor(1, "prometheus")  # one answer at a time: the loop goes on beside one thread
+        self._names = NameResolver()
 
-    @property
-    def own_url(self) -> str:
-        return self._access.url
-
-    async def query_range(self, url: str, query: str, start: float, end: float, step: float) -> list[Series]:
-        """Values at start, start + step ... end, all in seconds. Raises PrometheusError."""
-        parameters = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:g}"}
-        return await self._ask(url, "query_range", parameters, "matrix", "values")
-
-    async def query(self, url: str, query: str, at: float) -> list[Series]:
-        """One value a series. Raises PrometheusError."""
-        return await self._ask(url, "query", {"query": query, "time": f"{at:.3f}"}, "vector", "value")
-
-    def give_up(self, url: str, seconds: float) -> PrometheusError:
-        """It answers, but all of it would take too long: it rests as one that does not answer at all."""
-        trouble = Slow(f"Prometheus at {url} takes more than {seconds:g} s for a cache's figures: is it overloaded?")
-        self._resting[url] = (self._clock() + REST_SECONDS, trouble)
-        return trouble
-
-    async def _ask(self, url: str, what: str, parameters: Mapping[str, str], kind: str, key: str) -> list[Series]:
-        until, error = self._resting.get(url, (float("-inf"), None))
-        if error is not None and self._clock() < until:
+    async def look(self, source: Source, ask: Callable[[Questions], Awaitable[Told]]) -> Told:
+        """What `ask` makes of its questions. Raises PrometheusError."""
+        now = self._clock()
+        self._resting = {host: rest for host, rest in self._resting.items() if now < rest[0]}
+        if source.host in self._resting:
+            error = self._resting[source.host][1]
             raise type(error)(str(error))
+        began = asyncio.get_running_loop().time()
         try:
-            body = await self._fetch(url, f"{url.rstrip('/')}/api/v1/{what}", parameters)
-        except (Down, Slow) as trouble:
-            self._resting[url] = (self._clock() + REST_SECONDS, trouble)
-            raise
-        self._resting.pop(url, None)
-        async with self._parsing:
-            return await asyncio.to_thread(_parse, body, url, kind, key)
+            async with asyncio.timeout(self._look_seconds), self._session(source) as session:
+                return await ask(Questions(session, source, self._seconds, self._reader))
+        except TimeoutError:
+            text = f"takes more than {self._look_seconds:g} s for a cache's figures: is it overloaded?"
+            trouble: PrometheusError = Slow(f"Prometheus at {source.url} {text}")
+        except PrometheusError as caught:
+            trouble = caught
+        if not source.is_own:
+            log.info("%s: %s", source.namespace, trouble)
+            trouble = _vague(source.url)
+            # When it is told must not tell, either, whether a port is closed or a name unknown.
+            await asyncio.sleep(began + self._seconds - asyncio.get_running_loop().time())
+        self._resting[source.host] = (self._clock() + REST_SECONDS, trouble)
+        raise trouble from None
 
-    async def _fetch(self, url: str, address: str, parameters: Mapping[str, str]) -> bytes:
-        own = url == self._access.url
-        headers = {"Accept-Encoding": "identity"} | (self._authorization() if own else {})
-        timeout = aiohttp.ClientTimeout(total=self._seconds)
+    async def close(self) -> None:
+        self._reader.shutdown(wait=False, cancel_futures=True)
+        await self._names.close()
+
+    @asynccontextmanager
+    async def _session(self, source: Source) -> AsyncIterator[aiohttp.ClientSession]:
+        headers = {"Accept-Encoding": "identity", **dict(source.headers)}
+        tls: ssl.SSLContext | bool = True
+        if source.is_own:
+            headers |= self._own_headers()
+            tls = self._own_tls()
+        resolver: AbstractResolver | None = None if source.is_own else self._names
+        connector = aiohttp.TCPConnector(ssl=tls, resolver=resolver, limit=1)
+        async with aiohttp.ClientSession(
+            connector=connector,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=self._seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # a few bytes could become any number
+            trust_env=False,
+        ) as session:
+            yield session
+
+    def _own_headers(self) -> dict[str, str]:
+        access, headers = self.access, dict(self.access.headers)
+        if access.token_file is not None:
+            token = _secret(access.token_file, "the token of Prometheus", "prometheus.tokenSecret")
+            headers["Authorization"] = f"Bearer {token}"
+        if access.headers_folder is not None:
+            try:
+                files = sorted(file for file in access.headers_folder.iterdir() if not file.name.startswith("."))
+            except OSError as error:
+                raise Refused(
+                    f"the headers of Prometheus cannot be read ({error}): mend prometheus.headersSecret"
+                ) from None
+            for file in files:
+                headers[file.name] = _secret(file, f"the header {file.name}", "prometheus.headersSecret")
+        return headers
+
+    def _own_tls(self) -> ssl.SSLContext | bool:
+        if self.access.ca_file is None:
+            return True
         try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout, connector=self._connector() if own else None) as session,
-                session.get(address, params=parameters, headers=headers, allow_redirects=False) as response,
-            ):
+            return ssl.create_default_context(cafile=str(self.access.ca_file))
+        except (OSError, ssl.SSLError) as error:
+            raise Refused(f"the CA of Prometheus cannot be read ({error}): mend prometheus.caSecret") from None
+
+
+class Questions:
+    """Of one look, one after the other: Prometheus has others to serve, and answers take memory."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, source: Source, seconds: float, reader: ThreadPoolExecutor
+    ) -> None:
+        self._session, self._source, self._seconds, self._reader = session, source, seconds, reader
+        self._bytes = self._series = 0
+
+    async def query_range(
+        self, query: str, start: float, end: float, step: float, take: Callable[[Series], None]
+    ) -> None:
+        """Gives `take`, in a thread, each series: values at start, start + step ... end, all in seconds.
+
+        Raises PrometheusError; TooLarge before anything was taken.
+        """
+        parameters = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:g}"}
+        await self._ask("query_range", parameters, "matrix", round((end - start) / step) + 2, take)
+
+    async def query(self, query: str, at: float, take: Callable[[Series], None]) -> None:
+        """Likewise, with one value a series."""
+        await self._ask("query", {"query": query, "time": f"{at:.3f}"}, "vector", 1, take)
+
+    async def _ask(
+        self, what: str, parameters: Mapping[str, str], kind: str, most: int, take: Callable[[Series], None]
+    ) -> None:
+        body = await self._fetch(f"{self._source.url.rstrip('/')}/api/v1/{what}", parameters)
+        self._bytes += len(body)
+        if self._bytes > MAX_LOOK_BYTES:
+            raise Malformed(f"Prometheus at {self._source.url} says too much: more than {MAX_LOOK_BYTES >> 20} MiB")
+        await asyncio.get_running_loop().run_in_executor(self._reader, self._read, body, kind, most, take)
+
+    def _read(self, body: bytes, kind: str, most: int, take: Callable[[Series], None]) -> None:
+        try:
+            for one in read_series(body, kind, most):
+                self._series += 1
+                if self._series > MAX_LOOK_SERIES:
+                    raise Malformed(f"Prometheus at {self._source.url} says too much: over {MAX_LOOK_SERIES} series")
+                take(one)
+        except NotPrometheus:
+            raise Malformed(
+                f"what answers at {self._source.url} is no Prometheus: check the URL, which ends before /api/v1"
+            ) from None
+
+    async def _fetch(self, address: str, parameters: Mapping[str, str]) -> bytes:
+        url = self._source.url
+        try:
+            async with self._session.get(address, params=parameters, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise Refused(f"Prometheus at {url} answers with status {response.status}: {_advice(own)}")
+                    advice = "check prometheus.url, tokenSecret and headers of the operator's chart"
+                    raise Refused(f"Prometheus at {url} answers with status {response.status}: {advice}")
                 return await _limited(response, url)
         except TimeoutError:
             raise Slow(f"Prometheus at {url} does not answer within {self._seconds:g} s: is it overloaded?") from None
@@ -124,71 +251,33 @@ class Prometheus:
                 f"Prometheus at {url} cannot be reached ({type(error).__name__}): is it up, and is the URL right?"
             ) from None
 
-    def _authorization(self) -> dict[str, str]:
-        if self._access.token_file is None:
-            return {}
-        try:
-            token = self._access.token_file.read_text().strip()
-        except (OSError, ValueError) as error:
-            raise Refused(f"the token of Prometheus cannot be read ({error}): mend prometheus.tokenSecret") from None
-        if not token.isascii() or not token.isprintable():
-            raise Refused("the token of Prometheus is no token: mend the Secret of prometheus.tokenSecret")
-        return {"Authorization": f"Bearer {token}"}
 
-    def _connector(self) -> aiohttp.TCPConnector | None:
-        if self._access.ca_file is None:
-            return None
-        try:
-            return aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(self._access.ca_file)))
-        except (OSError, ssl.SSLError) as error:
-            raise Refused(f"the CA of Prometheus cannot be read ({error}): mend prometheus.caSecret") from None
+def _vague(url: str) -> PrometheusError:
+    """The same whatever is wrong with a resource's URL."""
+    return PrometheusError(
+        f"Prometheus at {quoted(url)} gives no figures: is it up and not overloaded, does spec.prometheus.url end "
+        "before /api/v1, and does it answer without a token? The operator's log says more"
+    )
 
 
-def _advice(own: bool) -> str:
-    if own:
-        return "check prometheus.url and prometheus.tokenSecret of the operator's chart"
-    return "check spec.prometheus.url, which is asked without a token"
+def _secret(file: Path, what: str, value: str) -> str:
+    """Raises Refused; without anything of what the file holds."""
+    try:
+        text = file.read_text().strip()
+    except (OSError, ValueError) as error:
+        trouble = getattr(error, "strerror", None) or type(error).__name__
+        raise Refused(f"{what} cannot be read ({trouble}): mend {value}") from None
+    if not text.isascii() or not text.isprintable():
+        raise Refused(f"{what} is none: mend the Secret of {value}")
+    return text
 
 
 async def _limited(response: aiohttp.ClientResponse, url: str) -> bytes:
-    if "Content-Encoding" in response.headers:
+    if response.headers.get("Content-Encoding", "identity") != "identity":
         raise Malformed(f"what answers at {url} compresses unasked: is it a Prometheus?")
     body = bytearray()
     async for chunk in response.content.iter_chunked(2**16):
         body += chunk
         if len(body) > MAX_BYTES:
-            raise Malformed(f"Prometheus at {url} answers with more than {MAX_BYTES >> 20} MiB: is it one?")
+            raise TooLarge(f"Prometheus at {url} says too much of one pod: more than {MAX_BYTES >> 20} MiB")
     return bytes(body)
-
-
-def _parse(body: bytes, url: str, kind: str, key: str) -> list[Series]:
-    return _series(_data(body, url), kind, key)
-
-
-def _data(body: bytes, url: str) -> Any:
-    # A resource names whatever URL it likes: what is made of empty lists would fill the operator's memory.
-    if sum(map(body.count, (b"[", b"{", b","))) > len(body) * MAX_DENSITY:
-        raise Malformed(f"what answers at {url} is no Prometheus: check the URL, which ends before /api/v1")
-    try:
-        answer = json.loads(body)
-        if answer["status"] == "success":
-            return answer["data"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise Malformed(f"what answers at {url} is no Prometheus: check the URL, which ends before /api/v1")
-
-
-def _series(data: Any, kind: str, key: str) -> list[Series]:
-    """Raises Malformed for anything but the documented form (prometheus.io/docs/prometheus/latest/querying/api)."""
-    try:
-        if data["resultType"] != kind:
-            raise ValueError(kind)
-        return [
-            Series(
-                {str(name): str(value) for name, value in one["metric"].items()},
-                [(float(at), float(value)) for at, value in (one[key] if key == "values" else [one[key]])],
-            )
-            for one in data["result"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        raise Malformed("Prometheus answers in a form that is not its own: check the URL, and its version") from None

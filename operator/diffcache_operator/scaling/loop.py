@@ -20,13 +20,13 @@ from diffcache_core.status import AutoscalingStatus
 from diffcache_core.tuning_record import time_text
 from diffcache_operator.claims import Claim
 from diffcache_operator.clients.api import Api, ApiError
-from diffcache_operator.clients.scrape import scrape_each
+from diffcache_operator.clients.scrape import Scraper
 from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.observe import read_resource
 from diffcache_operator.observed import is_ready, made_by
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.owner import other_scaler
-from diffcache_operator.scaling.work import Snapshot, load_of, parse
+from diffcache_operator.scaling.work import NAMES, Snapshot, load_of, parse
 
 SCALING_ACTIVE = "ScalingActive"
 
@@ -63,9 +63,13 @@ class Scaler:
     """`step` is what its queue calls. `on_news(key)`: there is something new to tell."""
 
     def __init__(
-        self, api: Api, on_news: Callable[[Key], None], stopwatch: Callable[[], float] = time.monotonic
+        self,
+        api: Api,
+        scraper: Scraper,
+        on_news: Callable[[Key], None],
+        stopwatch: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._api, self._on_news, self._stopwatch = api, on_news, stopwatch
+        self._api, self._scraper, self._on_news, self._stopwatch = api, scraper, on_news, stopwatch
         self._memories: dict[Key, _Memory] = {}
 
     def told(self, key: Key) -> Told | None:
@@ -108,7 +112,8 @@ class Scaler:
         selector = f"{CACHE_LABEL}={key.name}"
         pods = await self._api.list("v1", "Pod", key.namespace, label_selector=selector)
         ready = [pod for pod in made_by(pods, key.name) if is_ready(pod)]
-        answers = await scrape_each((pod["status"]["podIP"] for pod in ready), parse)
+        addresses = [pod["status"]["podIP"] for pod in ready]
+        answers = await self._scraper.scrape(key.namespace, addresses, NAMES, parse)
         at = self._stopwatch()
         told = {pod["metadata"]["uid"]: work for pod, work in zip(ready, answers, strict=True) if work is not None}
         memory.seen.append(Snapshot(at, told))

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from diffcache_core.names import DEVICE_SECONDS, PENDING_STEPS, STEP_SECONDS
 from diffcache_core.scaling import Load
+from diffcache_operator.exposition_lines import read_samples
+
+NAMES = (PENDING_STEPS, f"{STEP_SECONDS}_sum", f"{STEP_SECONDS}_count", DEVICE_SECONDS)
+"""What `parse` reads."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,7 @@ class Snapshot:
 
 def parse(text: str) -> Work:
     """Of one pod's exposition. Raises ValueError for what no pod of ours says."""
-    samples = {
-        sample.name: sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if not sample.labels
-    }
+    samples = {sample.name: sample.value for sample in read_samples(text, NAMES) if not sample.labels}
     if PENDING_STEPS not in samples:
         raise ValueError(f"no {PENDING_STEPS}")
     work = Work(

@@ -6,14 +6,14 @@ ends the same, for the next look renders what the status says.
 
 from __future__ import annotations
 
-import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diffcache_core.spec import DiffusionCache, TuningMode
+from diffcache_core.spec import MAX_REPLICAS, DiffusionCache, TuningMode
 from diffcache_core.status import DiffusionCacheStatus, TuningStatus
-from diffcache_core.tuning import Decision, Tuning, evidence_start, tune
+from diffcache_core.tuning import Decision, Tuning, tune
 from diffcache_core.tuning_record import (
     acknowledged,
     changed_at,
@@ -24,18 +24,16 @@ from diffcache_core.tuning_record import (
     seconds_of,
 )
 from diffcache_operator.claims import Claim, as_before
-from diffcache_operator.clients.prometheus import Prometheus, PrometheusError
+from diffcache_operator.clients.prometheus import Access, PrometheusError
 from diffcache_operator.figures import Figures
-from diffcache_operator.observed import Observed, is_ready
+from diffcache_operator.observed import Observed, is_ready, name_of
 from diffcache_operator.queue import Key
-from diffcache_operator.tuning.read import read_window
+from diffcache_operator.tuning.inquiries import Answer, Inquiries, Question
+from diffcache_operator.tuning.source import NoSource, source_of
 from diffcache_operator.tuning.tell import TUNING_ACTIVE, claim_of, frozen, steady, waiting
-from diffcache_operator.tuning.window import Grid, Span
 
 LOOK_SECONDS = 60.0
 """Between two questions to Prometheus about one cache."""
-READ_SECONDS = 30.0
-"""For all questions of one look: reconciles of other caches wait for the same few workers."""
 TAKE_OVER_SECONDS = 180.0
 """In which pods take a decision over: the kubelet passes a ConfigMap on within about a minute."""
 CLOCK_SECONDS = 60.0
@@ -54,20 +52,20 @@ class Tuned:
 class Tuner:
     def __init__(
         self,
-        prometheus: Prometheus,
+        access: Access,
+        inquiries: Inquiries,
         clock: Callable[[], float] = time.time,
         stopwatch: Callable[[], float] = time.monotonic,
-        seconds: float = READ_SECONDS,
     ) -> None:
-        """`seconds`: for all questions of one look."""
-        self._prometheus, self._clock, self._stopwatch, self._seconds = prometheus, clock, stopwatch, seconds
+        self._access, self._inquiries, self._clock, self._stopwatch = access, inquiries, clock, stopwatch
         self._looked: dict[Key, float] = {}
 
     def forget(self, key: Key) -> None:
         self._looked.pop(key, None)
+        self._inquiries.forget(key)
 
-    async def look(self, resource: DiffusionCache, old: DiffusionCacheStatus, seen: Observed) -> Tuned | None:
-        """None: tuning is off. Raises nothing of Prometheus' making."""
+    def look(self, resource: DiffusionCache, old: DiffusionCacheStatus, seen: Observed) -> Tuned | None:
+        """None: tuning is off. Waits for nothing: what Prometheus has said in the meantime is decided upon."""
         spec, key = resource.spec, Key(resource.metadata.namespace, resource.metadata.name)
         if spec.tuning.mode is TuningMode.DISABLED:
             self.forget(key)
@@ -78,19 +76,26 @@ class Tuner:
             self.forget(key)
             return Tuned(record, waiting(record), moved=True)
         before = as_before(old, TUNING_ACTIVE)
+        record = _with_pods(record, key.name, seen)
         record, trouble = self._follow(resource, record, seen, now)
         if trouble is not None:
             changed = changed_at(spec, record)
             fresh = changed is not None and 0 <= now - changed < TAKE_OVER_SECONDS
             return Tuned(record, before if before is not None and fresh else trouble)
-        grids = _span(record, now).grids(now)
-        if grids is None or (before is not None and not self._is_due(key)):
+        try:
+            question = _question(resource, record, self._access)
+        except NoSource as error:
+            return Tuned(record, frozen(error.reason, str(error)))
+        answer = self._inquiries.take(key, question)
+        if answer is None:
+            if question.span(now).grids(now) is not None and (before is None or self._is_due(key)):
+                self._looked[key] = self._stopwatch()
+                self._inquiries.ask(key, question)
             return Tuned(record, before or waiting(record))
-        self._looked[key] = self._stopwatch()
         assert seen.figures is not None
         own_levels = next(iter(seen.figures.levels), ())
         current = in_force(spec, record, own_levels)
-        decision = await self._decide(resource, record, current, grids, now)
+        decision = self._decide(resource, record, current, answer)
         decided = record_decision(spec, record, current, decision, now)
         moved = decided.revision != record.revision
         claim = claim_of(spec.tuning.mode, current, decision)
@@ -126,30 +131,27 @@ class Tuner:
             )
         return record, None
 
-    async def _decide(
-        self, resource: DiffusionCache, record: TuningStatus, current: Tuning, grids: tuple[Grid, Grid], now: float
-    ) -> Decision:
+    def _decide(self, resource: DiffusionCache, record: TuningStatus, current: Tuning, answer: Answer) -> Decision:
         def stay(reason: str, message: str) -> Decision:
             return Decision(tuning=current, reason=reason, message=message, frozen=True, inputs={})
 
-        spec, metadata = resource.spec, resource.metadata
-        url = spec.prometheus.url or self._prometheus.own_url
-        if not url:
-            advice = "set spec.prometheus.url, or prometheus.url of the operator's chart"
-            return stay("NoPrometheus", f"nobody has said which Prometheus scrapes the pods: {advice}")
-        try:
-            async with asyncio.timeout(self._seconds):
-                reading = await read_window(self._prometheus, url, metadata.namespace, metadata.name, grids, now)
-        except PrometheusError as error:
-            return stay(error.reason, str(error))
-        except TimeoutError:
-            trouble = self._prometheus.give_up(url, self._seconds)
-            return stay(trouble.reason, str(trouble))
+        spec, reading = resource.spec, answer.reading
+        if isinstance(reading, PrometheusError):
+            return stay(reading.reason, str(reading))
         if reading.bad:
             return stay("BadData", reading.bad[0])
-        return tune(current, reading.window, goals_of(spec), now=now, changed_at=changed_at(spec, record))
+        return tune(current, reading.window, goals_of(spec), now=answer.at, changed_at=changed_at(spec, record))
 
 
-def _span(record: TuningStatus, now: float) -> Span:
-    """A record whose window has not begun has nothing to count."""
-    return Span(evidence_start(now, seconds_of(record.measured_since) or now), seconds_of(record.window_start) or now)
+def _with_pods(record: TuningStatus, cache: str, seen: Observed) -> TuningStatus:
+    """Counts the pods that there have been: series of any other do not count, whatever its name is."""
+    ordinals = [re.fullmatch(rf"{re.escape(cache)}-(\d{{1,3}})", name_of(pod)) for pod in seen.pods]
+    most = max((int(match[1]) + 1 for match in ordinals if match), default=0)
+    pods = min(MAX_REPLICAS, max(record.pods, most))
+    return record if pods == record.pods else record.model_copy(update={"pods": pods})
+
+
+def _question(resource: DiffusionCache, record: TuningStatus, access: Access) -> Question:
+    """Raises NoSource."""
+    pods = tuple(f"{resource.metadata.name}-{number}" for number in range(record.pods))
+    return Question(source_of(resource, access), pods, record.revision, record.window_start, record.measured_since)

@@ -6,40 +6,51 @@ Series are found by the labels `namespace` and `pod`, which a PodMonitor gives, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from diffcache_core.names import MOMENTS, QUALITY_SUM, STEPS
-from diffcache_operator.clients.prometheus import Prometheus
-from diffcache_operator.series import Series
-from diffcache_operator.tuning.window import COMPARISONS, FIGURES, Grid, Reading, read
+from diffcache_operator.clients.prometheus import Questions, TooLarge
+from diffcache_operator.tuning.window import COMPARISONS, FIGURES, Counters, Grid, Newest, Reading, read
+
+PODS = 8
+"""That one question is about; half as many when their answer is too large. More save questions; of so many with thirty
+bins in use an answer is some .8 MB."""
 
 
 async def read_window(
-    prometheus: Prometheus, url: str, namespace: str, cache: str, grids: tuple[Grid, Grid], now: float
+    questions: Questions, namespace: str, pods: Sequence[str], grids: tuple[Grid, Grid], now: float
 ) -> Reading:
-    """Raises PrometheusError."""
-    labels = selector(namespace, cache)
+    """`pods`: the names of those that count. Raises PrometheusError."""
+    compared, counted = Counters(grids[0], frozenset(pods)), Counters(grids[1], frozenset(pods))
+    newest = Newest(frozenset(pods))
 
-    async def over(grid: Grid, names: Sequence[str]) -> list[Series]:
-        found: list[Series] = []
-        for name in names:  # one after the other: Prometheus has others to serve, and answers take memory
-            for which in _pieces(name, labels):
-                found += await prometheus.query_range(url, which, grid.start, grid.end, grid.step)
-        return found
+    async def ask(counters: Counters, name: str, some: Sequence[str]) -> None:
+        grid = counters.grid
+        try:
+            await questions.query_range(selector(name, namespace, some), grid.start, grid.end, grid.step, counters.add)
+        except TooLarge:
+            if len(some) == 1:
+                raise
+            await ask(counters, name, some[: len(some) // 2])
+            await ask(counters, name, some[len(some) // 2 :])
 
-    comparisons = await over(grids[0], COMPARISONS)
-    figures = await over(grids[1], FIGURES)
-    newest = await prometheus.query(url, f"timestamp({STEPS}{labels})", now)
-    return read(comparisons, figures, newest, grids)
+    for some in (pods[i : i + PODS] for i in range(0, len(pods), PODS)):
+        for counters, names in ((compared, COMPARISONS), (counted, FIGURES)):
+            for name in names:
+                for which in _pieces(name):
+                    await ask(counters, which, some)
+    await questions.query(f"timestamp({selector(STEPS, namespace, pods)})", now, newest.add)
+    return await asyncio.to_thread(read, compared, counted, newest)  # takes a second for 64 pods
 
 
-def selector(namespace: str, cache: str) -> str:
-    """Of a cache's serving pods; names of Kubernetes need no quoting."""
-    return f'{{namespace="{namespace}",pod=~"{cache}-[0-9]+"}}'
+def selector(name: str, namespace: str, pods: Sequence[str]) -> str:
+    """The series of a metric that pods have; names of Kubernetes need no quoting. `name` may have labels of its own."""
+    metric, _, labels = name.partition("{")
+    own = f",{labels.removesuffix('}')}" if labels else ""
+    return f'{metric}{{namespace="{namespace}",pod=~"{"|".join(pods)}"{own}}}'
 
 
-def _pieces(name: str, labels: str) -> list[str]:
+def _pieces(name: str) -> list[str]:
     """What is asked for a counter: the largest one by five, for an answer's length is limited."""
-    if name != QUALITY_SUM:
-        return [name + labels]
-    return [f'{name}{labels[:-1]},moment="{moment}"}}' for moment in MOMENTS]
+    return [f'{name}{{moment="{moment}"}}' for moment in MOMENTS] if name == QUALITY_SUM else [name]

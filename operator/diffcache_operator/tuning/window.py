@@ -9,9 +9,11 @@ address goes on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from diffcache_core.foreign import quoted
 from diffcache_core.histograms import quantile
 from diffcache_core.names import (
     MOMENTS,
@@ -49,6 +51,12 @@ SHORTEST_STEP = 30.0
 taken their tuning over, so that the first point was scraped after that, too."""
 MAX_BATCHES = 144
 """Batches of a grid at most. More lose less of what a pod counted between the last point and its end, and cost more."""
+MAX_COMPARISONS = 400
+"""Pairs of a level and a bin: 20 levels and 20 bins. More would be another program's, and each costs memory a batch."""
+MAX_JOBS = 100
+"""Of scrapes, by which a pod's series may differ."""
+MAX_TROUBLES = 10
+"""That are kept of one grid: one is told, and a foreign server may think up any number."""
 LONGEST = 24 * 3600.0
 """Seconds that figures reach back: a day holds its rhythm. Comparisons reach further, see `tuning.evidence_start`."""
 
@@ -114,20 +122,16 @@ Own = tuple[str, ...]  # values of a metric's own labels
 _Points = list[float | None]  # of one counter, by the grid
 
 
-def read(
-    comparisons: Iterable[Series], figures: Iterable[Series], newest: Iterable[Series], grids: tuple[Grid, Grid]
-) -> Reading:
-    """`newest`: of each pod the time of its latest sample, as the value."""
-    compared, counted = _Counters(grids[0]), _Counters(grids[1])
-    for counters, found in ((compared, comparisons), (counted, figures)):
-        for one in found:
-            counters.add(one)
+def read(compared: Counters, counted: Counters, newest: Newest) -> Reading:
     pairs, rises = compared.rises(), counted.rises()
+    bad = compared.bad | counted.bad
+    if len(pairs[QUALITY_PAIRS]) > MAX_COMPARISONS:
+        bad.add(f"{QUALITY_PAIRS} has {len(pairs[QUALITY_PAIRS])} series a pod: are they another program's?")
     steps, skipped = _total(rises[STEPS]), _total(rises[STEPS_SKIPPED])
     runs = {own[0]: sum(values) for own, values in rises[SHADOW_RUNS].items()}
     buckets = _by_bound(rises[DURATION_BUCKETS])
     window = Window(
-        batches=_batches(pairs, grids[0]),
+        batches=[] if bad else _batches(pairs, compared.grid),
         steps=steps,
         steps_skipped=skipped,
         requests=max(buckets.values(), default=0.0),
@@ -136,59 +140,113 @@ def read(
         measured_ssr=skipped / steps if steps > 0 else None,
         shadow_due=sum(runs.values()),
         shadow_dropped=runs.get("dropped", 0.0),
-        newest=max((value for one in newest for _, value in one.values if math.isfinite(value)), default=None),
+        newest=newest.at,
     )
-    return Reading(window, tuple(sorted(compared.bad | counted.bad)))
+    return Reading(window, tuple(sorted(bad)))
 
 
-Rises = dict[str, dict[Own, list[float]]]
+Rises = dict[str, dict[Own, "array[float]"]]
 """By metric and own labels, over all pods: the rise in each batch."""
 
 
 @dataclass
-class _Counters:
+class Newest:
+    """The time of the latest sample of these pods, in seconds since the epoch."""
+
+    pods: frozenset[str]
+    at: float | None = None
+
+    def add(self, one: Series) -> None:
+        """Of one pod, with the time as the value."""
+        for _, value in one.values:
+            if one.labels.get("pod", "") in self.pods and math.isfinite(value):
+                self.at = value if self.at is None else max(self.at, value)
+
+
+@dataclass
+class Counters:
+    """What these pods have counted at the points of a grid. Other pods' series do not count, whatever their names.
+
+    A counter takes ten bytes a point: that of a large cache are millions.
+    """
+
     grid: Grid
+    pods: frozenset[str]
     bad: set[str] = field(default_factory=set)
-    _points: dict[tuple[str, str, Own], tuple[_Points, dict[int, str]]] = field(default_factory=dict)
+    _counters: dict[tuple[str, str, Own], _Counter] = field(default_factory=dict)
+    _jobs: list[str] = field(default_factory=list)
 
     def add(self, one: Series) -> None:
         """One series; what cannot be a counter's value is left out and told."""
         name, pod = one.name, one.labels.get("pod", "")
-        if name not in OWN_LABELS:
+        if name not in OWN_LABELS or pod not in self.pods:
             return
         own = tuple(one.labels.get(label, "") for label in OWN_LABELS[name])
         if not _labels_hold(name, own):
-            self.bad.add(f"{name} of {pod} has labels that it cannot have: is that series another program's?")
+            self._tell(f"{name} of {pod} has labels that it cannot have: is that series another program's?")
             return
-        empty: _Points = [None] * (self.grid.batches + 1)
-        points, jobs = self._points.setdefault((name, pod, own), (empty, {}))
-        job = one.labels.get("job", "")
+        job = self._job(one.labels.get("job", ""))
+        if job is None:
+            self._tell(f"{pod} is scraped by more than {MAX_JOBS} jobs: remove all but one")
+            return
+        counter = self._counters.get((name, pod, own))
+        if counter is None:
+            counter = self._counters[name, pod, own] = _Counter(self.grid.batches + 1)
         for at, value in one.values:
             index = self.grid.point(at)
             if index is None:
                 continue
             if not math.isfinite(value) or value < 0:
-                self.bad.add(f"{name} of {pod} is {value}, which no counter can be")
-            elif jobs.setdefault(index, job) != job:
-                self.bad.add(f"{pod} is scraped by the jobs {' and '.join(sorted((job, jobs[index])))}: remove one")
-            else:
-                before = points[index]
-                points[index] = value if before is None else min(before, value)
+                self._tell(f"{name} of {pod} is {value}, which no counter can be")
+            elif not counter.set(index, value, job):
+                names = sorted(quoted(self._jobs[which], 63) for which in (job, counter.jobs[index]))
+                self._tell(f"{pod} is scraped by the jobs {' and '.join(names)}: remove one")
+
+    def _job(self, name: str) -> int | None:
+        """Its number; None when there are too many."""
+        if name not in self._jobs:
+            if len(self._jobs) == MAX_JOBS:
+                return None
+            self._jobs.append(name)
+        return self._jobs.index(name)
+
+    def _tell(self, trouble: str) -> None:
+        if len(self.bad) < MAX_TROUBLES:
+            self.bad.add(trouble)
 
     def rises(self) -> Rises:
         """Of every metric, summed over pods."""
-        starts = {pod: points for (name, pod, _), (points, _) in self._points.items() if name == START_TIME}
+        starts = {pod: one.points() for (name, pod, _), one in self._counters.items() if name == START_TIME}
         out: Rises = {name: {} for name in OWN_LABELS if name != START_TIME}
-        for (name, pod, own), (points, _) in self._points.items():
+        for (name, pod, own), counter in self._counters.items():
             if name == START_TIME:
                 continue
             if pod not in starts:
                 self.bad.add(f"{pod} does not tell when it began: `kubectl diffcache upgrade` replaces an old image")
                 continue
-            rise = _rise(points, starts[pod], self.grid)
-            sums = out[name].setdefault(own, [0.0] * self.grid.batches)
-            out[name][own] = [a + b for a, b in zip(sums, rise, strict=True)]
+            rise = _rise(counter.points(), starts[pod], self.grid)
+            sums = out[name].setdefault(own, array("d", bytes(8 * self.grid.batches)))
+            for index, value in enumerate(rise):
+                sums[index] += value
         return out
+
+
+class _Counter:
+    """A value a point, and the number of the job that scraped it."""
+
+    def __init__(self, points: int) -> None:
+        self._values, self.jobs = array("d", [math.nan]) * points, bytearray(points)
+
+    def set(self, index: int, value: float, job: int) -> bool:
+        """Whether no other job has told this point."""
+        before = self._values[index]
+        if not math.isnan(before) and self.jobs[index] != job:
+            return False
+        self._values[index], self.jobs[index] = value if math.isnan(before) else min(before, value), job
+        return True
+
+    def points(self) -> _Points:
+        return [None if math.isnan(value) else value for value in self._values]
 
 
 def _rise(points: _Points, starts: _Points, grid: Grid) -> list[float]:

@@ -1,0 +1,87 @@
+"""What serving pods tell of themselves, asked beside the reconciles: a pod may be slow, and reconciles share workers.
+
+A reconcile says which pods there are. A queue of its own asks them again and again, and each round of answers brings a
+reconcile, which takes what was told last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from diffcache_operator.clients.scrape import Scraper
+from diffcache_operator.figures import NAMES, Figures, add, parse
+from diffcache_operator.observed import JSON
+from diffcache_operator.queue import GONE, Key
+
+LOOK_SECONDS = 30.0
+"""Between two rounds of questions. Shorter, the status follows sooner, and each round costs a reconcile."""
+
+
+@dataclass
+class _Watch:
+    seconds: float = LOOK_SECONDS  # between two rounds
+    pods: dict[str, str] = field(default_factory=dict)  # address by identity
+    told: dict[str, Figures | None] = field(default_factory=dict)  # of the last round; None: no answer
+
+
+class PodFigures:
+    """`step` is what its queue calls. `on_due(key)`: that queue is to call it now. `on_news(key)`: a round is over."""
+
+    def __init__(self, scraper: Scraper, on_due: Callable[[Key], None], on_news: Callable[[Key], None]) -> None:
+        self._scraper, self._on_due, self._on_news = scraper, on_due, on_news
+        self._watched: dict[Key, _Watch] = {}
+
+    def watch(self, key: Key, ready: Iterable[JSON]) -> None:
+        """These pods and no others are asked from now on; new ones at once."""
+        pods = {_identity(pod): str(pod["status"]["podIP"]) for pod in ready}
+        if not pods:
+            self.forget(key)
+            return
+        watch = self._watched.setdefault(key, _Watch())
+        is_new = not pods.keys() <= watch.pods.keys()
+        watch.pods = pods
+        if is_new:
+            self._on_due(key)
+
+    def pace(self, key: Key, seconds: float) -> None:
+        """From now on a round begins every so many seconds."""
+        watch = self._watched.get(key)
+        if watch is not None:
+            is_sooner = seconds < watch.seconds
+            watch.seconds = seconds
+            if is_sooner:
+                self._on_due(key)
+
+    def forget(self, key: Key) -> None:
+        self._watched.pop(key, None)
+
+    def is_known(self, key: Key) -> bool:
+        """Whether each of the watched pods was asked."""
+        watch = self._watched.get(key)
+        return watch is None or watch.pods.keys() <= watch.told.keys()
+
+    def of(self, key: Key) -> Figures | None:
+        """Of the watched pods together; None if none of them has told any."""
+        watch = self._watched.get(key)
+        if watch is None:
+            return None
+        told = [figures for pod in watch.pods if (figures := watch.told.get(pod)) is not None]
+        return add(told) if told else None
+
+    async def step(self, key: Key) -> object:
+        """Seconds until the next round, or GONE for a cache without ready pods."""
+        watch = self._watched.get(key)
+        if watch is None:
+            return GONE
+        pods = dict(watch.pods)
+        answers = await self._scraper.scrape(key.namespace, pods.values(), NAMES, parse)
+        watch.told = dict(zip(pods, answers, strict=True))
+        self._on_news(key)
+        return watch.seconds
+
+
+def _identity(pod: JSON) -> str:
+    """Another one after each restart, for what was told before it is not of this process."""
+    since = [one.get("lastTransitionTime") for one in pod["status"].get("conditions", []) if one["type"] == "Ready"]
+    return f"{pod['metadata']['uid']} {since}"
