@@ -138,6 +138,8 @@ async def _watch(api: Api, chosen: Settings, queue: Queue) -> None:
             standalone=True,
             clusterwide=not chosen.namespaces,
             namespaces=chosen.namespaces,
+            # Else kopf asks for the user's name, and one that the cluster has assigned has none.
+            identity=chosen.identity,  # type: ignore[arg-type]  # of a type that kopf does not export
         )
     except Exception:
         if not await api.serves_caches():

@@ -41,24 +41,21 @@ def _as_made(body: JSON, live: JSON | None) -> JSON:
 
 
 def plan_volumes(resource: DiffusionCache, observed: Observed) -> list[GrowVolume]:
-    """Claims that ask for less than the resource. One without a volume yet cannot be changed."""
+    """Claims that ask for less than the resource, unless the volume they got is large enough all the same."""
     return [
         GrowVolume(claim, size)
-        for claim, size in _claims(resource, observed)
-        if claim.get("status", {}).get("phase") == "Bound"
-        and _less(claim["spec"]["resources"].get("requests", {}).get("storage"), size)
+        for claim, size in _too_small(resource, observed)
+        if _less(claim["spec"]["resources"].get("requests", {}).get("storage"), size)
     ]
 
 
 def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, str]) -> Claim | None:
     """What there is to say of volumes that are too small. `refusals`: by claim, the server's words."""
     running = {name_of(pod) for pod in (*observed.pods, *observed.index_pods, *observed.ledger_pods)}
-    for claim, size in _claims(resource, observed):
+    for claim, size in _too_small(resource, observed):
         if name_of(claim) in refusals:
             return _not_expanded(claim, refusals[name_of(claim)])
-        status, conditions = claim.get("status", {}), _conditions(claim)
-        if status.get("phase") != "Bound" or not _less(status.get("capacity", {}).get("storage"), size):
-            continue
+        status, conditions = claim["status"], _conditions(claim)
         failed = [conditions[kind] for kind in _FAILED if kind in conditions]
         if failed or status.get("allocatedResourceStatuses", {}).get("storage") in _INFEASIBLE:
             return _not_expanded(claim, failed[0] if failed else "its driver cannot")
@@ -84,6 +81,14 @@ def _not_expanded(claim: JSON, why: str) -> Claim:
         f"the volume {name_of(claim)} stays at {has} ({why.rstrip('.')}): set allowVolumeExpansion: true in "
         f"StorageClass {storage_class} if its driver can expand, or create this DiffusionCache anew",
     )
+
+
+def _too_small(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[JSON, str]]:
+    """Claims with a volume that is smaller than it should be; nobody may change one that has none yet."""
+    for claim, size in _claims(resource, observed):
+        status = claim.get("status", {})
+        if status.get("phase") == "Bound" and _less(status.get("capacity", {}).get("storage"), size):
+            yield claim, size
 
 
 def _claims(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[JSON, str]]:

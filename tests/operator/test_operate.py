@@ -25,6 +25,15 @@ from diffcache_operator import __main__ as program
 program.operate = partial(program.operate, ports=(int(sys.argv[1]), int(sys.argv[2])))
 program.main()
 """
+NAMELESS = """
+import os, pwd
+def getpwuid(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = getpwuid
+for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+    os.environ.pop(name, None)
+"""
+"""A user that the machine has never heard of, as OpenShift assigns them."""
 
 
 @dataclass
@@ -54,7 +63,9 @@ class Running:
 
 
 @asynccontextmanager
-async def operator(kubeconfig: Path, ports: list[int], name: str = "pod") -> AsyncIterator[Running]:
+async def operator(
+    kubeconfig: Path, ports: list[int], name: str = "pod", program: str = PROGRAM
+) -> AsyncIterator[Running]:
     """Told to end when left."""
     log = kubeconfig.parent / f"{name}.log"
     environment = {
@@ -65,7 +76,7 @@ async def operator(kubeconfig: Path, ports: list[int], name: str = "pod") -> Asy
     }
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, *map(str, ports), env=environment, stderr=file
+            sys.executable, "-c", program, *map(str, ports), env=environment, stderr=file
         )
     try:
         yield Running(ports[0], log, process)
@@ -80,6 +91,16 @@ async def written(cluster: SmallCluster, name: str) -> None:
     async with asyncio.timeout(SECONDS):
         while not cluster.found[cache_path(name)].get("status", {}).get("conditions"):
             await asyncio.sleep(0.05)
+
+
+async def test_a_user_without_a_name_runs_it(tmp_path: Path, free_ports: Ports) -> None:
+    cluster = SmallCluster()
+    cluster.put(cache_path("emoji"), cache("emoji", serving={"replicas": 0}))
+    nameless = NAMELESS + PROGRAM
+    async with running(cluster, tmp_path) as kubeconfig, operator(kubeconfig, free_ports(2), program=nameless) as one:
+        await one.until(200)
+        await written(cluster, "emoji")
+    assert one.process.returncode == 0
 
 
 async def test_without_the_crd_it_waits_says_so_and_begins_when_it_comes_and_again(
