@@ -47,6 +47,10 @@ install_packages() { # DEBIAN PACKAGE...
   RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
 }
 
+is_left() { # anything of a node, running or not
+  [ -e "$STATE" ] || [ -e "/run/netns/$NAME" ] || [ -n "$(node_processes)" ]
+}
+
 need_up() {
   [ -e "$STATE/init.pid" ] && kill -0 "$(cat "$STATE/init.pid")" 2>/dev/null ||
     die "the cluster is not up: run $NODE_DIR/up"

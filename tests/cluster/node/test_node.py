@@ -118,3 +118,19 @@ def test_the_operator_outlives_an_api_server(operator: Kube, namespace: Kube) ->
     eventually(lambda: namespace.exists("service", "before"), 60, what="its watches are back, too")
     (pod,) = operator.list("pod", "app.kubernetes.io/name=diffcache")
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_down_says_what_it_does_and_leaves_nothing(tmp_path: Path) -> None:
+    """Also of a start that failed half-way."""
+    left = tmp_path / "cluster" / "images" / "blobs" / "layer"
+    left.mkdir(parents=True)
+    (left / "file").touch()
+
+    def down() -> str:
+        environment = os.environ | {"DIFFCACHE_CLUSTER": str(tmp_path / "cluster")}
+        return subprocess.run([NODE / "down"], env=environment, check=True, capture_output=True, text=True).stderr
+
+    assert f"removing its files in {tmp_path}/cluster" in (told := down())
+    assert "gone after" in told
+    assert not (tmp_path / "cluster").exists()
+    assert "there is none" in down()
