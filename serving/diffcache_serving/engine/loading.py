@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from diffcache_core.documents import read_json
+from diffcache_core.foreign import first_line, quoted
 from diffcache_core.resume import Level, Levels
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
 from diffcache_serving.defaults import ModelDefaults, choose_defaults
 from diffcache_serving.engine.adapter import StableDiffusion
+from diffcache_serving.engine.fingerprint import fingerprint as fingerprint
 from diffcache_serving.engine.fit import check_fit, own_size
 from diffcache_serving.engine.parts import load_pipeline
 from diffcache_serving.engine.sources import BUNDLED as BUNDLED
@@ -73,8 +74,11 @@ def load_model(config: ModelConfig, data_dir: Path | None = None) -> LoadedModel
     except torch.OutOfMemoryError:
         raise DeviceOutOfMemory(f"model {config.source} does not fit into the memory of {device}: free some") from None
     projection, projection_digest = _load_projection(config.source, folder, pipe)
-    levels, levels_source = _load_levels(config.source, folder)
-    weights = fingerprint(folder)
+    levels, levels_source = load_levels(config.source, folder)
+    try:
+        weights = fingerprint(folder, data_dir)
+    except OSError as error:
+        raise ModelError(f"model {config.source}: {error.filename}: {error.strerror}: make it readable") from None
     diffusion = StableDiffusion(pipe, projection, config.scheduler)
     return LoadedModel(
         name=model_name(config.source),
@@ -112,19 +116,6 @@ def choose_device(dtype: DType) -> tuple[torch.device, torch.dtype]:
     return torch.device("cuda" if cuda else "cpu"), _DTYPES.get(dtype, auto)
 
 
-def fingerprint(folder: Path) -> str:
-    """sha256 over the names and bytes of a model's files; what is diffcache's own in it does not count."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt", ".bin")):
-        relative = path.relative_to(folder)
-        if relative.parts[0] == DIFFCACHE_FOLDER or any(part.startswith(".") for part in relative.parts):
-            continue
-        digest.update(f"{relative.as_posix()}:{path.stat().st_size}:".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
 def quiet_libraries() -> None:
     import diffusers
     import transformers
@@ -141,9 +132,9 @@ def _load_projection(source: str, folder: Path, pipe: Any) -> tuple[torch.Tensor
         return None, "pooled"
     try:
         weight = load_file(path)["weight"].float()
-    except (SafetensorError, KeyError, OSError) as error:
+    except Exception as error:  # of a foreign file anything may come
         raise ModelError(
-            f"model {source}: {path} is damaged ({error}): copy it again, or remove it to use the pooled "
+            f"model {source}: {path} is damaged ({first_line(error)}): copy it again, or remove it to use the pooled "
             "output as key (calibrate anew)"
         ) from None
     if not is_finite(weight):
@@ -154,18 +145,41 @@ def _load_projection(source: str, folder: Path, pipe: Any) -> tuple[torch.Tensor
     return weight, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _load_levels(source: str, folder: Path) -> tuple[Levels, str]:
+def load_levels(source: str, folder: Path) -> tuple[Levels, str]:
+    """The model's own levels and "model"; none and "none" where it has none. Raises ModelError if they are damaged."""
     path = folder / DIFFCACHE_FOLDER / "levels.json"
     if not path.is_file():
         return Levels(), "none"
     try:
         return read_levels(path), "model"
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"model {source}: {path} is damaged ({error}): run `diffcache calibrate` again") from None
+        raise ModelError(
+            f"model {source}: {path} is damaged ({first_line(error)}): run `diffcache calibrate` again"
+        ) from None
 
 
 def read_levels(path: Path) -> Levels:
     """The table that `diffcache calibrate` wrote. Raises ValueError, KeyError or TypeError if it is damaged."""
     document = read_json(path)
-    table = tuple(Level(int(v["skipPercent"]), float(v["similarity"])) for v in document["levels"])
-    return Levels(table, int(document["reseedSkipPercent"]))
+    table = tuple(
+        Level(_percent("skipPercent", v["skipPercent"], 1), _similarity(v["similarity"])) for v in document["levels"]
+    )
+    return Levels(table, _percent("reseedSkipPercent", document["reseedSkipPercent"], 0))
+
+
+def _percent(name: str, value: object, lowest: int) -> int:
+    """At 100 a run would have no step left to draw with."""
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= 99:
+        raise ValueError(f"{name} must be a whole number from {lowest} to 99, is {quoted(str(value), 40)}")
+    return value
+
+
+def _similarity(value: object) -> float:
+    """A cosine; 1.01, which no prompt reaches, closes a level."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) else float("nan")
+    except (ValueError, OverflowError):
+        number = float("nan")
+    if not 0 <= number <= 1.01:  # NaN fails too
+        raise ValueError(f"similarity must be from 0 to 1, is {quoted(str(value), 40)}")
+    return number

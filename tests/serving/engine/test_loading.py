@@ -17,7 +17,7 @@ from diffcache_core.serving_config import ModelConfig
 from diffcache_core.spec import DType
 from diffcache_serving.defaults import ModelDefaults
 from diffcache_serving.engine.engine import Engine
-from diffcache_serving.engine.loading import BUNDLED, LoadedModel, ModelError, fingerprint, load_model
+from diffcache_serving.engine.loading import BUNDLED, LoadedModel, ModelError, fingerprint, load_levels, load_model
 
 Engines = Callable[..., Engine]
 Draw = Callable[..., Awaitable[Any]]
@@ -102,17 +102,59 @@ def test_a_distilled_model_is_refused(copy: Path) -> None:
         load_model(config(f"file://{copy}"))
 
 
-def test_a_wrong_projection_and_damaged_levels_are_refused(copy: Path) -> None:
+def test_a_wrong_projection_is_refused(copy: Path) -> None:
     own = copy / "diffcache"
     own.mkdir()
     shutil.copy(BUNDLED / "emoji" / "diffcache" / "projection.safetensors", own)
     with pytest.raises(ModelError, match=r"must be a \(dim, 32\) matrix, is \(256, 256\)"):
         load_model(config(f"file://{copy}"))
-    (own / "projection.safetensors").unlink()
-    for levels in ('{"levels": [{"skipPercent": 25}]}', "[]", "{", '{"levels": [], "reseedSkipPercent": "x"}'):
-        (own / "levels.json").write_text(levels)
-        with pytest.raises(ModelError, match="diffcache calibrate"):
-            load_model(config(f"file://{copy}"))
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        "[]",
+        "{",
+        "null",
+        "[" * 100_000,
+        '{"a":' * 1000 + "1" + "}" * 1000,
+        '{"levels": [{"skipPercent": 25}]}',
+        '{"levels": [], "reseedSkipPercent": "x"}',
+        '{"levels": 3, "reseedSkipPercent": 0}',
+        '{"levels": ["x"], "reseedSkipPercent": 0}',
+        '{"levels": [], "reseedSkipPercent": NaN}',
+        '{"levels": [], "reseedSkipPercent": 1000}',
+        '{"levels": [], "reseedSkipPercent": -1}',
+        '{"levels": [], "reseedSkipPercent": 1e999}',
+        *(
+            f'{{"levels": [{{"skipPercent": {skip}, "similarity": {similarity}}}], "reseedSkipPercent": 13}}'
+            for skip, similarity in (
+                (1000, "0.9"),
+                (100, "0.9"),
+                (0, "0.9"),
+                (-5, "0.9"),
+                ("true", "0.9"),
+                ("2.5", "0.9"),
+                ("null", "0.9"),
+                (25, "NaN"),
+                (25, '"nan"'),
+                (25, "Infinity"),
+                (25, "-1"),
+                (25, "7"),
+                (25, "9" * 400),
+                (25, "[]"),
+                (25, '"\\u001b[2J"'),
+            )
+        ),
+    ],
+)
+def test_damaged_levels_are_refused(levels: str, tmp_path: Path) -> None:
+    """Else 1000 percent would end in INTERNAL at the first resume, and NaN would never be reached."""
+    (tmp_path / "diffcache").mkdir()
+    (tmp_path / "diffcache" / "levels.json").write_text(levels)
+    with pytest.raises(ModelError, match="diffcache calibrate") as told:
+        load_levels("file:///m", tmp_path)
+    assert str(told.value).isprintable()
 
 
 def test_a_default_size_that_the_model_cannot_make_is_refused(copy: Path) -> None:
