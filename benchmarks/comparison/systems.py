@@ -171,7 +171,7 @@ class StepClock:
 
     seconds: list[float] = field(default_factory=list)
 
-    def measured(self, seconds: float, size: int) -> None:
+    def measured(self, seconds: float, size: int, pixels: int) -> None:
         if size == 1:
             self.seconds.append(seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -62,6 +63,11 @@ class GenerationRequest:
     request_id: str = ""
     tenant: str = DEFAULT_TENANT
 
+    @property
+    def pixels(self) -> int:
+        """The picture's area."""
+        return self.width * self.height
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -119,13 +125,23 @@ class RequestChecks:
                 name, f"must be a multiple of {multiple} from {multiple} to {MAX_SIDE} pixels, is {value}: try {near}"
             )
 
+    def area(self, width: int, height: int, most: int) -> None:
+        if width * height <= most or any(v.field in ("width", "height") for v in self.violations):
+            return
+        shrink = math.sqrt(most / (width * height))
+        near = (int(side * shrink) // self.size_multiple * self.size_multiple for side in (width, height))
+        tried = " x ".join(str(max(side, self.size_multiple)) for side in near)
+        area = f"{width} x {height} = {width * height}"
+        self.fail("width", f"times height must be at most {most} pixels here, is {area}: try {tried}")
 
-def check_request(request: GenerationRequest, *, size_multiple: int) -> None:
+
+def check_request(request: GenerationRequest, *, size_multiple: int, max_pixels: int = MAX_SIDE**2) -> None:
     """Raises InvalidRequest with every violation of `request`.
 
     Args:
         request: what the caller asked for, defaults filled in.
         size_multiple: pixels that one latent cell covers, times what the denoiser's down-sampling needs.
+        max_pixels: largest area, width times height.
     """
     checks = RequestChecks(size_multiple)
     checks.text("prompt", request.prompt, required=True)
@@ -135,6 +151,7 @@ def check_request(request: GenerationRequest, *, size_multiple: int) -> None:
     checks.number("guidance", request.guidance, 0, MAX_GUIDANCE)
     checks.size("width", request.width)
     checks.size("height", request.height)
+    checks.area(request.width, request.height, max_pixels)
     checks.number("min_similarity", request.min_similarity, -1, 1)
     checks.number("max_skip_percent", request.max_skip, 0, 100)
     if not _REQUEST_ID.fullmatch(request.request_id):

@@ -53,6 +53,7 @@ class ModelConfig(_Config):
     guidance: float | None
     width: int | None
     height: int | None
+    max_pixels: int | None = None  # of any request; None: a multiple of the model's own
 
 
 class LevelConfig(_Config):
@@ -178,6 +179,7 @@ def build_serving_config(
             guidance=None if spec.model.guidance is None else float(spec.model.guidance),
             width=spec.model.width,
             height=spec.model.height,
+            max_pixels=spec.model.max_pixels,
         ),
         batch_max_size=spec.serving.batch.max_size,
         queue_max_steps=spec.serving.queue.max_steps,

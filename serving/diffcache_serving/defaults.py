@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffcache_core.serving_config import ModelConfig
+from diffcache_core.work import AREA_MULTIPLE
 from diffcache_serving.errors import ModelError
 
 DEFAULT_STEPS, DEFAULT_GUIDANCE = 50, 7.5  # diffusers' own for Stable Diffusion
@@ -17,19 +18,28 @@ class ModelDefaults:
     width: int  # pixels
     height: int
     size_multiple: int  # pixels
+    max_pixels: int  # width times height of any request
 
 
 def choose_defaults(config: ModelConfig, own_size: tuple[int, int], size_multiple: int) -> ModelDefaults:
     """The config's values, else the model's. `own_size` is width and height. Raises ModelError for a size that the
     model cannot make."""
     own_width, own_height = own_size
+    width, height = config.width or own_width, config.height or own_height
+    most = config.max_pixels or max(AREA_MULTIPLE * own_width * own_height, width * height)
     defaults = ModelDefaults(
         steps=config.steps or DEFAULT_STEPS,
         guidance=DEFAULT_GUIDANCE if config.guidance is None else config.guidance,
-        width=config.width or own_width,
-        height=config.height or own_height,
+        width=width,
+        height=height,
         size_multiple=size_multiple,
+        max_pixels=most,
     )
+    if width * height > most:
+        raise ModelError(
+            f"spec.model.maxPixels: must be at least {width * height}, the {width} x {height} pixels of a request that "
+            f"names no size, is {most}"
+        )
     for field, pixels in (("width", defaults.width), ("height", defaults.height)):
         if pixels % size_multiple:
             raise ModelError(f"spec.model.{field}: must be a multiple of {size_multiple} for this model, is {pixels}")

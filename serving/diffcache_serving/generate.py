@@ -65,7 +65,7 @@ class Generator:
         """
         started = time.perf_counter()
         arrival = self.shadows.arrive(request) if self.shadows else None
-        with self.queue.reserve(request.steps) as place:
+        with self.queue.reserve(request.steps, request.pixels) as place:
             text, timings = await self._encode(request)
             ticket = self.feed.asked(request, text) if self.feed else ""
             looked = time.perf_counter()
@@ -74,6 +74,7 @@ class Generator:
             place.shrink(request.steps - found.k)
             keep = self.cache.checkpoints(request, found)
             async with self.engine.run(request, text, found, keep=keep, on_step=place.step) as run:
+                place.until(run.gone)
                 on_run(run, found)
                 image = await self._image(run)
         entry = found.parent if isinstance(found, Exact) else ""

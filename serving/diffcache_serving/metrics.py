@@ -57,7 +57,9 @@ class Metrics:
         self.skip = histogram("skip_ratio", "Share of its steps that a request skipped; misses are 0.", _RATIOS)
         self._phase = histogram("phase_seconds", "Time of the phases of a request.", _SECONDS, ("phase",))
         self.step_seconds = histogram(
-            "step_seconds", "Time of a denoiser call, divided by the requests in it.", _SECONDS
+            "step_seconds",
+            "Time of a denoiser call, divided by its work in steps at the model's own size.",
+            _SECONDS,
         )
         self.device_seconds = counter("device_seconds", "Time of denoiser calls: its rate is the device's busy share.")
         self.start_time = gauge("start_time_seconds", "When this process began, in seconds since the epoch.")
@@ -65,7 +67,9 @@ class Metrics:
         self.entries = gauge("entries", "Cached generations.")
         self.cache_bytes = gauge("cache_bytes", "Bytes allocated by states.")
         self.capacity_bytes = gauge("capacity_bytes", "Bytes that states may allocate.")
-        self.pending_steps = gauge("pending_steps", "Denoising steps left to run, queued and running.")
+        self.pending_steps = gauge(
+            "pending_steps", "Work queued and running, in denoising steps at the model's own size."
+        )
         self.queue_max_steps = gauge("queue_max_steps", "Pending steps from which on a request is refused.")
         self.queue_depth = gauge("queue_depth", "Requests in the server, queued and running.")
         self.evictions = counter("evictions", "States that left the cache.", ("reason",))

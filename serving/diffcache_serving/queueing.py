@@ -1,4 +1,4 @@
-"""Back-pressure in steps: how much denoising the server has promised."""
+"""Back-pressure in work: how much denoising the server has promised, in steps at the model's own size."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Self
 
+from diffcache_core.work import step_cost
+
 
 class QueueFull(Exception):
-    """No room for so many steps now. `retry_seconds` is when there probably will be."""
+    """No room for so much work now. `retry_seconds` is when there probably will be."""
 
     def __init__(self, message: str, retry_seconds: float) -> None:
         super().__init__(message)
@@ -16,59 +18,90 @@ class QueueFull(Exception):
 
 
 class Place:
-    """A request's steps in the queue; a context manager that gives back what is left."""
+    """A request's steps in the queue; a context manager that gives back what is left.
 
-    def __init__(self, queue: StepQueue, steps: int) -> None:
-        self._queue, self.steps = queue, steps
+    What the device has begun counts until it ends, also when nobody waits for it any more: see `until`.
+    """
+
+    def __init__(self, queue: StepQueue, steps: int, cost: float) -> None:
+        """`cost`: of one of its steps, in steps at the model's own size."""
+        self._queue, self.steps, self._cost = queue, steps, cost
         self._is_held = False
+        self._gone: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
         self._is_held = True
-        self._queue.change(self.steps, requests=1)
+        self._queue.change(self.steps * self._cost, requests=1)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._is_held = False
-        self._queue.change(-self.steps, requests=-1)
+        if self._gone is None or self._gone.done():
+            self._give_back()
+            return
+        self.shrink(min(self.steps, 1))  # the call that has begun; the next ones will not be made
+        self._gone.add_done_callback(lambda gone: self._give_back())
+
+    def until(self, gone: asyncio.Future[None]) -> None:
+        """The device is at work for it until `gone` is done."""
+        self._gone = gone
 
     def shrink(self, steps: int) -> None:
         """Only `steps` are left to run. Nothing to do once the place is given back: a cancelled run's last step may
         still be reported."""
         if not self._is_held:
             return
-        self._queue.change(steps - self.steps)
+        self._queue.change((steps - self.steps) * self._cost)
         self.steps = steps
 
     def step(self) -> None:
         """One step was run."""
-        self.shrink(self.steps - 1)
+        self.shrink(max(0, self.steps - 1))
+
+    def _give_back(self) -> None:
+        self._is_held = False
+        self._queue.change(-self.steps * self._cost, requests=-1)
 
 
 class StepQueue:
-    """Counts the steps that are left to run, queued and running, and refuses more than `max_steps`."""
+    """Counts the work that is left to do, queued and running, and refuses more than `max_steps`.
 
-    def __init__(self, max_steps: int, on_change: Callable[[int, int], None] = lambda steps, requests: None) -> None:
-        """`on_change(pending steps, requests)` is told of every change."""
-        self.max_steps, self._on_change = max_steps, on_change
-        self.pending_steps = self.requests = 0
+    Its unit is a step at the model's own size: a larger picture's step counts for as many as it takes the time of.
+    """
+
+    def __init__(
+        self,
+        max_steps: int,
+        on_change: Callable[[float, int], None] = lambda steps, requests: None,
+        own_pixels: int | None = None,
+    ) -> None:
+        """`on_change(pending steps, requests)` is told of every change. `own_pixels`: None counts all steps alike."""
+        self.max_steps, self._on_change, self._own_pixels = max_steps, on_change, own_pixels
+        self.pending_steps = 0.0
+        self.requests = 0
         self.idle = asyncio.Event()  # set while there is no request
         self.idle.set()
         self.seconds_per_step = 0.05  # until the first step is measured; only used for the retry hint
 
-    def reserve(self, steps: int) -> Place:
-        """A place for a request of `steps`. Raises QueueFull; an empty queue takes any request."""
-        if self.pending_steps and self.pending_steps + steps > self.max_steps:
-            excess = self.pending_steps + steps - self.max_steps
+    def cost(self, pixels: int | None) -> float:
+        """Of one step of a picture of so many pixels."""
+        return 1.0 if pixels is None or self._own_pixels is None else step_cost(pixels, self._own_pixels)
+
+    def reserve(self, steps: int, pixels: int | None = None) -> Place:
+        """A place for a request of `steps` at a size. Raises QueueFull; an empty queue takes any request."""
+        cost = self.cost(pixels)
+        work = steps * cost
+        if self.pending_steps and self.pending_steps + work > self.max_steps:
+            excess = self.pending_steps + work - self.max_steps
             raise QueueFull(
-                f"{self.pending_steps} steps are queued and {steps} more exceed the limit of {self.max_steps}: try "
-                "again later, or with fewer steps",
+                f"{self.pending_steps:.0f} steps are queued and {work:.0f} more exceed the limit of {self.max_steps} "
+                "(counted in steps at the model's own size): try again later, with fewer steps or a smaller size",
                 retry_seconds=max(0.1, excess * self.seconds_per_step),
             )
-        return Place(self, steps)
+        return Place(self, steps, cost)
 
-    def change(self, steps: int, requests: int = 0) -> None:
-        self.pending_steps += steps
+    def change(self, steps: float, requests: int = 0) -> None:
         self.requests += requests
+        self.pending_steps = max(0.0, self.pending_steps + steps) if self.requests else 0.0  # sums of floats drift
         if self.requests:
             self.idle.clear()
         else:

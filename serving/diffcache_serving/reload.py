@@ -10,7 +10,7 @@ from typing import Any
 from diffcache_core.serving_config import ServingConfig
 
 HOT_FIELDS = frozenset({"batch_max_size", "queue_max_steps", "space_grace_seconds", "tuning"})
-HOT_MODEL_FIELDS = frozenset({"steps", "guidance", "width", "height"})
+HOT_MODEL_FIELDS = frozenset({"steps", "guidance", "width", "height", "max_pixels"})
 HOT_CACHE_FIELDS = frozenset({"capacity_bytes", "levels"})
 
 

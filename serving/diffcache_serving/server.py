@@ -271,16 +271,18 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     store = open_store(config, metrics)
     cache = Cache(ledger, store, index, metrics, identity, levels, config.cache.state, budget_of(config))
 
-    def on_queue_change(steps: int, requests: int) -> None:
+    def on_queue_change(steps: float, requests: int) -> None:
         metrics.pending_steps.set(steps)
         metrics.queue_depth.set(requests)
 
-    queue = StepQueue(config.queue_max_steps, on_queue_change)
+    own_width, own_height = model.own_size
+    queue = StepQueue(config.queue_max_steps, on_queue_change, own_width * own_height)
 
-    def on_call(seconds: float, size: int) -> None:
-        metrics.step_seconds.observe(seconds / size)
+    def on_call(seconds: float, size: int, pixels: int) -> None:
+        work = size * queue.cost(pixels)
+        metrics.step_seconds.observe(seconds / work)
         metrics.device_seconds.inc(seconds)
-        queue.measured(seconds / size)
+        queue.measured(seconds / work)
 
     def on_memory(call: str) -> None:
         metrics.out_of_memory.labels(call).inc()

@@ -92,3 +92,9 @@ def test_modes_say_what_they_touch() -> None:
         CacheMode.REFRESH: (False, True),
         CacheMode.READ_ONLY: (True, False),
     }
+
+
+def test_an_area_beyond_the_limit_is_told_with_a_size_that_fits() -> None:
+    with pytest.raises(InvalidRequest, match="at most 16384 pixels here, is 256 x 128 = 32768: try 176 x 80"):
+        check_request(replace(GOOD, width=256, height=128), size_multiple=16, max_pixels=16384)
+    check_request(replace(GOOD, width=128, height=128), size_multiple=16, max_pixels=16384)

@@ -68,6 +68,7 @@ def test_every_field_arrives() -> None:
                 "guidance": "7.5",
                 "width": 512,
                 "height": 768,
+                "maxPixels": 500000,
             },
             serving={"batch": {"maxSize": 2}, "queue": {"maxSteps": 100}},
             cache={
@@ -88,6 +89,7 @@ def test_every_field_arrives() -> None:
         "guidance": 7.5,
         "width": 512,
         "height": 768,
+        "max_pixels": 500000,
     }
     assert (config.batch_max_size, config.queue_max_steps) == (2, 100)
     assert (config.cache.capacity_bytes, config.cache.max_entries) == (2 * 2**30, MILVUS_MAX_ENTRIES)

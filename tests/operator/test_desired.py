@@ -228,6 +228,7 @@ SAMPLES: dict[str, Any] = {
     "model.guidance": "2.5",
     "model.width": 32,
     "model.height": 32,
+    "model.max_pixels": 500000,
     "serving.replicas": 0,
     "serving.image": "other:1",
     "serving.gpu.count": 2,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
@@ -97,3 +100,45 @@ async def test_seconds_and_places_add_up(
     assert made.queue.pending_steps == 0
     assert made.metrics.value("diffcache_steps_run_total") == 6
     await made.cache.close()
+
+
+async def test_a_run_that_nobody_waits_for_counts_until_the_device_is_done(
+    model: LoadedModel, engines: Callable[..., Engine], request_: GenerationRequest
+) -> None:
+    made = await generator(model, engines(model), Levels())
+    inside, proceed = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop_here(*_: object) -> None:
+        loop.call_soon_threadsafe(inside.set)
+        proceed.wait()
+
+    hook = model.diffusion.pipe.unet.register_forward_pre_hook(stop_here)
+    try:
+        running = asyncio.create_task(made.generate(replace(request_, steps=5)))
+        await inside.wait()
+        running.cancel()
+        await asyncio.wait([running])
+        assert (made.queue.pending_steps, made.queue.requests) == (1, 1)
+    finally:
+        hook.remove()
+        proceed.set()
+    await made.queue.idle.wait()
+    assert made.queue.pending_steps == 0
+    await made.cache.close()
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31, 2**32 - 1])
+def test_a_seed_of_32_bits_draws_what_torch_draws(seed: int, model: LoadedModel, request_: GenerationRequest) -> None:
+    noise = model.diffusion.noise(replace(request_, seed=seed))
+    assert torch.equal(noise, torch.randn(noise.shape, generator=torch.Generator("cpu").manual_seed(seed)))
+
+
+def test_no_bit_of_a_seed_is_dropped(model: LoadedModel, request_: GenerationRequest) -> None:
+    seeds = [7, 7 << 32, (1 << 32) + 7, (7 << 32) + 1, 2**63 - 1, *(1 << bit for bit in range(63))]
+    noises = [model.diffusion.noise(replace(request_, seed=seed)) for seed in seeds]
+    flat = torch.stack([noise.flatten() for noise in noises])
+    alike = torch.corrcoef(flat) - torch.eye(len(seeds))
+    assert alike.abs().max() < 0.3
+    assert torch.equal(noises[2], model.diffusion.noise(replace(request_, seed=(1 << 32) + 7)))
+    assert abs(float(flat.std()) - 1) < 0.02

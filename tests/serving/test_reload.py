@@ -43,6 +43,7 @@ VALUES: dict[str, Any] = {
     "guidance": "1.5",
     "width": 128,
     "height": 128,
+    "max_pixels": 65536,
     "max_size": 3,
     "max_steps": 77,
     "capacity": "33Mi",

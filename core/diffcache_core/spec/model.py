@@ -90,7 +90,17 @@ class ModelSpec(Block):
     """Width in pixels of a request that names none; absent: the model's own."""
     height: Annotated[StrictInt, Field(ge=8, le=MAX_SIDE, multiple_of=8), Change.HOT] | None = None
     """Height in pixels of a request that names none; absent: the model's own."""
+    max_pixels: Annotated[StrictInt, Field(ge=64, le=MAX_SIDE**2), Change.HOT] | None = None
+    """Largest area of a picture, width times height; absent: 4 times the model's own."""
     rules = (
+        Rule(
+            "!has(self.maxPixels) || !has(self.width) || !has(self.height) || "
+            "self.width * self.height <= self.maxPixels",
+            "maxPixels must be at least width times height",
+            lambda model: (
+                None in (model.max_pixels, model.width, model.height) or model.width * model.height <= model.max_pixels
+            ),
+        ),
         Rule(
             f"!has(self.revision) && !has(self.tokenSecretRef) || self.source.matches('{_HUB_PATTERN}')",
             "revision and tokenSecretRef belong to a Hugging Face id: remove them for any other source",

@@ -39,7 +39,7 @@ class QueueSpec(Block):
     """How much work may wait for a pod."""
 
     max_steps: Annotated[StrictInt, Field(ge=1, le=10**6), Change.HOT] = 4000
-    """Denoising steps queued and running; a request beyond it gets RESOURCE_EXHAUSTED."""
+    """Work queued and running, in denoising steps at the model's own size; beyond it RESOURCE_EXHAUSTED."""
 
 
 class ServiceAccountSpec(Block):

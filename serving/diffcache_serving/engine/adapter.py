@@ -86,10 +86,20 @@ class StableDiffusion:
     def schedule(self, steps: int, begin: int) -> Schedule:
         return Schedule(self.scheduler, self.pipe.scheduler.config, steps, begin, str(self.device))
 
+    def pixels(self, shape: tuple[int, ...]) -> int:
+        """Of the picture of a latent of this shape."""
+        return int(shape[-2] * shape[-1] * self.pipe.vae_scale_factor**2)
+
     def noise(self, request: GenerationRequest) -> torch.Tensor:
-        """(1, channels, h, w) standard normal. From a CPU generator, so a seed means the same on every device."""
+        """(1, channels, h, w) standard normal. From a CPU generator, so a seed means the same on every device.
+
+        Torch's takes the lower 32 bits of a seed and drops the rest, so what has more comes from one that takes all.
+        """
         scale = self.pipe.vae_scale_factor
         shape = (1, self.pipe.unet.config.in_channels, request.height // scale, request.width // scale)
+        if request.seed >= 2**32:
+            drawn = np.random.Generator(np.random.Philox(request.seed)).standard_normal(shape, dtype=np.float32)
+            return torch.from_numpy(drawn).to(device=self.device, dtype=self.dtype)
         generator = torch.Generator("cpu").manual_seed(request.seed)
         return randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
 

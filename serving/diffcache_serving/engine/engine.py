@@ -34,11 +34,11 @@ class Engine:
         self,
         model: StableDiffusion,
         max_batch: int,
-        on_call: Callable[[float, int], None] = lambda seconds, size: None,
+        on_call: Callable[[float, int, int], None] = lambda seconds, size, pixels: None,
         on_memory: Callable[[str], None] = lambda call: None,
     ) -> None:
-        """`on_call(seconds, batch size)` is told of every denoiser call, `on_memory(call)` of each call that ran out of
-        memory; both on the event loop."""
+        """`on_call(seconds, batch size, pixels of a picture)` is told of every denoiser call, `on_memory(call)` of each
+        call that ran out of memory; both on the event loop."""
         self.model = model
         self.loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self.loop.create_future()

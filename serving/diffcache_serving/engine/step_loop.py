@@ -45,10 +45,10 @@ class StepLoop:
         model: StableDiffusion,
         max_batch: int,
         post: Post,
-        on_call: Callable[[float, int], None],
+        on_call: Callable[[float, int, int], None],
         on_memory: Callable[[str], None],
     ) -> None:
-        """Event loop: `on_call(seconds, batch size)` for every denoiser call, `on_memory(call)`, of
+        """Event loop: `on_call(seconds, batch size, pixels)` for every call, `on_memory(call)`, of
         metrics.DEVICE_CALLS, for each that ran out of memory."""
         self.model = model
         self.max_batch = max_batch  # may change between two steps
@@ -158,7 +158,7 @@ class StepLoop:
         (self._sizes.fitted if fitted else self._sizes.failed)(shape, rows, now)
         if not advanced:
             return
-        self._post(self._on_call, ended - started, len(batch))
+        self._post(self._on_call, ended - started, len(batch), self.model.pixels(shape))
         for device in advanced:
             run = run_of[device]
             device.last_step = self._calls

@@ -78,7 +78,7 @@ def parse_request(message: pb.GenerateRequest, tenant: str, defaults: ModelDefau
         tenant=tenant,
     )
     try:
-        check_request(request, size_multiple=defaults.size_multiple)
+        check_request(request, size_multiple=defaults.size_multiple, max_pixels=defaults.max_pixels)
     except InvalidRequest as error:
         violations += error.violations
     if violations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -125,7 +126,7 @@ class CacheAdmin(pb_grpc.CacheAdminServicer):
             states=totals.states,
             bytes=totals.bytes,
             capacity_bytes=cache.budget.bytes,
-            pending_steps=self._generator.queue.pending_steps,
+            pending_steps=math.ceil(self._generator.queue.pending_steps),
             model=self._model.name,
             device=str(self._model.diffusion.device),
             levels_source=self.levels_source,

@@ -23,7 +23,7 @@ Engines = Callable[..., Engine]
 
 async def test_requests_share_denoiser_calls(model: LoadedModel, engines: Engines, draw: Draw) -> None:
     sizes: list[int] = []
-    engine = engines(model, 3, on_call=lambda seconds, size: sizes.append(size))
+    engine = engines(model, 3, on_call=lambda seconds, size, pixels: sizes.append(size))
     await asyncio.gather(*(draw(engine, steps=4, seed=seed, width=32, height=32) for seed in range(6)))
     assert sum(sizes) == 6 * 4
     assert max(sizes) == 3
@@ -34,7 +34,7 @@ async def test_who_is_told_of_a_call_is_told_on_the_event_loop(
 ) -> None:
     """What listens counts for the queue, which is the loop's."""
     threads: list[int] = []
-    await draw(engines(model, on_call=lambda seconds, size: threads.append(threading.get_ident())), steps=3)
+    await draw(engines(model, on_call=lambda seconds, size, pixels: threads.append(threading.get_ident())), steps=3)
     assert threads == [threading.get_ident()] * 3
 
 
@@ -97,7 +97,7 @@ async def test_leaving_a_run_cancels_it_at_the_next_step(
     model: LoadedModel, engines: Engines, draw: Draw, request_: GenerationRequest
 ) -> None:
     calls: list[int] = []
-    engine = engines(model, on_call=lambda seconds, size: calls.append(size))
+    engine = engines(model, on_call=lambda seconds, size, pixels: calls.append(size))
     request = replace(request_, steps=1000, width=32, height=32)
     text, _ = await engine.encode(request)
     async with engine.run(request, text, Miss()) as run:
@@ -122,7 +122,7 @@ async def test_progress_tells_every_step(model: LoadedModel, engines: Engines, r
 
 async def test_exact_only_decodes(model: LoadedModel, engines: Engines, draw: Draw) -> None:
     calls: list[int] = []
-    engine = engines(model, on_call=lambda seconds, size: calls.append(size))
+    engine = engines(model, on_call=lambda seconds, size, pixels: calls.append(size))
     first = await draw(engine, steps=3)
     ran = len(calls)
     again = await draw(engine, Exact(3, 0, "entry", first.states[-1].tensors, 0.0), steps=3)
@@ -213,7 +213,7 @@ async def test_spare_work_is_in_no_count_of_steps_and_its_result_comes_back(
     model: LoadedModel, engines: Engines
 ) -> None:
     calls: list[int] = []
-    engine = engines(model, on_call=lambda seconds, size: calls.append(size))
+    engine = engines(model, on_call=lambda seconds, size, pixels: calls.append(size))
     assert await engine.spare(lambda: threading.current_thread().name) == "device"
     assert calls == []
 

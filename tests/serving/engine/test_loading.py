@@ -37,7 +37,9 @@ def copy(stable_diffusion: Path, tmp_path: Path) -> Path:
 async def test_any_stable_diffusion_is_served_bit_for_bit(stable_diffusion: Path, engines: Engines, draw: Draw) -> None:
     model = load_model(config(f"file://{stable_diffusion}", scheduler="DDIM"))
     assert (model.name, model.levels_source, model.levels.table) == ("tiny-sd", "none", ())
-    assert model.defaults == ModelDefaults(steps=50, guidance=7.5, width=16, height=16, size_multiple=8)
+    assert model.defaults == ModelDefaults(
+        steps=50, guidance=7.5, width=16, height=16, size_multiple=8, max_pixels=1024
+    )
     drawn = await draw(engines(model), steps=3, width=16, height=16)
     pipe = model.diffusion.pipe
     pipe.scheduler = model.diffusion.schedule(3, 0)._scheduler

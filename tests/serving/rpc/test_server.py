@@ -237,6 +237,7 @@ async def test_many_at_once_are_all_served(wire: Wire) -> None:
         ({"width": 63}, ["width"]),
         ({"height": 0}, ["height"]),
         ({"width": 4096}, ["width"]),
+        ({"width": 1024, "height": 1024, "steps": 1}, ["width"]),  # a single step, and minutes of it
         ({"guidance": float("nan")}, ["guidance"]),
         ({"guidance": -1}, ["guidance"]),
         ({"seed": 2**64 - 1}, ["seed"]),
@@ -301,7 +302,7 @@ async def test_an_empty_stream_request_and_purge_are_refused(wire: Wire) -> None
 
 
 async def test_a_full_queue_says_when_to_come_back(wire: Wire) -> None:
-    long = asyncio.ensure_future(wire.generate(steps=1000, width=32, height=32))
+    long = asyncio.ensure_future(wire.generate(steps=1000))
     while not wire.server.generator.queue.requests:
         await asyncio.sleep(0)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
