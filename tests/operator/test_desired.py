@@ -187,7 +187,7 @@ def test_gpus_are_asked_for_and_tolerated() -> None:
 def test_a_cpu_pod_gets_no_gpu_by_accident() -> None:
     assert environment(LITE)["NVIDIA_VISIBLE_DEVICES"] == "void"
     assert "resources" in container(LITE)
-    assert container(LITE)["resources"] == {}
+    assert container(LITE)["resources"] == {"requests": {"memory": "1Gi"}}
 
 
 def test_only_the_init_container_sees_the_token_of_the_hub() -> None:
@@ -320,3 +320,18 @@ def test_a_default_that_is_spelt_out_restarts_nothing(scheduler: str, dtype: str
     spelt = short | {"scheduler": scheduler, "dtype": dtype, "steps": steps}
     same = scheduler == "DDIM" and dtype == "Auto"
     assert (restart_digest(cache(model=short)) == restart_digest(cache(model=spelt))) is same
+
+
+@pytest.mark.parametrize(
+    ("resources", "requests"),
+    [
+        ({}, {"memory": "1Gi"}),
+        ({"requests": {"cpu": "2"}}, {"cpu": "2", "memory": "1Gi"}),
+        ({"requests": {"memory": "3Gi"}}, {"memory": "3Gi"}),
+        ({"limits": {"memory": "2Gi"}}, None),  # the API server makes it the request
+    ],
+)
+def test_the_bundled_model_asks_for_the_memory_that_it_takes(resources: JSON, requests: JSON | None) -> None:
+    assert container(cache(serving={"resources": resources}))["resources"].get("requests") == requests
+    other = cache(model={"source": "pvc://models/mine"}, serving={"resources": resources})
+    assert container(other)["resources"] == resources

@@ -8,8 +8,14 @@ from diffcache_operator.desired.config import MILVUS_PORT
 from diffcache_operator.desired.metadata import INDEX, JSON, milvus_name
 from diffcache_operator.desired.network import service
 from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults
+from diffcache_operator.desired.startup import startup_probe, until
 
 _HEALTH_PORT = 9091
+_HEALTHY = (
+    f"(exec 3<>/dev/tcp/localhost/{_HEALTH_PORT} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 "
+    "&& head -n 1 <&3 | grep -q ' 200 ') 2>/dev/null"
+)
+"""By what the image has: no program in it asks by HTTP for sure."""
 _DATA = "/var/lib/milvus"
 _SESSION_SECONDS = "10"
 """For so long a Milvus that starts waits for the parts of the one before it, which its etcd still takes for living. Its
@@ -44,7 +50,7 @@ def milvus_stateful_set(resource: DiffusionCache, image: str, defaults: PodDefau
             {"name": "health", "containerPort": _HEALTH_PORT, "protocol": "TCP"},
         ],
         "resources": standalone.resources.model_dump(mode="json", exclude_none=True),
-        "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": 300},
+        "startupProbe": startup_probe("bash", "-c", until(_HEALTHY)),
         "readinessProbe": {**health, "periodSeconds": 5},
         "livenessProbe": {**health, "periodSeconds": 20, "failureThreshold": 6},
         "volumeMounts": [{"name": "data", "mountPath": _DATA}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108

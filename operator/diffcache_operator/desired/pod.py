@@ -14,9 +14,13 @@ from diffcache_core.spec import DiffusionCache, GpuSpec, S3Spec, ServingSpec, So
 from diffcache_operator.desired.config import CONFIG_KEY, CONFIG_MOUNT, DATA_MOUNT, SECRETS_MOUNT, restart_digest
 from diffcache_operator.desired.metadata import JSON, SERVING, config_name, labels, selector_labels
 from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults, gpu_tolerations, placed
+from diffcache_operator.desired.startup import startup_probe, until_listening
 
 DRAIN_SECONDS = 45  # the server's own 25 s for requests in flight, then its cache is written out
 FETCH_CONTAINER = "fetch-model"
+BUNDLED_MEMORY = "1Gi"
+"""Asked for where a resource with the bundled model asks for none: what process and Milvus Lite take, measured on a
+CPU. Less, and a full node kills the pod before others; more takes room away from them."""
 RESTART_ANNOTATION = "diffcache.io/restart"
 S3_CREDENTIALS, S3_SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "AWS_SESSION_TOKEN"
 GKE_DRIVER = "/usr/local/nvidia/lib64"
@@ -62,7 +66,6 @@ def _spread(resource: DiffusionCache) -> JSON:
 
 
 def _serving_container(resource: DiffusionCache, image: str, claims: list[JSON]) -> JSON:
-    serving = resource.spec.serving
     probe = {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
     return {
         "name": SERVING,
@@ -74,9 +77,8 @@ def _serving_container(resource: DiffusionCache, image: str, claims: list[JSON])
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
         ],
         "env": _environment(resource),
-        "resources": _resources(serving, claims),
-        # A large model loads for many minutes; until then only the process's own end counts as failure.
-        "startupProbe": {**probe, "periodSeconds": 2, "failureThreshold": 1800},
+        "resources": _resources(resource, claims),
+        "startupProbe": startup_probe("python", "-S", "-c", until_listening(GRPC_PORT)),
         "readinessProbe": {**probe, "periodSeconds": 5, "failureThreshold": 2},
         "livenessProbe": {**probe, "periodSeconds": 20, "failureThreshold": 6},
         "volumeMounts": _mounts(resource),
@@ -153,8 +155,12 @@ def _from_secret(variable: str, reference: SecretKeyRef) -> JSON:
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
 
 
-def _resources(serving: ServingSpec, claims: list[JSON]) -> JSON:
+def _resources(resource: DiffusionCache, claims: list[JSON]) -> JSON:
+    serving = resource.spec.serving
     resources: dict[str, Any] = serving.resources.model_dump(mode="json", exclude_none=True)
+    is_bundled = SourceKind.of(resource.spec.model.source) is SourceKind.BUNDLED
+    if is_bundled and not any("memory" in resources.get(kind, {}) for kind in ("requests", "limits")):
+        resources["requests"] = {"memory": BUNDLED_MEMORY} | resources.get("requests", {})
     if serving.gpu.count:
         for kind in ("requests", "limits"):
             resources[kind] = resources.get(kind, {}) | {serving.gpu.resource_name: str(serving.gpu.count)}

@@ -14,6 +14,7 @@ from diffcache_operator.desired.config import REDIS_PORT
 from diffcache_operator.desired.metadata import JSON, LEDGER, redis_name
 from diffcache_operator.desired.network import service
 from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults
+from diffcache_operator.desired.startup import startup_probe, until
 
 _DATA = "/data"
 _FULL_SHARE = Decimal("0.5")
@@ -38,7 +39,7 @@ def redis_stateful_set(resource: DiffusionCache, image: str, defaults: PodDefaul
         "args": ["redis-server", *_settings(provisioned.resources)],
         "ports": [{"name": "redis", "containerPort": REDIS_PORT, "protocol": "TCP"}],
         "resources": provisioned.resources.model_dump(mode="json", exclude_none=True),
-        "startupProbe": {**probe, "periodSeconds": 2, "failureThreshold": 300},
+        "startupProbe": startup_probe("sh", "-c", until(_PING)),
         "readinessProbe": {**probe, "periodSeconds": 5},
         "livenessProbe": {**probe, "periodSeconds": 20, "failureThreshold": 6},
         "volumeMounts": [{"name": "data", "mountPath": _DATA}],
