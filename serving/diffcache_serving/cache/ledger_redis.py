@@ -42,7 +42,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AskError, ClusterDownError, RedisError, ResponseError
 
 from diffcache_core.policies import CREDIT_DECAY, HitStatistics, PolicyRecord, prior_benefit, trajectory_weights
 from diffcache_core.space import FORMAT_VERSION
@@ -58,7 +58,7 @@ from diffcache_serving.cache.ledger import (
     Totals,
 )
 from diffcache_serving.cache.pieces import PIECE, pieces
-from diffcache_serving.cache.redis_client import RedisAccess, connect
+from diffcache_serving.cache.redis_client import RedisAccess, cluster_refusal, connect
 from diffcache_serving.errors import LedgerError
 
 PAGE = 200  # entries read at once where all are looked at
@@ -81,6 +81,7 @@ class RedisLedger:
         self, access: RedisAccess, prefix: str, on_outcome: Callable[[bool], None] = lambda succeeded: None
     ) -> None:
         """`prefix` tells caches on one Redis apart. `on_outcome(succeeded)` is told of every operation."""
+        self._address = access.address
         self._redis: Any = connect(access)  # its types hold for clients that decode answers, too
         self._base = f"{{diffcache:{prefix}}}"
         self._on_outcome = on_outcome
@@ -269,7 +270,9 @@ class RedisLedger:
     async def _command(self, work: Callable[[Any], Awaitable[T]]) -> T:
         try:
             answer = await work(self._redis)
-        except (RedisError, OSError, LedgerError) as error:
+        except (RedisError, OSError, LedgerError) as told:
+            is_cluster = isinstance(told, AskError | ClusterDownError)  # MOVED is an AskError, too
+            error = cluster_refusal(self._address) if is_cluster else told
             await self._failed(error)
             raise LedgerUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
         self._on_outcome(True)
@@ -286,6 +289,8 @@ class RedisLedger:
     async def _open(self) -> str:
         async with self._opening:
             if not self._contents:
+                if await self._told("cluster", "cluster_enabled") == 1:
+                    raise cluster_refusal(self._address)
                 ours = (FORMAT_VERSION, self._id or uuid.uuid4().hex, uuid.uuid4().hex)
                 answer = await self._scripts["open"](keys=[self._base], args=ours)
                 name, contents, version = (value.decode() for value in answer)
@@ -301,11 +306,15 @@ class RedisLedger:
                 self._id, self._contents = name, contents
         return self._contents
 
-    async def _warn_of_eviction(self) -> None:
+    async def _told(self, section: str, name: str) -> Any:
+        """What Redis says about itself; None if it does not: not everybody may ask."""
         try:
-            policy = (await self._redis.info("memory")).get("maxmemory_policy", "noeviction")
-        except ResponseError:  # not everybody may ask
-            return
+            return (await self._redis.info(section)).get(name)
+        except ResponseError:
+            return None
+
+    async def _warn_of_eviction(self) -> None:
+        policy = await self._told("memory", "maxmemory_policy") or "noeviction"
         if policy != "noeviction":
             log.warning("Redis evicts, which tears the ledger: set maxmemory-policy noeviction", policy=policy)
 

@@ -13,6 +13,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
+from diffcache_core.foreign import without_credentials
+from diffcache_serving.errors import LedgerError
+
 CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 2.0
 """Of writes behind a request; look-ups have their own, much shorter deadline. A longer wait keeps more of a burst when
@@ -46,6 +49,13 @@ def connect(access: RedisAccess) -> Redis:
         protocol=2,  # Valkey and every Redis speak it
     )
     return Redis.from_pool(pool)  # which closes the pool with the client: the constructor would not
+
+
+def cluster_refusal(address: str) -> LedgerError:
+    return LedgerError(
+        f"{without_credentials(address)} is a Redis Cluster, whose nodes hold a part of the keys each: give the "
+        "address of a single Redis or Valkey, with replicas if you like, and with cluster-enabled no"
+    )
 
 
 class _FreshTls(SSLConnection):
