@@ -83,6 +83,16 @@ def _cluster_only(spec: DiffusionCacheSpec) -> Iterator[tuple[str, str]]:
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
         ),
         (
+            s3 and s3.ca_secret_ref,
+            "spec.cache.store.s3.caSecretRef",
+            "name the PEM file in SSL_CERT_FILE",
+        ),
+        (
+            spec.model.ca_secret_ref,
+            "spec.model.caSecretRef",
+            "name the PEM file in SSL_CERT_FILE",
+        ),
+        (
             spec.serving.replicas > 1,
             "spec.serving.replicas above 1",
             "set 1, and run `diffcache up` again with other ports and --data-dir",

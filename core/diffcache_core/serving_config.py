@@ -26,6 +26,7 @@ from diffcache_core.spec import (
     Scope,
     StoreType,
     TuningMode,
+    split_uri,
 )
 from diffcache_core.states import StateKind
 from diffcache_core.status import LevelStatus, TuningStatus
@@ -47,6 +48,7 @@ class _Config(BaseModel):
 class ModelConfig(_Config):
     source: str
     revision: str = ""  # of a Hugging Face id; empty: main
+    ca_file: Path | None = None  # PEM, for the hub's server
     scheduler: Scheduler
     dtype: DType
     steps: int | None  # None: the model's own default
@@ -67,6 +69,7 @@ class StoreConfig(_Config):
     prefix: str = ""
     endpoint: str = ""
     region: str = ""
+    ca_file: Path | None = None  # PEM
 
 
 class LedgerConfig(_Config):
@@ -113,6 +116,7 @@ class CacheConfig(_Config):
 class IndexConfig(_Config):
     type: Literal["Lite", "Standalone", "External", "Memory"]  # Memory is rebuilt from the ledger at start: for tests
     uri: str = ""
+    database: str = ""  # empty: Milvus' default
     token_file: Path | None = None  # user:password or an API key
     ca_file: Path | None = None  # PEM
 
@@ -156,6 +160,7 @@ class Surroundings:
 
 
 INDEX_TOKEN, INDEX_CA = "index-token", "index-ca"  # file names below `secrets_dir`
+MODEL_CA, STORE_CA = "model-ca", "store-ca"
 LEDGER_PASSWORD, LEDGER_CA = "ledger-password", "ledger-ca"
 
 BUNDLED_SCORERS = {"bundled://emoji": "bundled://emoji-clip"}
@@ -173,6 +178,7 @@ def build_serving_config(
         model=ModelConfig(
             source=spec.model.source,
             revision=spec.model.revision or "",
+            ca_file=_secret(spec.model.ca_secret_ref, MODEL_CA, around),
             scheduler=spec.model.scheduler,
             dtype=spec.model.dtype,
             steps=spec.model.steps,
@@ -189,7 +195,7 @@ def build_serving_config(
             state=spec.cache.state,
             scope=spec.cache.scope,
             levels=levels,
-            store=_store_config(resource),
+            store=_store_config(resource, around),
             ledger=_ledger_config(resource, around),
         ),
         index=_index_config(spec.index, around),
@@ -222,7 +228,7 @@ def effective_cache(
     )
 
 
-def _store_config(resource: DiffusionCache) -> StoreConfig:
+def _store_config(resource: DiffusionCache, around: Surroundings) -> StoreConfig:
     s3 = resource.spec.cache.store.s3
     if s3 is None:
         return StoreConfig()
@@ -233,6 +239,7 @@ def _store_config(resource: DiffusionCache) -> StoreConfig:
         prefix="/".join(part for part in folder if part),
         endpoint=s3.endpoint or "",
         region=s3.region,
+        ca_file=_secret(s3.ca_secret_ref, STORE_CA, around),
     )
 
 
@@ -264,9 +271,11 @@ def _index_config(index: IndexSpec, around: Surroundings) -> IndexConfig:
     if external is None:
         uri = around.standalone_uri if index.type is IndexType.STANDALONE else ""
         return IndexConfig(type=index.type.value, uri=uri)
+    uri, database = split_uri(external.uri)
     return IndexConfig(
         type=index.type.value,
-        uri=external.uri,
+        uri=uri,
+        database=external.database or database,
         token_file=_secret(external.token_secret_ref, INDEX_TOKEN, around),
         ca_file=_secret(external.ca_secret_ref, INDEX_CA, around),
     )

@@ -27,7 +27,7 @@ from diffcache_serving.errors import ModelError
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.model_folders import FoldersLocked, lock_folders, unretire
 from diffcache_serving.refusal import refuse
-from diffcache_serving.surroundings import exit_at_sigterm, keep_caches_in
+from diffcache_serving.surroundings import exit_at_sigterm, keep_caches_in, trust
 
 PROGRESS_SECONDS = 5.0  # between two lines: often enough to see that it goes on, rare enough for a log
 
@@ -62,6 +62,8 @@ def fetch(model: ModelConfig, data_dir: Path) -> Path:
     keep_caches_in(data_dir)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # bars are for terminals
     os.environ["HF_HUB_OFFLINE"] = "0"  # whatever a shell says: this is to be fetched
+    if model.ca_file is not None:
+        trust(model.ca_file, data_dir)
     try:
         with lock_folders(data_dir, wait=False):
             _fetch_locked(model, folder)

@@ -375,7 +375,7 @@ def _build_index(
         lite.uri if lite else lambda: config.index.uri,
         lambda: collection_name(prefix(), model.fingerprint, dim),
         dim,
-        access=Access(config.index.token_file, config.index.ca_file),
+        access=Access(config.index.token_file, config.index.ca_file, config.index.database),
         siblings=prefix,
         flushes=lite is not None,
         on_outcome=metrics.index_up.set,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import tempfile
 from pathlib import Path
+
+from diffcache_serving.errors import ConfigError
 
 
 def keep_caches_in(data_dir: Path) -> None:
@@ -22,6 +25,22 @@ def keep_caches_in(data_dir: Path) -> None:
         folder = data_dir / "tmp"
         folder.mkdir(exist_ok=True)
         os.environ["TMPDIR"] = str(folder)
+
+
+def trust(ca_file: Path, data_dir: Path) -> None:
+    """Has libraries that are about to be imported trust `ca_file` (PEM) beside the usual authorities.
+
+    They take one file, so one is written that holds both. Raises ConfigError.
+    """
+    paths = ssl.get_default_verify_paths()
+    usual = next((Path(p) for p in (paths.cafile, paths.openssl_cafile) if p and Path(p).is_file()), None)
+    both = data_dir / "authorities.pem"
+    try:
+        ssl.create_default_context(cafile=str(ca_file))
+        both.write_bytes((usual.read_bytes() + b"\n" if usual is not None else b"") + ca_file.read_bytes())
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"the certificates of model.caSecretRef: {ca_file}: {error.strerror or error}") from None
+    os.environ["SSL_CERT_FILE"] = str(both)
 
 
 def stay_offline() -> None:

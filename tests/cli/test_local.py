@@ -33,6 +33,8 @@ def spec(*, ledger: dict[str, Any] | None = None, s3: dict[str, Any] | None = No
         (spec(ledger=external(passwordSecretRef=SECRET)), "external.passwordSecretRef", "redis://:PASSWORD@HOST:PORT"),
         (spec(ledger=external(caSecretRef=SECRET)), "ledger.external.caSecretRef", "SSL_CERT_FILE"),
         (spec(s3={"credentialsSecretRef": {"name": "s"}}), "store.s3.credentialsSecretRef", "AWS_ACCESS_KEY_ID"),
+        (spec(s3={"caSecretRef": SECRET}), "store.s3.caSecretRef", "SSL_CERT_FILE"),
+        (spec(model={"source": "some/one", "caSecretRef": SECRET}), "model.caSecretRef", "SSL_CERT_FILE"),
         (spec(serving={"replicas": 2}), "serving.replicas above 1", "set 1"),
         (spec(tuning={"mode": "Auto"}), "tuning.mode Auto", "set Recommend"),
     ],

@@ -83,6 +83,7 @@ def test_every_field_arrives() -> None:
     assert config.model.model_dump(mode="json") == {
         "source": "file:///models/sd",
         "revision": "",
+        "ca_file": None,
         "scheduler": "DPM++2M",
         "dtype": "Float16",
         "steps": 5,

@@ -17,7 +17,16 @@ RENTED = cache(
     "rented",
     serving={"pod": {"env": [{"name": "AWS_SESSION_TOKEN", "value": "mine"}]}},
     cache={
-        "store": {"type": "S3", "s3": {"bucket": "states", "prefix": "a/b", "credentialsSecretRef": {"name": "s3"}}},
+        "store": {
+            "type": "S3",
+            "s3": {
+                "bucket": "states",
+                "prefix": "a/b",
+                "endpoint": "https://minio:9000",
+                "credentialsSecretRef": {"name": "s3"},
+                "caSecretRef": {"name": "s3", "key": "ca.crt"},
+            },
+        },
         "ledger": {
             "type": "External",
             "external": {

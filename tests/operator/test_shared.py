@@ -159,6 +159,7 @@ def test_secrets_are_named_and_not_read() -> None:
     assert [(source["secret"]["name"], source["secret"]["items"]) for source in projected["sources"]] == [
         ("redis", [{"key": "password", "path": "ledger-password"}]),
         ("redis", [{"key": "ca.crt", "path": "ledger-ca"}]),
+        ("s3", [{"key": "ca.crt", "path": "store-ca"}]),
     ]
     assert "/etc/diffcache-secrets" in [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
     assert "secrets" not in [volume["name"] for volume in template(SHARED)["spec"]["volumes"]]

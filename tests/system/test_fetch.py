@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import trustme
 
 from diffcache_core.names import REASON_FILE_ENVIRONMENT
 from diffcache_serving.engine.sources import BUNDLED, COMPLETE_MARKER, hub_folder
@@ -35,9 +37,18 @@ def hub() -> Iterator[Hub]:
 class Fetch:
     """A process that fetches, and what it leaves."""
 
-    def __init__(self, tmp_path: Path, hub: Hub, source: str = REPO, revision: str = "", **environment: str) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        hub: Hub,
+        source: str = REPO,
+        revision: str = "",
+        ca_file: Path | None = None,
+        **environment: str,
+    ) -> None:
         config = serving_config(tmp_path / "data", source=source)
-        config = config.model_copy(update={"model": config.model.model_copy(update={"revision": revision})})
+        model = config.model.model_copy(update={"revision": revision, "ca_file": ca_file})
+        config = config.model_copy(update={"model": model})
         self.config = config
         self.folder = hub_folder(config.data_dir, source, revision)
         self.reason_file, self._stderr = tmp_path / "reason", tmp_path / "fetch.stderr"
@@ -235,3 +246,19 @@ def test_nothing_is_written_outside_the_data_folder(tmp_path: Path, hub: Hub) ->
     with Fetch(tmp_path, hub, HOME=str(home)) as fetch:
         assert fetch.wait() == 0, fetch.stderr
     assert list(home.iterdir()) == []
+
+
+def test_a_mirror_behind_a_private_authority(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with serving(Hub(REPO, FILES | NOISE), context) as hub:
+        with Fetch(tmp_path, hub) as fetch:
+            fetch.assert_refused("cannot be reached", "certificate")
+        with Fetch(tmp_path, hub, ca_file=tmp_path / "none.pem") as fetch:
+            assert fetch.wait() == 2
+            assert "model.caSecretRef" in fetch.reason_file.read_text()
+        with Fetch(tmp_path, hub, ca_file=tmp_path / "ca.pem") as fetch:
+            assert fetch.wait() == 0, fetch.stderr
+            assert "model_index.json" in fetch.files()

@@ -20,7 +20,7 @@ from diffcache_core.spec.cache import (
     StoreSpec,
     StoreType,
 )
-from diffcache_core.spec.index import ExternalIndexSpec, IndexSpec, IndexType, StandaloneIndexSpec
+from diffcache_core.spec.index import ExternalIndexSpec, IndexSpec, IndexType, StandaloneIndexSpec, split_uri
 from diffcache_core.spec.model import SCHEDULERS, DType, Guidance, ModelSpec, Scheduler, SourceKind
 from diffcache_core.spec.resource import (
     NAME_ADVICE,
@@ -103,4 +103,5 @@ __all__ = [
     "TuningSpec",
     "VolumeSpec",
     "is_shared",
+    "split_uri",
 ]

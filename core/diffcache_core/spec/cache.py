@@ -71,7 +71,7 @@ class S3Spec(Block):
         Annotated[
             str,
             Field(max_length=512),
-            Rule.matches(r"^https?://[^\s/]+$", "must be the address of an S3 service, such as http://minio:9000"),
+            Rule.matches(r"^https?://[^\s/]+/?$", "must be the address of an S3 service, such as http://minio:9000"),
             Change.ROLL,
         ]
         | None
@@ -81,6 +81,15 @@ class S3Spec(Block):
     """Region of the bucket; services other than Amazon's mostly take any."""
     credentials_secret_ref: Annotated[LocalObjectRef, Change.ROLL] | None = None
     """A Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; absent: what the pod's surroundings give it."""
+    ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
+    """PEM certificates that the service's one is checked against, beside the usual authorities."""
+    rules = (
+        Rule(
+            "!has(self.caSecretRef) || !has(self.endpoint) || self.endpoint.startsWith('https://')",
+            "caSecretRef needs an endpoint that begins with https://",
+            lambda s3: s3.ca_secret_ref is None or (s3.endpoint or "https://").startswith("https://"),
+        ),
+    )
 
 
 class StoreSpec(Block):
@@ -126,7 +135,8 @@ class ExternalLedgerSpec(Block):
         str,
         Field(max_length=512),
         Rule.matches(
-            r"^rediss?://[^\s/]+(/[0-9]{1,3})?$", "must be the address of a Redis or Valkey, such as redis://redis:6379"
+            r"^rediss?://[^\s/]+(/([0-9]{1,3})?)?$",
+            "must be the address of a Redis or Valkey, such as redis://redis:6379",
         ),
         Change.ROLL,
     ]

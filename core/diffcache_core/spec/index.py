@@ -12,6 +12,13 @@ from diffcache_core.rules import Block, Change, Rule
 from diffcache_core.spec.values import Resources, VolumeSpec
 
 
+def split_uri(uri: str) -> tuple[str, str]:
+    """The address of a Milvus, and the database that stands after it; empty if none does."""
+    scheme, _, rest = uri.partition("://")
+    place, _, database = rest.partition("/")
+    return f"{scheme}://{place}", database.rstrip("/")
+
+
 class IndexType(StrEnum):
     LITE = "Lite"  # Milvus Lite, embedded in the pod
     STANDALONE = "Standalone"  # a Milvus of its own beside the pods
@@ -36,10 +43,23 @@ class ExternalIndexSpec(Block):
     uri: Annotated[
         str,
         Field(max_length=512),
-        Rule.matches(r"^https?://[^\s/]+$", "must be the address of a Milvus, such as http://milvus:19530"),
+        Rule.matches(
+            r"^https?://[^\s/]+(/([A-Za-z_][A-Za-z0-9_]*/?)?)?$",
+            "must be the address of a Milvus, such as http://milvus:19530, and after a / perhaps a database",
+        ),
         Change.ROLL,
     ]
     """Address of the Milvus, such as http://milvus:19530."""
+    database: (
+        Annotated[
+            str,
+            Field(max_length=255),
+            Rule.matches(r"^[A-Za-z_][A-Za-z0-9_]*$", "must be the name of a database: letters, digits and _"),
+            Change.ROLL,
+        ]
+        | None
+    ) = None
+    """Database of the Milvus, which must be there; absent: the one at the end of the uri, or else Milvus' default."""
     token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
     """user:password, or an API key, of the Milvus."""
     ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
@@ -49,6 +69,11 @@ class ExternalIndexSpec(Block):
             "!has(self.caSecretRef) || self.uri.startsWith('https://')",
             "caSecretRef needs a uri that begins with https://",
             lambda external: external.ca_secret_ref is None or external.uri.startswith("https://"),
+        ),
+        Rule(
+            "!has(self.database) || self.uri.matches('^https?://[^/]+/?$')",
+            "name the database once: in database, or at the end of the uri",
+            lambda external: external.database is None or not split_uri(external.uri)[1],
         ),
     )
 

@@ -78,6 +78,8 @@ class ModelSpec(Block):
     """Branch, tag or commit of a Hugging Face id; absent: main."""
     token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
     """Token for a gated Hugging Face id. Only the init container that downloads the model sees it."""
+    ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
+    """PEM certificates that a mirror of the hub is checked against, beside the usual authorities."""
     scheduler: Annotated[Scheduler, Change.ROLL] = "DDIM"
     """How noise is taken away; entries with state Clean fit every scheduler and go on serving, others are purged."""
     dtype: Annotated[DType, Change.NEW_SPACE] = DType.AUTO
@@ -102,8 +104,12 @@ class ModelSpec(Block):
             ),
         ),
         Rule(
-            f"!has(self.revision) && !has(self.tokenSecretRef) || self.source.matches('{_HUB_PATTERN}')",
-            "revision and tokenSecretRef belong to a Hugging Face id: remove them for any other source",
-            lambda model: (model.revision is None and model.token_secret_ref is None) or _is_hub_id(model.source),
+            "!has(self.revision) && !has(self.tokenSecretRef) && !has(self.caSecretRef) || "
+            f"self.source.matches('{_HUB_PATTERN}')",
+            "revision, tokenSecretRef and caSecretRef belong to a Hugging Face id: remove them for any other source",
+            lambda model: (
+                (model.revision is None and model.token_secret_ref is None and model.ca_secret_ref is None)
+                or _is_hub_id(model.source)
+            ),
         ),
     )

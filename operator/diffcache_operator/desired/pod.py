@@ -9,7 +9,7 @@ from typing import Any
 
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT, MODEL_MOUNT, REASON_FILE_ENVIRONMENT
 from diffcache_core.pod import SecretKeyRef
-from diffcache_core.serving_config import INDEX_CA, INDEX_TOKEN, LEDGER_CA, LEDGER_PASSWORD
+from diffcache_core.serving_config import INDEX_CA, INDEX_TOKEN, LEDGER_CA, LEDGER_PASSWORD, MODEL_CA, STORE_CA
 from diffcache_core.spec import DiffusionCache, GpuSpec, S3Spec, ServingSpec, SourceKind, is_shared
 from diffcache_operator.desired.config import CONFIG_KEY, CONFIG_MOUNT, DATA_MOUNT, SECRETS_MOUNT, restart_digest
 from diffcache_operator.desired.metadata import JSON, SERVING, config_name, labels, selector_labels
@@ -204,6 +204,9 @@ def _secret_files(resource: DiffusionCache) -> list[JSON]:
         named += [(INDEX_TOKEN, index.token_secret_ref), (INDEX_CA, index.ca_secret_ref)]
     if ledger := resource.spec.cache.ledger.external:
         named += [(LEDGER_PASSWORD, ledger.password_secret_ref), (LEDGER_CA, ledger.ca_secret_ref)]
+    if s3 := resource.spec.cache.store.s3:
+        named.append((STORE_CA, s3.ca_secret_ref))
+    named.append((MODEL_CA, resource.spec.model.ca_secret_ref))
     return [
         {"secret": {"name": reference.name, "items": [{"key": reference.key, "path": file}]}}
         for file, reference in named

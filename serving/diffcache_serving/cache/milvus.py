@@ -36,14 +36,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Access:
-    """How to get in. The files are read anew for each connection, so that a rotated secret works."""
+    """Where and how to get in. The files are read anew for each connection, so that a rotated secret works."""
 
     token_file: Path | None = None  # user:password or an API key
     ca_file: Path | None = None  # PEM; for https:// only
+    database: str = ""  # empty: Milvus' default
 
     def options(self) -> dict[str, Any]:
         """MilvusClient's. Raises OSError."""
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"db_name": self.database}
         if self.token_file is not None:
             options["token"] = self.token_file.read_text(encoding="utf-8").strip()
         if self.ca_file is not None:  # its `ca_pem_path` counts only beside a client's certificate

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from obstore.exceptions import BaseError
@@ -51,6 +53,18 @@ def _straight(endpoint: str) -> dict[str, str]:
     return {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": host} if is_local(host) else {}
 
 
+def _trusted(ca_file: Path | None) -> dict[str, bytes]:
+    """Read once: a new authority needs a restart, as new credentials do. Raises ConfigError."""
+    if ca_file is None:
+        return {}
+    try:
+        ssl.create_default_context(cafile=str(ca_file))
+        return {"root_certificate": ca_file.read_bytes()}
+    except (OSError, ssl.SSLError) as error:
+        why = error.strerror or error
+        raise ConfigError(f"the certificates of cache.store.s3.caSecretRef: {ca_file}: {why}") from None
+
+
 def _opened(bucket: str, **options: Any) -> S3Store:
     drop_foreign_variables()  # it reads them when it is made
     try:
@@ -84,6 +98,7 @@ class S3StateStore(StateStore):
             virtual_hosted_style_request=in_host,
             disable_bulk_delete=True,  # not everybody has DeleteObjects, and for one state it saves nothing
             client_options=_straight(endpoint)
+            | _trusted(config.ca_file)
             | {
                 "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),

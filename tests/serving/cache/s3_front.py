@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,7 @@ def deletions(method: str, path: str) -> int:
 class S3Front:
     """Listens at `endpoint`, and hands on to `server` (http://HOST:PORT). A context manager."""
 
-    def __init__(self, server: str, refuses: Refuses = nothing) -> None:
+    def __init__(self, server: str, refuses: Refuses = nothing, tls: ssl.SSLContext | None = None) -> None:
         self.refuses = refuses
         self.asked: list[str] = []
         """METHOD and path of each request."""
@@ -70,7 +71,9 @@ class S3Front:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.endpoint = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

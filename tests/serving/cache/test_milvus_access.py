@@ -14,6 +14,8 @@ import pytest
 import trustme
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
+from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
+from diffcache_core.spec import DiffusionCache
 from diffcache_serving.cache.index import IndexUnavailable
 from diffcache_serving.cache.milvus import Access, MilvusIndex
 
@@ -23,9 +25,11 @@ class Gate(milvus_pb2_grpc.MilvusServiceServicer):  # type: ignore[misc]  # pymi
 
     def __init__(self, token: str) -> None:
         self.token = token
+        self.databases: set[str] = set()  # that it was asked for
 
     def _check(self, context: Any) -> Any:
         sent = dict(context.invocation_metadata()).get("authorization", "")
+        self.databases.add(dict(context.invocation_metadata()).get("dbname", ""))
         if base64.b64decode(sent).decode() != self.token:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
         return common_pb2.Status()
@@ -93,3 +97,38 @@ async def test_who_lacks_something_stays_outside(door: Door, lacks: str) -> None
     with pytest.raises(IndexUnavailable):
         await index.ping()
     await index.close()
+
+
+async def test_the_database_that_is_named_is_asked(door: Door) -> None:
+    index = door.index(Access(door.token_file, door.ca_file, "pictures"))
+    await index.ping()
+    await index.close()
+    assert "pictures" in door.gate.databases
+    door.gate.databases.clear()
+    index = door.index(Access(door.token_file, door.ca_file))
+    await index.ping()
+    await index.close()
+    assert door.gate.databases <= {"", "default"}
+
+
+@pytest.mark.parametrize(
+    ("external", "uri", "database"),
+    [
+        ({"uri": "http://m:1"}, "http://m:1", ""),
+        ({"uri": "http://m:1/"}, "http://m:1", ""),
+        ({"uri": "https://me:secret@m:1/pictures/"}, "https://me:secret@m:1", "pictures"),
+        ({"uri": "http://m:1/", "database": "pictures"}, "http://m:1", "pictures"),
+    ],
+)
+def test_what_a_manifest_names(external: dict[str, str], uri: str, database: str, tmp_path: Path) -> None:
+    index = {"type": "External", "external": external}
+    resource = DiffusionCache.model_validate(
+        {
+            "apiVersion": "diffcache.io/v1alpha1",
+            "kind": "DiffusionCache",
+            "metadata": {"name": "a"},
+            "spec": {"model": {"source": "bundled://emoji"}, "index": index},
+        }
+    )
+    config = build_serving_config(resource, Surroundings(tmp_path, ListenConfig())).index
+    assert (config.uri, config.database) == (uri, database)
