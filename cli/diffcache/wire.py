@@ -67,6 +67,8 @@ class Generation:
     request_id: str
     model: str
     flagged: bool  # by the model's safety checker
+    prompt_tokens_dropped: int  # beyond what the model's tokenizer holds: the picture knows nothing of them
+    negative_prompt_tokens_dropped: int
 
     @cached_property
     def image(self) -> Image.Image:
@@ -90,6 +92,8 @@ def generation_from_pb(message: pb.GenerateResponse) -> Generation:
         request_id=message.request_id,
         model=message.model,
         flagged=message.flagged,
+        prompt_tokens_dropped=message.prompt_tokens_dropped,
+        negative_prompt_tokens_dropped=message.negative_prompt_tokens_dropped,
     )
 
 

@@ -15,6 +15,8 @@ TENANT_METADATA = "x-diffcache-tenant"
 RESULT_METADATA = "x-diffcache-result"
 SIMILARITY_METADATA = "x-diffcache-similarity"
 STEPS_SKIPPED_METADATA = "x-diffcache-steps-skipped"
+TOKENS_DROPPED_METADATA = "x-diffcache-prompt-tokens-dropped"
+NEGATIVE_TOKENS_DROPPED_METADATA = "x-diffcache-negative-prompt-tokens-dropped"
 """Trailing metadata of `Generate`, for proxies and access logs that do not parse the answer."""
 
 DEFAULT_TENANT = "default"

@@ -36,6 +36,8 @@ class Generation:
     parent: str  # entry id
     entry: str  # entry id; empty if it is not kept
     flagged: bool
+    dropped_tokens: int  # of the prompt, beyond what the model's tokenizer holds
+    negative_dropped_tokens: int
     seconds: dict[str, float]  # by phase, see metrics.PHASES
     total_seconds: float
 
@@ -104,6 +106,8 @@ class Generator:
             found.parent,
             entry,
             run.flagged,
+            text.dropped,
+            text.negative_dropped,
             seconds,
             time.perf_counter() - started,
         )

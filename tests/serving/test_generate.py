@@ -142,3 +142,34 @@ def test_no_bit_of_a_seed_is_dropped(model: LoadedModel, request_: GenerationReq
     assert alike.abs().max() < 0.3
     assert torch.equal(noises[2], model.diffusion.noise(replace(request_, seed=(1 << 32) + 7)))
     assert abs(float(flat.std()) - 1) < 0.02
+
+
+LONG = "apple " * 100
+
+
+@pytest.mark.parametrize(
+    ("prompt", "negative", "guidance", "dropped"),
+    [
+        ("red apple", "", 3.0, (False, False)),
+        (LONG, "", 3.0, (True, False)),
+        ("red apple", LONG, 3.0, (False, True)),
+        ("red apple", LONG, 1.0, (False, False)),  # without guidance nobody reads it
+    ],
+)
+async def test_tokens_that_were_dropped_are_told(
+    prompt: str,
+    negative: str,
+    guidance: float,
+    dropped: tuple[bool, bool],
+    model: LoadedModel,
+    engines: Callable[..., Engine],
+    request_: GenerationRequest,
+) -> None:
+    made = await generator(model, engines(model), Levels())
+    tokenizer = model.diffusion.pipe.tokenizer
+    lost = len(tokenizer(LONG, truncation=False, verbose=False).input_ids) - tokenizer.model_max_length
+    request = replace(request_, prompt=prompt, negative_prompt=negative, guidance=guidance, steps=1)
+    for _ in range(2):  # the second time the negative prompt's encoding is at hand
+        answer = await made.generate(request)
+        assert (answer.dropped_tokens, answer.negative_dropped_tokens) == tuple(lost * one for one in dropped)
+    await made.cache.close()

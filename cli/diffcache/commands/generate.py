@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from diffcache.commands.hints import how_to
-from diffcache.output import OUTPUT_HELP, Output, bad_option, console, print_json, print_table, say
+from diffcache.output import OUTPUT_HELP, Output, bad_option, console, note, print_json, print_table, say
 
 FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP, ".jpg": ImageFormat.JPEG, ".jpeg": ImageFormat.JPEG}
 
@@ -86,6 +86,12 @@ def generate(
         print_json(facts | {"image": str(image)})
         return
     say(_line(generation, image))
+    for name, dropped in (
+        ("prompt", generation.prompt_tokens_dropped),
+        ("negative prompt", generation.negative_prompt_tokens_dropped),
+    ):
+        if dropped:
+            note(f"the {name} is longer than the model's tokenizer holds: its last {dropped} tokens were dropped")
     if explain:
         _explain(generation)
 
@@ -134,6 +140,8 @@ def _explain(generation: Generation) -> None:
     rows.append(("depth", generation.depth))
     rows.append(("request id", generation.request_id))
     rows.append(("model", generation.model))
+    rows.append(("prompt tokens dropped", generation.prompt_tokens_dropped))
+    rows.append(("negative prompt tokens dropped", generation.negative_prompt_tokens_dropped))
     print_table(("what", "value"), rows)
     if generation.parent_entry_id:
         say(f"more about the parent: {how_to('cache show')} {generation.parent_entry_id}")

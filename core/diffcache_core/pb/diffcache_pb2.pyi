@@ -76,7 +76,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., cache_mode: _Optional[_Union[CacheMode, str]] = ..., min_similarity: _Optional[float] = ..., max_skip_percent: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("image", "format", "result", "similarity", "steps", "steps_skipped", "depth", "parent_entry_id", "seed", "seconds", "request_id", "model", "flagged", "entry_id")
+    __slots__ = ("image", "format", "result", "similarity", "steps", "steps_skipped", "depth", "parent_entry_id", "seed", "seconds", "request_id", "model", "flagged", "prompt_tokens_dropped", "negative_prompt_tokens_dropped", "entry_id")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,8 @@ class GenerateResponse(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FLAGGED_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVE_PROMPT_TOKENS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     format: ImageFormat
@@ -104,8 +106,10 @@ class GenerateResponse(_message.Message):
     request_id: str
     model: str
     flagged: bool
+    prompt_tokens_dropped: int
+    negative_prompt_tokens_dropped: int
     entry_id: str
-    def __init__(self, image: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., result: _Optional[_Union[Result, str]] = ..., similarity: _Optional[float] = ..., steps: _Optional[int] = ..., steps_skipped: _Optional[int] = ..., depth: _Optional[int] = ..., parent_entry_id: _Optional[str] = ..., seed: _Optional[int] = ..., seconds: _Optional[_Union[Seconds, _Mapping]] = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., flagged: _Optional[bool] = ..., entry_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, image: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., result: _Optional[_Union[Result, str]] = ..., similarity: _Optional[float] = ..., steps: _Optional[int] = ..., steps_skipped: _Optional[int] = ..., depth: _Optional[int] = ..., parent_entry_id: _Optional[str] = ..., seed: _Optional[int] = ..., seconds: _Optional[_Union[Seconds, _Mapping]] = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., flagged: _Optional[bool] = ..., prompt_tokens_dropped: _Optional[int] = ..., negative_prompt_tokens_dropped: _Optional[int] = ..., entry_id: _Optional[str] = ...) -> None: ...
 
 class Seconds(_message.Message):
     __slots__ = ("total", "queue", "encode", "look_up", "load", "denoise", "decode", "compress")

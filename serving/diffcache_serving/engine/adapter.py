@@ -38,11 +38,23 @@ class TextEncoding:
     negative_ids: tuple[int, ...]
     conditioning: torch.Tensor
     guidance: float
+    dropped: int = 0  # tokens of the prompt beyond what the tokenizer holds
+    negative_dropped: int = 0
 
     @property
     def has_key(self) -> bool:
         """False for a zero or NaN embedding, which would be equally near to everything."""
         return bool(np.isfinite(self.key).all())
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """One text. `embedding` is (1, tokens, width), `pooled` (1, width)."""
+
+    ids: tuple[int, ...]
+    embedding: torch.Tensor
+    pooled: torch.Tensor
+    dropped: int
 
 
 class StableDiffusion:
@@ -55,9 +67,7 @@ class StableDiffusion:
         self.device: torch.device = pipe.device
         self.dtype: torch.dtype = pipe.unet.dtype
         self.step_counts = StepCounts(scheduler, pipe.scheduler.config)
-        self._negatives: RecentlyUsed[tuple[str, str], tuple[tuple[int, ...], torch.Tensor]] = RecentlyUsed(
-            NEGATIVE_PROMPTS_KEPT
-        )
+        self._negatives: RecentlyUsed[tuple[str, str], _Encoded] = RecentlyUsed(NEGATIVE_PROMPTS_KEPT)
 
     @property
     def size_multiple(self) -> int:
@@ -74,14 +84,13 @@ class StableDiffusion:
         Raises NotFinite, or InvalidRequest for a number of steps or a word that the model does not have.
         """
         self.step_counts.check(request.steps)
-        prompt_ids, embedding, pooled = self._encode(request.prompt)
-        check_finite("encoding", [embedding])
-        rows = [embedding]
-        negative_ids: tuple[int, ...] = ()
-        if request.guidance > 1:  # what the pipeline calls classifier-free guidance
-            negative_ids, negative = self._negative(request.tenant, request.negative_prompt)
-            rows.insert(0, negative)
-        return TextEncoding(self._key(pooled), prompt_ids, negative_ids, torch.cat(rows), request.guidance)
+        prompt = self._encode(request.prompt)
+        key = self._key(prompt.pooled)
+        if request.guidance <= 1:  # what the pipeline calls no classifier-free guidance
+            return TextEncoding(key, prompt.ids, (), prompt.embedding, request.guidance, prompt.dropped)
+        negative = self._negative(request.tenant, request.negative_prompt)
+        rows = torch.cat([negative.embedding, prompt.embedding])
+        return TextEncoding(key, prompt.ids, negative.ids, rows, request.guidance, prompt.dropped, negative.dropped)
 
     def schedule(self, steps: int, begin: int) -> Schedule:
         return Schedule(self.scheduler, self.pipe.scheduler.config, steps, begin, str(self.device))
@@ -145,10 +154,12 @@ class StableDiffusion:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _encode(self, text: str) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
+    def _encode(self, text: str) -> _Encoded:
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
+        text = self.pipe.maybe_convert_prompt(text, tokenizer)  # a textual inversion of several vectors
+        whole = tokenizer(text, truncation=False, verbose=False).input_ids
         tokens = tokenizer(
-            self.pipe.maybe_convert_prompt(text, tokenizer),  # a textual inversion of several vectors
+            text,
             padding="max_length",
             max_length=tokenizer.model_max_length,
             truncation=True,
@@ -166,16 +177,16 @@ class StableDiffusion:
         # Not what the encoder pools: with `eos_token_id: 2`, which most models say, that is the largest token, and an
         # added token is larger than the end.
         end = (tokens.input_ids[0] == tokenizer.eos_token_id).int().argmax()
-        return ids, output[0].to(dtype=encoder.dtype), output[0][:, end]
+        check_finite("encoding", [output[0]])
+        dropped = max(0, len(whole) - tokenizer.model_max_length)
+        return _Encoded(ids, output[0].to(dtype=encoder.dtype), output[0][:, end], dropped)
 
-    def _negative(self, tenant: str, text: str) -> tuple[tuple[int, ...], torch.Tensor]:
+    def _negative(self, tenant: str, text: str) -> _Encoded:
         """By tenant, or the time of a request would tell what others exclude; only the empty text is nobody's."""
         key = (tenant if text else "", text)
         if (kept := self._negatives.get(key)) is not None:
             return kept
-        ids, embedding, _ = self._encode(text)
-        check_finite("encoding", [embedding])
-        return self._negatives.put(key, (ids, embedding))
+        return self._negatives.put(key, self._encode(text))
 
     def _key(self, pooled: torch.Tensor) -> np.ndarray:
         vector = pooled[0].float().cpu()

@@ -108,6 +108,8 @@ def generation_to_pb(generation: Generation, model: str) -> pb.GenerateResponse:
         request_id=request.request_id,
         model=model,
         flagged=generation.flagged,
+        prompt_tokens_dropped=generation.dropped_tokens,
+        negative_prompt_tokens_dropped=generation.negative_dropped_tokens,
     )
 
 

@@ -12,10 +12,12 @@ import structlog
 from diffcache_core.generation import InvalidRequest, Violation
 from diffcache_core.names import (
     DEFAULT_TENANT,
+    NEGATIVE_TOKENS_DROPPED_METADATA,
     RESULT_METADATA,
     SIMILARITY_METADATA,
     STEPS_SKIPPED_METADATA,
     TENANT_METADATA,
+    TOKENS_DROPPED_METADATA,
 )
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
@@ -85,6 +87,17 @@ class ImageGeneration(pb_grpc.ImageGenerationServicer):
         trailers = [(RESULT_METADATA, generation.result.value), (STEPS_SKIPPED_METADATA, str(skipped))]
         if generation.similarity is not None:
             trailers.append((SIMILARITY_METADATA, f"{generation.similarity:.4f}"))
+        dropped = {
+            TOKENS_DROPPED_METADATA: generation.dropped_tokens,
+            NEGATIVE_TOKENS_DROPPED_METADATA: generation.negative_dropped_tokens,
+        }
+        if any(dropped.values()):
+            trailers += [(name, str(count)) for name, count in dropped.items()]
+            log.debug(
+                "a prompt was longer than the tokenizer holds",
+                prompt_tokens_dropped=generation.dropped_tokens,
+                negative_prompt_tokens_dropped=generation.negative_dropped_tokens,
+            )
         context.set_trailing_metadata(tuple(trailers))
         log.info(
             "answered",

@@ -74,7 +74,7 @@ async def test_keys_without_added_tokens_stay(stable_diffusion: Path, tmp_path: 
     model = load(stable_diffusion)
     tokens = model.diffusion.pipe.tokenizer("red apple", padding="max_length", return_tensors="pt")
     pooled = model.diffusion.pipe.text_encoder(tokens.input_ids).pooler_output
-    assert torch.equal(model.diffusion._encode("red apple")[2], pooled)
+    assert torch.equal(model.diffusion._encode("red apple").pooled, pooled)
 
 
 async def test_a_token_that_the_text_encoder_lacks_is_the_callers_fault(
