@@ -129,7 +129,7 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, 
 
     Raises ManifestError for a manifest that cannot be used.
     """
-    resource = read_manifest(manifest, name)
+    resource = read_manifest(manifest, name, private=True)
     needed = ["torch", "diffusers", "grpc_health"] + ["milvus_lite"] * (resource.spec.index.type is IndexType.LITE)
     for field, remedy in _cluster_only(resource.spec):
         raise ManifestError(f"{manifest}: {field} needs a cluster: {remedy}")

@@ -22,12 +22,13 @@ NameOption = Annotated[
 ]
 
 
-def read_manifest(path: Path, name: str = "") -> DiffusionCache:
-    """`-` is standard input. Raises ManifestError."""
+def read_manifest(path: Path, name: str = "", *, private: bool = False) -> DiffusionCache:
+    """`-` is standard input. `private`: nobody else reads it, so URLs may hold a password. Raises ManifestError."""
     if str(path) != "-":
-        return read_file(path, name)
+        return read_file(path, name, private=private)
     origin = "standard input"
     try:
-        return parse_manifest(checked_text(sys.stdin.buffer.read(MAX_BYTES + 1), origin), origin, name)
+        text = checked_text(sys.stdin.buffer.read(MAX_BYTES + 1), origin)
+        return parse_manifest(text, origin, name, private=private)
     except DocumentError as error:
         raise ManifestError(str(error)) from None

@@ -37,7 +37,7 @@ def note(text: str) -> None:
 
 def bad_option(message: str, option: str = "") -> typer.BadParameter:
     """The error for an option that has to be given in another way: exit status 2."""
-    return typer.BadParameter(printable(message), param_hint=option or None)
+    return typer.BadParameter(printable(without_credentials(message)), param_hint=option or None)
 
 
 def print_json(value: Any) -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from diffcache_core.documents import DocumentError, parse_yaml, read_document
 from diffcache_core.foreign import printable, quoted
 from diffcache_core.names import API_VERSION, KIND
+from diffcache_core.rules import PRIVATE
 from diffcache_core.spec import DiffusionCache
 
 
@@ -18,16 +19,16 @@ class ManifestError(ValueError):
     """The manifest cannot be used. The message names each wrong field and what to write instead."""
 
 
-def read_manifest(path: Path, name: str = "") -> DiffusionCache:
+def read_manifest(path: Path, name: str = "", *, private: bool = False) -> DiffusionCache:
     """The DiffusionCache in a file. Raises ManifestError."""
     try:
         text = read_document(path)
     except DocumentError as error:
         raise ManifestError(str(error)) from None
-    return parse_manifest(text, str(path), name)
+    return parse_manifest(text, str(path), name, private=private)
 
 
-def parse_manifest(text: str, origin: str = "manifest", name: str = "") -> DiffusionCache:
+def parse_manifest(text: str, origin: str = "manifest", name: str = "", *, private: bool = False) -> DiffusionCache:
     """The DiffusionCache in a YAML text.
 
     Other resources may stand beside it, it may be an item of a List, and it may hold what a server adds to it: all as
@@ -49,7 +50,8 @@ def parse_manifest(text: str, origin: str = "manifest", name: str = "") -> Diffu
     document = _choose(list(_flatten(documents)), origin, name)
     try:
         # `status` is the operator's, `metadata` is read for what concerns us.
-        return DiffusionCache.model_validate(_without_nulls({k: v for k, v in document.items() if k != "status"}))
+        known = _without_nulls({k: v for k, v in document.items() if k != "status"})
+        return DiffusionCache.model_validate(known, context=PRIVATE if private else None)
     except ValidationError as error:
         raise ManifestError(f"{origin} is not a valid {KIND}:\n{explain_validation(error)}") from None
 

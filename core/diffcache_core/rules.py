@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel, to_snake
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
@@ -22,6 +29,8 @@ from diffcache_core.foreign import quoted
 
 CEL_RULES = "x-kubernetes-validations"
 LIST_TYPE = "x-kubernetes-list-type"
+PRIVATE = {"private": True}
+"""The context in which a manifest is validated that stays in its owner's files, as that of `diffcache up` does."""
 
 
 class Change(StrEnum):
@@ -41,6 +50,7 @@ class Rule:
     cel: str
     message: str
     holds: Callable[[Any], bool]
+    spares_private: bool = False  # it does not bind a manifest that nobody but its owner reads
 
     @classmethod
     def matches(cls, pattern: str, message: str) -> Rule:
@@ -52,14 +62,15 @@ class Rule:
     def as_cel(self) -> dict[str, str]:
         return {"rule": self.cel, "message": self.message}
 
-    def _check(self, value: Any) -> Any:
-        if not self.holds(value):
+    def _check(self, value: Any, info: ValidationInfo) -> Any:
+        is_bound = not (self.spares_private and info.context == PRIVATE)
+        if is_bound and not self.holds(value):
             found = f"'{quoted(value)}'" if isinstance(value, str) else repr(value)
             raise ValueError(f"{self.message}, is {found}" if isinstance(value, str | int) else self.message)
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+        return core_schema.with_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         described = handler(schema)

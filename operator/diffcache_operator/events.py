@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from diffcache_core.foreign import printable_lines, without_credentials
 from diffcache_core.names import API_VERSION, KIND, MANAGER
 from diffcache_core.spec import DiffusionCache
 from diffcache_core.status import Condition, DiffusionCacheStatus
@@ -100,7 +101,7 @@ def _event(resource: DiffusionCache, is_good: bool, reason: str, message: str, n
         },
         "type": "Normal" if is_good or reason in _USUAL else "Warning",
         "reason": reason,
-        "message": message[:1024],
+        "message": printable_lines(without_credentials(message))[:1024],
         "source": {"component": MANAGER},
         "firstTimestamp": now,
         "lastTimestamp": now,

@@ -7,6 +7,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from diffcache_core.foreign import without_credentials
+
 _LIBRARIES = ("kopf", "aiohttp", "asyncio")
 _USUAL = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "k8s_ref", "k8s_skip", "settings"}
 
@@ -26,7 +28,7 @@ def configure_logs(level: str) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """What a call gives as `extra` comes along by its own key."""
+    """What a call gives as `extra` comes along by its own key. No line has the user part of a URL."""
 
     def __init__(self, *, tracebacks_of_libraries: bool) -> None:
         super().__init__()
@@ -41,4 +43,5 @@ class JsonLines(logging.Formatter):
             line["event"] += f": {type(error).__name__}: {error}"
         extra = {key: value for key, value in vars(record).items() if key not in _USUAL}
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return json.dumps({**line, **extra, "level": record.levelname.lower(), "timestamp": at}, default=str)
+        text = json.dumps({**line, **extra, "level": record.levelname.lower(), "timestamp": at}, default=str)
+        return without_credentials(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from diffcache_core.foreign import without_credentials
+from diffcache_core.foreign import printable_lines, without_credentials
 from diffcache_core.names import GRPC_PORT
 from diffcache_core.spec import DiffusionCache, LedgerType, S3Spec
 from diffcache_core.status import (
@@ -349,8 +349,9 @@ def _count(told: float) -> int:
     return min(max(int(told), 0), 2**62)
 
 
-def _cut(message: str) -> str:
+def _told(message: str) -> str:
     """It may quote what a person wrote, such as the name of an image, and that at any length."""
+    message = printable_lines(without_credentials(message))
     return message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 3] + "..."
 
 
@@ -361,7 +362,7 @@ def _dated(claim: Claim, old: DiffusionCacheStatus, generation: int, now: str) -
         type=claim.type,
         status=claim.status,
         reason=claim.reason,
-        message=_cut(claim.message),
+        message=_told(claim.message),
         observed_generation=generation,
         last_transition_time=since,
     )

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
-from diffcache_core.foreign import printable, printable_lines
+from diffcache_core.foreign import printable, printable_lines, without_credentials
 
 
 def _make_printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """For a terminal: what a model's folder, a store or a client has said must not move its cursor."""
     texts = {key: value if isinstance(value, str) else repr(value) for key, value in event.items()}
     return {printable(key): printable_lines(text) for key, text in texts.items()}
+
+
+def _drop_credentials(_: object, __: str, line: Any) -> str:
+    """Of URLs in a finished line, wherever they come from: a library's error, a proxy, a manifest."""
+    return without_credentials(str(line))
 
 
 def configure_logs(json: bool) -> None:
@@ -32,6 +38,7 @@ def configure_logs(json: bool) -> None:
         plain = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)
         last = [structlog.processors.format_exc_info, _make_printable, renderer]
+    last.append(_drop_credentials)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -56,7 +56,7 @@ def refuse(error: Exception) -> int:
     """Says why, on standard error and in the file that DIFFCACHE_REASON_FILE names. Returns the exit status."""
     reason = reason_of(error)
     if reason is Reason.CRASHED:
-        sys.stderr.write(printable_lines("".join(traceback.format_exception(error))))
+        sys.stderr.write(printable_lines(without_credentials("".join(traceback.format_exception(error)))))
         text = f"{type(error).__name__}: {error}"
     else:
         text = str(error) or type(error).__name__

@@ -105,7 +105,7 @@ def _tuner(server: Server, file: ConfigFile, manifest: Path) -> LocalTuner:
     def tell(record: TuningStatus) -> None:
         server.admin.tuning = record.model_dump_json(by_alias=True)
 
-    spec = read_manifest(manifest).spec
+    spec = read_manifest(manifest, private=True).spec
     registry, own = server.generator.metrics.registry, server.model.levels.table
     return LocalTuner(spec, file.path, server.config.data_dir, registry, own, tell)
 

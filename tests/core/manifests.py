@@ -101,7 +101,7 @@ GOOD = [
     Row("retain", {"reclaimPolicy": "Retain"}),
     Row("a redis of its own", _ledger(type="Provisioned", provisioned={"image": "redis:7", "resources": {"limits": {"memory": "1Gi"}}, "volume": {"size": "2Gi", "storageClassName": "fast"}})),
     Row("another's redis", _ledger(type="External", external=REDIS | {"passwordSecretRef": {"name": "r", "key": "p"}, "caSecretRef": {"name": "r", "key": "c"}})),
-    Row("another's redis in the clear", _ledger(type="External", external={"address": "redis://user:pass@[::1]:6379"})),
+    Row("another's redis in the clear", _ledger(type="External", external={"address": "redis://user@[::1]:6379"})),
     Row("bucket", _s3(prefix="a/b_c.d", endpoint="http://minio:9000", region="eu-central-1", credentialsSecretRef={"name": "s3"})),
     Row("bucket of three letters", _s3(bucket="a-1", prefix="")),
     Row("a capacity that needs no volume", {"cache": {"capacity": "1Ti", "store": {"type": "S3", "s3": {"bucket": "states"}}}}),
@@ -194,6 +194,34 @@ BAD = [
         "prometheus user",
         {"prometheus": {"url": "http://me:hunter2@prometheus:9090"}},
         ("spec.prometheus.url", "must not hold a user or a password", "'http://prometheus:9090'"),
+    ),
+    *(
+        Row(f"{what} with a password", block, ("must not hold a", "password, which whoever", remedy))
+        for what, remedy, block in (
+            (
+                "redis",
+                "name a Secret in passwordSecretRef",
+                {
+                    "cache": {
+                        "ledger": {"type": "External", "external": {"address": "redis://me:hunter2@redis:6379/1"}}
+                    }
+                },
+            ),
+            (
+                "milvus",
+                "name a Secret in tokenSecretRef",
+                {"index": {"type": "External", "external": {"uri": "https://root:hunter2@milvus"}}},
+            ),
+            (
+                "s3",
+                "name a Secret in credentialsSecretRef",
+                {
+                    "cache": {
+                        "store": {"type": "S3", "s3": {"bucket": "states", "endpoint": "http://key:hunter2@minio:9000"}}
+                    }
+                },
+            ),
+        )
     ),
     *(
         Row(f"prometheus url {end!r}", {"prometheus": {"url": f"http://prometheus{end}"}}, ("that is: host, port and path",))

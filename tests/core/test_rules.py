@@ -32,6 +32,16 @@ def test_bad(row: Row) -> None:
         parse_manifest(yaml.safe_dump(manifest(row)))
     for word in row.words:
         assert word in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_manifest_that_nobody_else_reads_may_hold_a_password() -> None:
+    """That of `diffcache up`, which has no Secret to name."""
+    external = {"type": "External", "external": {"address": "redis://me:hunter2@redis:6379/1"}}
+    text = yaml.safe_dump(manifest(Row("private", {"cache": {"ledger": external}})))
+    parse_manifest(text, private=True)
+    with pytest.raises(ManifestError):
+        parse_manifest(text)
 
 
 def test_every_rule_of_the_crd_has_a_row_that_it_refuses() -> None:

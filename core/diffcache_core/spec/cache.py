@@ -11,7 +11,7 @@ from pydantic import Field, StrictInt
 from diffcache_core.pod import LocalObjectRef, Placement, SecretKeyRef, Text
 from diffcache_core.quantities import bytes_of
 from diffcache_core.rules import Block, Change, Rule, UniqueBy
-from diffcache_core.spec.values import Quantity, Resources, Similarity, VolumeSpec
+from diffcache_core.spec.values import Quantity, Resources, Similarity, VolumeSpec, without_password, without_user
 from diffcache_core.states import StateKind
 
 
@@ -71,7 +71,8 @@ class S3Spec(Block):
         Annotated[
             str,
             Field(max_length=512),
-            Rule.matches(r"^https?://[^\s/]+/?$", "must be the address of an S3 service, such as http://minio:9000"),
+            without_user("name a Secret in credentialsSecretRef instead"),
+            Rule.matches(r"^https?://[^\s/?#]+/?$", "must be the address of an S3 service, such as http://minio:9000"),
             Change.ROLL,
         ]
         | None
@@ -134,8 +135,9 @@ class ExternalLedgerSpec(Block):
     address: Annotated[
         str,
         Field(max_length=512),
+        without_password("name a Secret in passwordSecretRef instead"),
         Rule.matches(
-            r"^rediss?://[^\s/]+(/([0-9]{1,3})?)?$",
+            r"^rediss?://[^\s/?#]+(/([0-9]{1,3})?)?$",
             "must be the address of a Redis or Valkey, such as redis://redis:6379",
         ),
         Change.ROLL,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from diffcache_core.pod import Placement, SecretKeyRef, Text
 from diffcache_core.rules import Block, Change, Rule
-from diffcache_core.spec.values import Resources, VolumeSpec
+from diffcache_core.spec.values import Resources, VolumeSpec, without_user
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -43,8 +43,9 @@ class ExternalIndexSpec(Block):
     uri: Annotated[
         str,
         Field(max_length=512),
+        without_user("name a Secret in tokenSecretRef instead"),
         Rule.matches(
-            r"^https?://[^\s/]+(/([A-Za-z_][A-Za-z0-9_]*/?)?)?$",
+            r"^https?://[^\s/?#]+(/([A-Za-z_][A-Za-z0-9_]*/?)?)?$",
             "must be the address of a Milvus, such as http://milvus:19530, and after a / perhaps a database",
         ),
         Change.ROLL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, StrictInt
@@ -14,10 +15,25 @@ HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 """Of a URL, with a port or without: a name or an address, without a user part and without control characters."""
 
 
+def without_password(remedy: str) -> Rule:
+    """As `without_user`, for a URL that may name a user."""
+    password = re.compile("://[^/]*:[^/]*@")
+    return Rule(
+        f"!self.matches('{password.pattern}')",
+        f"must not hold a password, which whoever may read the manifest could read: {remedy}",
+        lambda value: password.search(value) is None,
+        spares_private=True,
+    )
+
+
 def without_user(remedy: str) -> Rule:
-    """A URL has no user part. `remedy`: which field takes the Secret instead."""
-    message = f"must not hold a user or a password, which whoever may read the manifest could read: {remedy}"
-    return Rule("!self.contains('@')", message, lambda value: "@" not in value)
+    """A URL has no user part, for a ConfigMap would hold it. `remedy`: which field takes the Secret instead."""
+    return Rule(
+        "!self.contains('@')",
+        f"must not hold a user or a password, which whoever may read the manifest could read: {remedy}",
+        lambda value: "@" not in value,
+        spares_private=True,
+    )
 
 
 QuantityText = Annotated[
