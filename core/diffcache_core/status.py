@@ -157,7 +157,9 @@ class CorrectionStatus(_Block):
     """What somebody had changed by hand and the operator put right last."""
 
     message: Annotated[str, Field(max_length=1024)] = ""
+    """Which object was changed, in which field, and by whom."""
     time: str = ""
+    """When it was put right."""
 
 
 class DiffusionCacheStatus(_Block):

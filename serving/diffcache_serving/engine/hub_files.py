@@ -16,7 +16,7 @@ from diffcache_serving.errors import ModelError
 
 FORMATS = ("safetensors", "bin")  # the first that is there
 VARIANTS = ("fp16", "bf16")  # in place of plain weights, the first that is there; they are rounded, hence not first
-OWN_FILES = ("levels.json", "projection.safetensors")  # all that we read of a hub's diffcache folder
+OWN_FILES = ("concepts.tsv", "levels.json", "projection.safetensors")  # all that is read of a hub's diffcache folder
 CONFIG_SUFFIXES = (".json", ".txt", ".model")  # configs and vocabularies
 
 _WEIGHTS = re.compile(
