@@ -39,9 +39,9 @@ def test_a_decision_arrives_and_stands_still_without_prometheus(operator: Kube, 
     assert value(namespace, "diffcache_capacity_bytes") == 32 * 2**20
 
     prometheus.kill(namespace)
-    message = namespace.wait_reason("emoji", "PrometheusDown", "TuningActive", within=240)
+    message = namespace.wait_reason("emoji", "PrometheusFailed", "TuningActive", within=240)
     assert prometheus.url(namespace) in message
-    events = namespace.list("event", "", "--field-selector=reason=PrometheusDown")
+    events = namespace.list("event", "", "--field-selector=reason=PrometheusFailed")
     assert len(events) == 1
     scaling = namespace.condition("emoji", "ScalingActive")
     assert scaling is not None
