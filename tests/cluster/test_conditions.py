@@ -18,13 +18,34 @@ def test_image_pull_failed(operator: Kube, namespace: Kube) -> None:
     message = namespace.wait_reason("emoji", "ImagePullFailed")
     assert "docker.io/diffcache/NOTHING:1" in message
     assert "spec.serving.image" in message
+    namespace.patch("diffusioncache", "emoji", {"spec": {"serving": {"image": None}}})
+    namespace.wait_ready("emoji")  # of an image that never ran nothing is left
+    warnings = namespace.list("event", "", "--field-selector=type=Warning,involvedObject.name=emoji-0")
+    assert not [event["message"] for event in warnings if "probe" in event["message"]]
+
+
+def test_a_claim_that_was_deleted(operator: Kube, namespace: Kube) -> None:
+    """It stays as long as its pod does, and whoever deleted it learns what goes with it."""
+    namespace.apply(cache(serving={"image": "docker.io/diffcache/NOTHING:1"}))
+    namespace.wait_reason("emoji", "ImagePullFailed")
+    namespace("delete", "pvc", "data-emoji-0", "--wait=false")
+    assert "the cache" in namespace.wait_reason("emoji", "ClaimDeleted", "Stalled")
+    before = namespace.get("pvc", "data-emoji-0")["metadata"]["uid"]
+    namespace("delete", "pod", "emoji-0", "--grace-period=1")
+    eventually(lambda: "Stalled" not in conditions(namespace), 60, what="the new claim")
+    assert namespace.get("pvc", "data-emoji-0")["metadata"]["uid"] != before
+
+
+def conditions(inside: Kube) -> set[str]:
+    return {one["type"] for one in inside.get("diffusioncache", "emoji")["status"]["conditions"]}
 
 
 def test_model_load_failed_with_the_pods_own_reason(operator: Kube, namespace: Kube) -> None:
     namespace.apply(cache(model={"source": "bundled://nope"}))
     message = namespace.wait_reason("emoji", "ModelLoadFailed")
     assert "bundled://emoji" in message  # what there is instead
-    assert namespace.wait_reason("emoji", "ModelLoadFailed", "ModelReady") == message
+    namespace.wait_reason("emoji", "ModelLoadFailed", "ModelReady")
+    assert message not in namespace.wait_reason("emoji", "ModelLoadFailed", "Stalled")  # it stands once
     namespace.patch("diffusioncache", "emoji", {"spec": {"model": {"source": "bundled://emoji"}}})
     namespace.wait_ready("emoji")
 

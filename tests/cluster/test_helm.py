@@ -158,6 +158,53 @@ def change_capacity(inside: Kube, text: str, size: int) -> None:
     eventually(lambda: capacity() == size, 120, 2, what="the new capacity in the pod")
 
 
+def test_a_chart_installed_twice_says_so_and_takes_over(helm4: Helm, kube: Kube, namespace: Kube) -> None:
+    helm4.install(CHART)
+    other = Helm(helm4.program, "other", namespace.namespace)
+    assert f"WARNING: the operator {SYSTEM}/{RELEASE}-" in other("install", CHART)
+
+    def told() -> str:
+        return namespace("logs", "deployment/other-diffcache", "--ignore-errors")
+
+    eventually(lambda: f"the operator {SYSTEM}/{RELEASE}-" in told(), 60, what="the second one waits and says so")
+    assert not namespace.get("deployment", "other-diffcache")["status"].get("readyReplicas")
+    helm4("uninstall", "--wait")
+    namespace("rollout", "status", "deployment", "other-diffcache", "--timeout=60s")
+    namespace.apply(cache(serving={"replicas": 0}))
+    namespace.wait_reason("emoji", "ScaledToZero")
+    other("uninstall", "--wait")
+    assert not [one for one in kube.list("lease") if one["metadata"]["name"].startswith("diffcache-operator")]
+
+
+def test_a_failed_test_leaves_nothing(helm4: Helm, kube: Kube) -> None:
+    helm4.install(CHART, "--set", "servingImage.tag=NOTHING,test.timeoutSeconds=10")
+    helm4.refused("test", "--timeout=20s")
+    helm4("uninstall", "--wait")
+    left = "pod,configmap,serviceaccount,role,rolebinding"
+    eventually(lambda: not kube.within(SYSTEM).list(left, "app.kubernetes.io/name=diffcache"), 60, what="all gone")
+
+
+def test_the_crd_comes_and_goes_under_the_operator(helm4: Helm, kube: Kube, namespace: Kube) -> None:
+    system = kube.within(SYSTEM)
+    helm4("install", CHART, "--create-namespace", "--set", "crds.install=false")
+
+    def log() -> str:
+        return system("logs", f"deployment/{RELEASE}", "--ignore-errors")
+
+    eventually(lambda: "crds.install=true" in log(), 60, what="it says what is missing")
+    assert not system.get("deployment", RELEASE)["status"].get("readyReplicas")
+    for _ in range(2):
+        kube("apply", "--server-side", "-f", str(ROOT / "crds" / f"{CRD}.yaml"))
+        system("rollout", "status", "deployment", RELEASE, "--timeout=60s")
+        namespace.apply(cache(serving={"replicas": 0}))
+        namespace.wait_reason("emoji", "ScaledToZero")
+        kube("delete", "crd", CRD, "--timeout=60s")
+        eventually(lambda: not system.get("deployment", RELEASE)["status"].get("readyReplicas"), 60, what="it waits")
+    assert "Traceback" not in log()
+    (pod,) = system.list("pod", "app.kubernetes.io/name=diffcache")
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
 def test_some_namespaces_only(helm4: Helm, kube: Kube, namespace: Kube) -> None:
     """With no right over the cluster."""
     watched, system = namespace.namespace, kube.within(SYSTEM)

@@ -96,11 +96,11 @@ def rows(inside: Kube) -> int:
     return int(count)
 
 
-def test_a_cache_does_not_wait_for_its_milvus(operator: Kube, namespace: Kube) -> None:
-    """And a Milvus with a wrong image is replaced by one with the right image."""
+def test_a_pod_does_not_wait_for_its_milvus(operator: Kube, namespace: Kube) -> None:
+    """The cache is not Ready before it was there once. And a Milvus with a wrong image is replaced by one with the right image."""
     namespace.apply(cache(index={"type": "Standalone", "standalone": {"image": "diffcache.test/none:1"}}))
     start_client(namespace)
-    namespace.wait_reason("emoji", "ServingWithoutIndex")
+    namespace.wait_reason("emoji", "IndexNotReached")
     uid = serving_pod(namespace)["metadata"]["uid"]
     told = namespace.wait_reason("emoji", "ImagePullFailed", "IndexReady")
     assert "Milvus does not come up" in told
@@ -122,7 +122,7 @@ def test_a_milvus_of_somebody_else(operator: Kube, namespace: Kube) -> None:
         cache("early", index=external(token="late-token")),
     )
     start_client(namespace)
-    namespace.wait_reason("emoji", "ServingWithoutIndex")
+    namespace.wait_reason("emoji", "IndexNotReached")
     told = namespace.wait_reason("emoji", "Down", "IndexReady")
     assert "https://milvus:19530" in told
     assert "token" in told

@@ -71,6 +71,9 @@ def test_a_replica_count_set_on_the_stateful_set_is_not_kept(idle: Kube) -> None
     """There is one input, spec.serving.replicas; whoever scales has to write there."""
     idle("scale", "statefulset", "idle", "--replicas=1")
     eventually(lambda: idle.get("statefulset", "idle")["spec"]["replicas"] == 0, 15)
+    told = "StatefulSet idle: spec.replicas changed by kubectl"
+    eventually(lambda: told in str(idle.get("diffusioncache", "idle")["status"].get("correction")), 15)
+    assert told in str(idle.list("event", "", "--field-selector=reason=PutRight"))
 
 
 def test_an_object_of_somebody_else_is_not_taken(operator: Kube, namespace: Kube) -> None:
