@@ -97,7 +97,7 @@ def rows(inside: Kube) -> int:
 
 
 def test_a_pod_does_not_wait_for_its_milvus(operator: Kube, namespace: Kube) -> None:
-    """The cache is not Ready before it was there once. And a Milvus with a wrong image is replaced by one with the right image."""
+    """The cache is not Ready before Milvus was there once. One with a wrong image is replaced by one with the right."""
     namespace.apply(cache(index={"type": "Standalone", "standalone": {"image": "diffcache.test/none:1"}}))
     start_client(namespace)
     namespace.wait_reason("emoji", "IndexNotReached")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from diffcache_core.states import BLOCK_BYTES, StateKind
 from diffcache_serving.shadow_caches import caches as caches_module
 from diffcache_serving.shadow_caches.caches import WAITING, Restored, ShadowCaches
 from diffcache_serving.shadow_caches.events import Answered, Asked, Purged, digest
+from tests.reachable import count_reachable
 
 LEVELS = Levels((Level(25, 0.65), Level(50, 0.9)), reseed_skip_percent=25)
 N = 8
@@ -279,18 +278,6 @@ def test_trajectory_states_are_those_of_runs_from_noise() -> None:
     assert set(counts.skipped.values()) == {2 + 4}
 
 
-def reachable(root: object) -> int:
-    """Objects that are held by `root`, classes and modules left out."""
-    seen: set[int] = set()
-    left = [root]
-    while left:
-        one = left.pop()
-        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType):
-            seen.add(id(one))
-            left += gc.get_referents(one)
-    return len(seen)
-
-
 def test_spaces_that_callers_make_up_are_forgotten_with_their_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each negative prompt, guidance and size of a picture is a space of its own."""
     monkeypatch.setattr(caches_module, "SPACES_KEPT", 100)
@@ -301,9 +288,9 @@ def test_spaces_that_callers_make_up_are_forgotten_with_their_entries(monkeypatc
             serve(caches, [Prompt(i, 0, 0)], space=digest(f"{len(caches)} {count} {i}"))
 
     made_up(1200)  # until the window of the exported ratio is full
-    held, key_bytes = reachable(caches), caches.key_bytes
+    held, key_bytes = count_reachable(caches), caches.key_bytes
     made_up(2400)
-    assert reachable(caches) <= held * 1.05
+    assert count_reachable(caches) <= held * 1.05
     assert caches.key_bytes == key_bytes
 
 
