@@ -38,7 +38,7 @@ from diffcache_serving.queueing import StepQueue
 
 async def generator(model: LoadedModel, engine: Engine, levels: Levels) -> Generator:
     metrics = Metrics(model.name)
-    identity = CacheIdentity(model.name, model.fingerprint, model.embedder, "float32", lambda: "DDIM", shared=False)
+    identity = CacheIdentity(model.name, model.fingerprint, model.embedder, "float32", "DDIM", shared=False)
     ledger = await SqliteLedger.open(None, LCBFU())
     budget = Budget(2**20, 100)
     cache = Cache(ledger, StateStore(None), MemoryIndex(), metrics, identity, levels, StateKind.CLEAN, budget)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from diffcache_core.generation import GenerationRequest
@@ -20,7 +19,7 @@ class CacheIdentity:
     model: str  # fingerprint
     embedder: str
     dtype: str
-    scheduler: Callable[[], str]  # digest of class and config
+    scheduler: str  # digest of class and config
     shared: bool  # by all tenants
 
     @classmethod
@@ -31,7 +30,7 @@ class CacheIdentity:
             model=model.fingerprint,
             embedder=model.embedder,
             dtype=str(diffusion.dtype).removeprefix("torch."),
-            scheduler=lambda: diffusion.schedule(1, 0).digest,
+            scheduler=diffusion.schedule(1, 0).digest,  # once: making one takes 1 to 2 ms, and requests ask often
             shared=shared,
         )
 
@@ -42,12 +41,12 @@ class CacheIdentity:
 
     def family(self, kind: StateKind) -> str:
         """Digest of what all spaces of one process have in common: no state of another family fits a request here."""
-        scheduler = self.scheduler() if kind is StateKind.TRAJECTORY else ""
+        scheduler = self.scheduler if kind is StateKind.TRAJECTORY else ""
         return sha256_of_json([self.model, self.embedder, self.dtype, self.shared, kind, scheduler])
 
     def space(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> str:
         """Digest of all that must match for a state of `kind` to be usable."""
-        grid = TrajectoryGrid(self.scheduler(), request.steps) if kind is StateKind.TRAJECTORY else None
+        grid = TrajectoryGrid(self.scheduler, request.steps) if kind is StateKind.TRAJECTORY else None
         return Space(
             tenant="" if self.shared else request.tenant,
             model=self.model,
@@ -63,7 +62,7 @@ class CacheIdentity:
     def exact(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> str:
         """Digest of the whole request."""
         space = self.space(request, text, kind)
-        return exact_digest(space, text.prompt_ids, request.seed, request.steps, self.scheduler())
+        return exact_digest(space, text.prompt_ids, request.seed, request.steps, self.scheduler)
 
 
 def prompt_digest(text: TextEncoding) -> str:

@@ -72,7 +72,7 @@ class Box:
         self.metrics = Metrics("emoji")
         self.ledger = ledger or await SqliteLedger.open(self.folder / "ledger.db", LCBFU())
         self.index = index or MemoryIndex()
-        usual = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared)
+        usual = CacheIdentity("emoji", "f00d", "e", "float32", "DDIM", shared)
         self.identity = replace(usual, **identity)
         self.store = store or StateStore(self.folder / "states")
         parts = (self.ledger, self.store, self.index, self.metrics, self.identity)

@@ -171,7 +171,7 @@ async def test_a_slow_index_costs_at_most_the_deadline(
     box.metrics = Metrics("emoji")
     box.ledger = await SqliteLedger.open(None, LCBFU())
     index = MilvusIndex(lambda: f"http://127.0.0.1:{silent_port}", "c", 2, call_seconds=1.0)
-    identity = CacheIdentity("emoji", "f00d", "e", "float32", lambda: "DDIM", shared=False)
+    identity = CacheIdentity("emoji", "f00d", "e", "float32", "DDIM", shared=False)
     cache = Cache(box.ledger, StateStore(None), index, box.metrics, identity, LEVELS, CLEAN, Budget(2**20, 9))
     assert isinstance(await cache.look_up(seeded(request_, 2), text(0)), Miss)
     assert box.count("index_errors_total", op="look_up") == 1

@@ -71,7 +71,7 @@ async def test_the_scheduler_separates_trajectory_states_only(boxes: Boxes, requ
     for kind, resumes in ((CLEAN, Resume), (TRAJECTORY, Miss)):
         box = await boxes(kind=kind)
         await box.keep(request_, text(0), 1.0, ks=(2, 4) if kind is TRAJECTORY else ())
-        box = await reopened(box, boxes, kind=kind, scheduler=lambda: "Euler")
+        box = await reopened(box, boxes, kind=kind, scheduler="Euler")
         assert isinstance(await box.cache.look_up(seeded(request_, 2), text(1)), resumes)
         await box.cache.purge_retired(before=time.time() + 1)
         assert box.repaired.entries == (1 if kind is CLEAN else 2)
