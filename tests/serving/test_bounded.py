@@ -23,8 +23,10 @@ from tests.system.serverprocess import serving_config
 
 ENTRIES = 4
 LIMIT = 10  # of each map; all are full after the first round
-ROUND = 30
-NOISE = 1.05  # of objects: what asyncio and prometheus-client hold for a moment; a leak of one map is above it
+ROUND = 60
+ALLOWED = 240
+"""Objects more after two further rounds. A map without a limit leaves at least 340, as the sizes of the shadow caches'
+spaces did (measured); what asyncio, numpy and the ledger's thread hold for a moment goes up and down by up to 160."""
 
 
 def made_up(random: np.random.Generator) -> GenerationRequest:
@@ -72,4 +74,4 @@ async def test_a_server_does_not_grow_with_what_callers_make_up(
         first = await serve(server, random)
         assert (await server.generator.cache.totals()).entries == ENTRIES
         second, third = await serve(server, random), await serve(server, random)
-    assert max(second, third) <= first * NOISE, (first, second, third)
+    assert third <= first + ALLOWED, (first, second, third)
