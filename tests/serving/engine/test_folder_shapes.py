@@ -177,8 +177,8 @@ def _fields(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 EVERY = 6
-"""Of all pairs of a field and a value every sixth: each field is met with one or two values, each value with many fields.
-All of them, with 1, take half an hour on two busy cores."""
+"""Of all pairs of a field and a value every sixth: each field meets one or two values, each value many fields. All of
+them, with 1, take half an hour on two busy cores."""
 
 
 @pytest.mark.slow
