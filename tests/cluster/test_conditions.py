@@ -117,7 +117,8 @@ def test_cuda_is_mandatory_where_it_was_asked_for(operator: Kube, namespace: Kub
 def test_what_the_api_server_refuses_stalls(operator: Kube, namespace: Kube) -> None:
     """Well formed and still impossible: the server's words are passed on."""
     namespace.apply(cache(serving={"pod": {"nodeSelector": {"not a label": "x"}}}))
-    message = namespace.wait_reason("emoji", "Rejected", "Stalled")
+    namespace.wait_reason("emoji", "Rejected", "Stalled")
+    message = namespace.wait_reason("emoji", "Rejected")
     assert "nodeSelector" in message or "not a label" in message
     namespace.patch("diffusioncache", "emoji", {"spec": {"serving": {"replicas": 0, "pod": {"nodeSelector": None}}}})
     namespace.wait_reason("emoji", "ScaledToZero")

@@ -85,7 +85,8 @@ def test_an_object_of_somebody_else_is_not_taken(operator: Kube, namespace: Kube
     }
     namespace.apply(service)
     namespace.apply(cache("web", serving={"replicas": 0}))
-    message = namespace.wait_reason("web", "NameTaken", "Stalled")
+    namespace.wait_reason("web", "NameTaken", "Stalled")
+    message = namespace.wait_reason("web", "NameTaken")
     assert "Service web" in message
     assert namespace.get("service", "web")["spec"]["selector"] == {"app": "web"}
     namespace("delete", "service", "web")  # nothing of ours was changed, so nothing tells us: the next look finds it
