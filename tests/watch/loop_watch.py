@@ -41,6 +41,7 @@ class Watched:
         self._is_told = False
         self._posted, self._lost = 0.0, 0.0
         self._waits: dict[str, int] = {}
+        self._ours: list[bool] = []  # of each look since the heartbeat was due: was the loop in our code?
 
     def look(self, now: float, paused: float) -> None:
         """`paused`: seconds since the last look in which the whole process did not run."""
@@ -50,6 +51,9 @@ class Watched:
         if not self._waits:
             self._waits = cpu_waits()  # only now: reading them for each heartbeat would cost a percent of a core
         self._lost += paused
+        frame = sys._current_frames().get(self.thread)
+        stack = stack_of(frame)
+        self._ours.append(is_ours(stack))
         stalled = now - self._posted
         if self._is_told or stalled <= STALL_SECONDS:
             return
@@ -57,15 +61,14 @@ class Watched:
         # Of any thread, for another one may hold the interpreter's lock while it waits for a core.
         waiting = max((t - self._waits.get(thread, 0) for thread, t in waited.items()), default=0) / 1e9
         stalled -= max(waiting, self._lost)
-        frame = sys._current_frames().get(self.thread)
-        if stalled > STALL_SECONDS and frame is not None and not self._beats:
+        # In most looks, for a crowd of short callbacks of somebody else may be in ours for the one moment of a look.
+        mostly_ours = 2 * sum(self._ours) > len(self._ours)
+        if stalled > STALL_SECONDS and mostly_ours and stack and not self._beats:
             self._is_told = True
-            stack = stack_of(frame)
-            if is_ours(stack):
-                report(stalled, stack)
+            report(stalled, stack)
 
     def _post(self, now: float) -> None:
-        self._posted, self._lost, self._waits = now, 0.0, {}
+        self._posted, self._lost, self._waits, self._ours = now, 0.0, {}, []
         self._beats = self._is_told = False
         with contextlib.suppress(RuntimeError):  # it has been closed
             self.loop.call_soon_threadsafe(self._beat)

@@ -116,7 +116,7 @@ async def test_the_database_that_is_named_is_asked(door: Door) -> None:
     [
         ({"uri": "http://m:1"}, "http://m:1", ""),
         ({"uri": "http://m:1/"}, "http://m:1", ""),
-        ({"uri": "https://me:secret@m:1/pictures/"}, "https://me:secret@m:1", "pictures"),
+        ({"uri": "https://m:1/pictures/"}, "https://m:1", "pictures"),
         ({"uri": "http://m:1/", "database": "pictures"}, "http://m:1", "pictures"),
     ],
 )
