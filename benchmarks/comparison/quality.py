@@ -107,7 +107,8 @@ async def draw_probes(
     for name in (OURS, EXACT, TIGHT, LRU_TIGHT):
         system = systems[name]
         assert isinstance(system, Ours)
-        founds = [await system.generator.cache.look_up(r, t) for r, t in pairs]
+        cache = system.generator.cache
+        founds = [await cache.look_up(cache.query(r, t)) for r, t in pairs]
         drawn[name] = _draw_found(model, probes, founds, drawn[BYPASS])
         ks = [found.k for found in founds] if name == OURS else ks
     random = np.random.default_rng(controls.seed)

@@ -69,9 +69,10 @@ class Generator:
         arrival = self.shadows.arrive(request) if self.shadows else None
         with self.queue.reserve(request.steps, request.pixels) as place:
             text, timings = await self._encode(request)
-            ticket = self.feed.asked(request, text) if self.feed else ""
+            query = self.cache.query(request, text)
+            ticket = self.feed.asked(query) if self.feed else ""
             looked = time.perf_counter()
-            found = await self.cache.look_up(request, text)
+            found = await self.cache.look_up(query)
             look_up_seconds = time.perf_counter() - looked
             place.shrink(request.steps - found.k)
             keep = self.cache.checkpoints(request, found)
@@ -81,7 +82,7 @@ class Generator:
                 image = await self._image(run)
         entry = found.parent if isinstance(found, Exact) else ""
         if not run.flagged:
-            entry = self.cache.keep(request, text, found, run.states) or entry  # queued, returns at once
+            entry = self.cache.keep(query, found, run.states) or entry  # queued, returns at once
         if self.feed:
             self.feed.answered(ticket, run.states, entry, may_keep=not run.flagged)
         compressing = time.perf_counter()
@@ -113,7 +114,7 @@ class Generator:
         )
         self.metrics.answered(found.result, seconds, generation.total_seconds, request.steps, found.k)
         if self.shadows and arrival:
-            self.shadows.answer(arrival, Answered(request, text, found, image, run.flagged))
+            self.shadows.answer(arrival, Answered(query, found, image, run.flagged))
         return generation
 
     async def _encode(self, request: GenerationRequest) -> tuple[TextEncoding, Timings]:

@@ -292,7 +292,7 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     engine = Engine(model.diffusion, config.batch_max_size, on_call, on_memory)
     vitals.watch_future("the device thread", engine.ended)
     shadows = Shadows(queue, engine, cache, metrics)
-    feed = Feed(identity, config.cache.state, metrics)
+    feed = Feed(identity, metrics)
     shadow_caches = ShadowCachesBeside(feed, ledger, metrics, on_start=vitals.watch_until_cancelled)
     generator = Generator(queue, engine, cache, metrics, shadows, feed)
     repair = await cache.repair()

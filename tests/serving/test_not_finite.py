@@ -127,7 +127,7 @@ async def test_what_resumes_from_a_state_and_comes_to_nothing_takes_the_state_wi
     made = await generator(model, engines(model), LEVELS)
     text, _ = await made.engine.encode(request_)
     wild = CapturedState(CLEAN, 0, {"latent": torch.full(model.diffusion.noise(request_).shape, 3e38)})
-    assert made.cache.keep(replace(request_, seed=9), text, Miss(), [wild])
+    assert made.cache.keep(made.cache.query(replace(request_, seed=9), text), Miss(), [wild])
     with pytest.raises(NotFinite):
         await made.generate(request_)
     while await held(made):

@@ -17,7 +17,7 @@ from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.background import Background
 from diffcache_serving.cache.breaker import Breaker
 from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
-from diffcache_serving.cache.identity import CacheIdentity, prompt_digest
+from diffcache_serving.cache.identity import CacheIdentity, CacheQuery
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
 from diffcache_serving.cache.keeper import Keeper
 from diffcache_serving.cache.ledger import Budget, Ledger, LedgerUnavailable, Target, Totals
@@ -80,25 +80,30 @@ class Cache:
         self._outages_repaired: tuple[int, int] | None = None  # of index and ledger, at the last repair
         self._background = Background(metrics)
         self._keeper = Keeper(ledger, store, index, metrics, kind, budget)
-        self._finder = LookUp(ledger, store, index, self._keeper, metrics, identity, levels, kind, self._background)
+        self._finder = LookUp(ledger, store, index, self._keeper, metrics, levels, kind, self._background)
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
         """Those that run until `close`."""
         return [self._keeper.task, *self._index.tasks]
 
-    async def look_up(self, request: GenerationRequest, text: TextEncoding) -> Found:
+    def query(self, request: GenerationRequest, text: TextEncoding) -> CacheQuery:
+        """What the cache is asked with for a request."""
+        return self._identity.query(request, text, self.kind)
+
+    async def look_up(self, query: CacheQuery) -> Found:
         """What the request can start from. Never raises: a cache that is slow or down makes a miss."""
+        request = query.request
         if not request.cache_mode.reads:
             return Miss(Result.BYPASS if request.cache_mode is CacheMode.BYPASS else Result.MISS)
-        if not text.has_key:
+        if not query.text.has_key:
             return Miss()
         if not self._breaker.allows(time.monotonic()):
             self._metrics.look_ups_skipped.inc()
             return Miss()
         try:
             async with asyncio.timeout(self._look_up_seconds):
-                found = await self._finder.find(request, text)
+                found = await self._finder.find(query)
         except Exception as error:  # an outage has many types, and none of them may fail a request
             self._breaker.failed(time.monotonic())
             self._metrics.index_errors.labels("look_up").inc()
@@ -107,10 +112,10 @@ class Cache:
         self._breaker.succeeded()
         return found
 
-    async def nearest(self, request: GenerationRequest, text: TextEncoding, before: float) -> Candidate | None:
+    async def nearest(self, query: CacheQuery, before: float) -> Candidate | None:
         """The most similar entry that was made before a time (seconds since the epoch). For comparisons: raises what
         index and ledger raise."""
-        return await self._finder.nearest(request, text, before)
+        return await self._finder.nearest(query, before)
 
     async def resume_at(self, candidate: Candidate, k: int) -> Resume | None:
         """A resume from that entry at step `k`, allowed or not; None if it has no such state. No hit is recorded."""
@@ -122,8 +127,9 @@ class Cache:
             return ()
         return checkpoints(self.levels, request.steps)
 
-    def keep(self, request: GenerationRequest, text: TextEncoding, found: Found, states: list[CapturedState]) -> str:
+    def keep(self, query: CacheQuery, found: Found, states: list[CapturedState]) -> str:
         """Queues what a run left and returns its entry id at once; empty if it is not kept. From then on it serves."""
+        request, text = query.request, query.text
         if not request.cache_mode.writes or isinstance(found, Exact) or not text.has_key:
             return ""
         is_full = self._has_admission and self._keeper.is_full
@@ -140,9 +146,9 @@ class Cache:
         records = {uuid.uuid4().hex: state for state in states}
         entry = Entry(
             id=entry_id,
-            space=self._identity.space(request, text, self.kind),
-            exact=self._identity.exact(request, text, self.kind),
-            prompt_digest=prompt_digest(text),
+            space=query.space,
+            exact=query.exact,
+            prompt_digest=query.prompt,
             prompt=request.prompt,
             tenant=request.tenant,
             model=self._identity.model_id,

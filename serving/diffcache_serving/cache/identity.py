@@ -12,6 +12,17 @@ from diffcache_serving.engine.loading import LoadedModel
 
 
 @dataclass(frozen=True)
+class CacheQuery:
+    """A request, its encoding, and the digests that stand for them: computed once, for all who ask."""
+
+    request: GenerationRequest
+    text: TextEncoding
+    space: str  # of all that must match for a state to be usable
+    exact: str  # of the whole request
+    prompt: str  # says "the same prompt" without the text
+
+
+@dataclass(frozen=True)
 class CacheIdentity:
     """What the spaces of one serving process have in common."""
 
@@ -44,10 +55,9 @@ class CacheIdentity:
         scheduler = self.scheduler if kind is StateKind.TRAJECTORY else ""
         return sha256_of_json([self.model, self.embedder, self.dtype, self.shared, kind, scheduler])
 
-    def space(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> str:
-        """Digest of all that must match for a state of `kind` to be usable."""
-        grid = TrajectoryGrid(self.scheduler, request.steps) if kind is StateKind.TRAJECTORY else None
-        return Space(
+    def query(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> CacheQuery:
+        """What the cache is asked with for a request, by states of `kind`."""
+        space = Space(
             tenant="" if self.shared else request.tenant,
             model=self.model,
             embedder=self.embedder,
@@ -56,15 +66,7 @@ class CacheIdentity:
             dtype=self.dtype,
             guidance=request.guidance,
             negative_prompt=text.negative_ids,
-            grid=grid,
+            grid=TrajectoryGrid(self.scheduler, request.steps) if kind is StateKind.TRAJECTORY else None,
         ).digest()
-
-    def exact(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> str:
-        """Digest of the whole request."""
-        space = self.space(request, text, kind)
-        return exact_digest(space, text.prompt_ids, request.seed, request.steps, self.scheduler)
-
-
-def prompt_digest(text: TextEncoding) -> str:
-    """Says "the same prompt" without the text."""
-    return sha256_of_json(text.prompt_ids)
+        exact = exact_digest(space, text.prompt_ids, request.seed, request.steps, self.scheduler)
+        return CacheQuery(request, text, space, exact, sha256_of_json(text.prompt_ids))

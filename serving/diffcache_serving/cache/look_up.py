@@ -11,19 +11,17 @@ from dataclasses import dataclass
 import structlog
 import torch
 
-from diffcache_core.generation import GenerationRequest
 from diffcache_core.policies import credit_of_hit
 from diffcache_core.resume import Candidate, Decision, Levels, Limits, choose_resume, usable_k
 from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.background import Background
 from diffcache_serving.cache.found import Exact, Miss, Resume
-from diffcache_serving.cache.identity import CacheIdentity, prompt_digest
+from diffcache_serving.cache.identity import CacheQuery
 from diffcache_serving.cache.index import Index
 from diffcache_serving.cache.keeper import Keeper
 from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.store import StateStore
-from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.errors import NotFinite
 from diffcache_serving.metrics import Metrics
 
@@ -45,18 +43,17 @@ class LookUp:
     index: Index
     keeper: Keeper
     metrics: Metrics
-    identity: CacheIdentity
     levels: Levels
     kind: StateKind
     background: Background
 
-    async def find(self, request: GenerationRequest, text: TextEncoding) -> Exact | Resume | Miss:
-        return await self._find_exact(request, text) or await self._find_resume(request, text)
+    async def find(self, query: CacheQuery) -> Exact | Resume | Miss:
+        return await self._find_exact(query) or await self._find_resume(query)
 
-    async def nearest(self, request: GenerationRequest, text: TextEncoding, before: float) -> Candidate | None:
+    async def nearest(self, query: CacheQuery, before: float) -> Candidate | None:
         """The most similar entry that was made before a time (seconds since the epoch): nothing of the request's own
         picture, nor of what came from it."""
-        candidates, _ = await self._near(request, text, NEIGHBOURS, lambda entry: entry.created < before)
+        candidates, _ = await self._near(query, NEIGHBOURS, lambda entry: entry.created < before)
         return candidates[0] if candidates else None
 
     async def resume_at(self, candidate: Candidate, k: int) -> Resume | None:
@@ -78,11 +75,11 @@ class LookUp:
             load_seconds=0.0,
         )
 
-    async def _find_exact(self, request: GenerationRequest, text: TextEncoding) -> Exact | None:
+    async def _find_exact(self, query: CacheQuery) -> Exact | None:
+        request = query.request
         if not request.seed_is_explicit:
             return None
-        exact = self.identity.exact(request, text, self.kind)
-        entry = self.keeper.pending.find_exact(exact) or await self.ledger.find_exact(exact)
+        entry = self.keeper.pending.find_exact(query.exact) or await self.ledger.find_exact(query.exact)
         if entry is None or entry.skipped * 100 > request.max_skip * entry.steps:
             return None
         if entry.similarity < request.min_similarity:  # its own run resumed from something less alike than allowed
@@ -92,13 +89,13 @@ class LookUp:
         tensors = None if final is None else await self._load(final)
         if final is None or tensors is None:
             return None
-        self.background.start("hit", self._credit_exact(request, text, entry, final))
+        self.background.start("hit", self._credit_exact(query, entry, final))
         return Exact(request.steps, entry.depth, entry.id, tensors, time.perf_counter() - loading)
 
-    async def _find_resume(self, request: GenerationRequest, text: TextEncoding) -> Resume | Miss:
+    async def _find_resume(self, query: CacheQuery) -> Resume | Miss:
         if not self.levels.table:
             return Miss()
-        decision = await self._decide(request, text)
+        decision = await self._decide(query)
         loading = time.perf_counter()
         for choice in decision.choices[:LOAD_TRIES]:
             tensors = await self._load(choice.state)
@@ -116,17 +113,18 @@ class LookUp:
                 kind=choice.state.kind,
                 own_run=choice.own_run,
                 tensors=tensors,
-                granted_skip=min(self.levels.skip_at(choice.similarity), request.max_skip),
+                granted_skip=min(self.levels.skip_at(choice.similarity), query.request.max_skip),
                 load_seconds=time.perf_counter() - loading,
             )
         return Miss()
 
-    async def _decide(self, request: GenerationRequest, text: TextEncoding, without: str = "") -> Decision:
+    async def _decide(self, query: CacheQuery, without: str = "") -> Decision:
         """The choice among the nearest entries, `without` one of them."""
+        request = query.request
         limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip)
         decision = Decision((), conclusive=True)
         for limit in (NEIGHBOURS, WIDENED):
-            candidates, unseen = await self._near(request, text, limit, lambda entry: entry.id != without)
+            candidates, unseen = await self._near(query, limit, lambda entry: entry.id != without)
             decision = choose_resume(candidates, self.levels, limits, unseen=unseen)
             if decision.conclusive:
                 return decision
@@ -134,14 +132,14 @@ class LookUp:
         return decision
 
     async def _near(
-        self, request: GenerationRequest, text: TextEncoding, limit: int, is_wanted: Callable[[Entry], bool]
+        self, query: CacheQuery, limit: int, is_wanted: Callable[[Entry], bool]
     ) -> tuple[list[Candidate], float | None]:
         """The wanted ones among the nearest entries, by falling similarity; and the similarity that rows which the
         search did not return have at most, None when it returned all."""
-        space = self.identity.space(request, text, self.kind)
+        space, key = query.space, query.text.key
         # Pending first: what the keeper moves into the index meanwhile is then seen twice rather than not at all.
-        waiting = self.keeper.pending.nearest(space, text.key, limit)
-        near = await self.index.search(space, text.key, limit)
+        waiting = self.keeper.pending.nearest(space, key, limit)
+        near = await self.index.search(space, key, limit)
         unseen = near[-1].similarity if len(near) >= limit and math.isfinite(near[-1].similarity) else None
         near = [n for n in [*near, *waiting] if math.isfinite(n.similarity)]  # a damaged row is like nothing
         found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 rounds a cosine past 1
@@ -156,21 +154,19 @@ class LookUp:
                 similarity=found[entry.id],
                 states=entry.states,
                 depth=entry.depth,
-                same_prompt=entry.prompt_digest == prompt_digest(text),
-                same_seed=entry.seed == request.seed,
+                same_prompt=entry.prompt_digest == query.prompt,
+                same_seed=entry.seed == query.request.seed,
             )
             for entry in near_first
             if is_wanted(entry) and entry.space == space
         ]
         return candidates, unseen
 
-    async def _credit_exact(
-        self, request: GenerationRequest, text: TextEncoding, entry: Entry, final: StateRecord
-    ) -> None:
+    async def _credit_exact(self, query: CacheQuery, entry: Entry, final: StateRecord) -> None:
         """An exact hit saved what no other entry would have saved: found out after the answer, off its path."""
-        decision = await self._decide(request, text, without=entry.id) if self.levels.table else Decision((), True)
+        decision = await self._decide(query, without=entry.id) if self.levels.table else Decision((), True)
         without = decision.choices[0].k if decision.choices else 0
-        await self._record_hit(final, request.steps, credit_of_hit(request.steps, without))
+        await self._record_hit(final, query.request.steps, credit_of_hit(query.request.steps, without))
 
     async def _record_hit(self, state: StateRecord, k: int, credit: float) -> None:
         if self.keeper.pending.holds(state.entry_id):

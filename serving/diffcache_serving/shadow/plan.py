@@ -13,7 +13,7 @@ from diffcache_core.shadow import ALLOWED_SHARE, fraction_of, granted_percent, p
 from diffcache_core.states import StateKind
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.found import Found, Resume
-from diffcache_serving.engine.adapter import TextEncoding
+from diffcache_serving.cache.identity import CacheQuery
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Arrival:
 class Answered:
     """A request that was served, and how."""
 
-    request: GenerationRequest
-    text: TextEncoding
+    query: CacheQuery
     found: Found
     image: Image.Image
     flagged: bool  # by the safety checker: the picture is black
@@ -75,7 +74,7 @@ class Plan:
 
 async def make_plan(cache: Cache, answered: Answered, arrived: float, wait_seconds: float) -> Plan | None:
     """None when there is nothing to compare. Raises what index and ledger raise."""
-    request, found = answered.request, answered.found
+    request, found = answered.query.request, answered.found
     if found.result not in (Result.APPROXIMATE, Result.MISS) or not request.cache_mode.reads or answered.flagged:
         return None
     hit = _level_of_hit(found, cache.levels, request.steps)
@@ -95,10 +94,10 @@ def _level_of_hit(found: Found, levels: Levels, steps: int) -> Level | None:
 
 
 async def _choose_probe(cache: Cache, answered: Answered, arrived: float) -> Probe | None:
-    request, text = answered.request, answered.text
-    if not cache.levels.table or not text.has_key:
+    query, request = answered.query, answered.query.request
+    if not cache.levels.table or not query.text.has_key:
         return None
-    near = await cache.nearest(request, text, arrived)
+    near = await cache.nearest(query, arrived)
     if near is None:
         return None
     is_reseed = near.same_prompt and not near.same_seed and cache.kind is StateKind.CLEAN

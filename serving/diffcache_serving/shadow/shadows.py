@@ -84,7 +84,7 @@ class Shadows:
 
     def answer(self, arrival: Arrival, answered: Answered) -> None:
         """A request that came as `arrival` was served. Returns at once and never raises."""
-        self._budget.earn(answered.request.steps, self._percent)
+        self._budget.earn(answered.query.request.steps, self._percent)
         if arrival.is_due:
             task = asyncio.create_task(self._plan(arrival, answered))
             self._planning.add(task)

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from diffcache_core.generation import GenerationRequest
 from diffcache_core.recently_used import RecentlyUsed
 from diffcache_core.simulator.cache import SimulatedRequest
-from diffcache_core.states import Entry, StateKind, allocated_bytes
+from diffcache_core.states import Entry, allocated_bytes
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.found import CapturedState
-from diffcache_serving.cache.identity import CacheIdentity, prompt_digest
+from diffcache_serving.cache.identity import CacheIdentity, CacheQuery
 from diffcache_serving.cache.ledger import Target
-from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.shadow_caches.events import Answered, Asked, Event, Purged, digest, short
 from diffcache_serving.shadow_caches.stream import RequestStream
@@ -37,27 +35,27 @@ class Feed:
     """Without a stream it does nothing."""
 
     identity: CacheIdentity
-    kind: StateKind
     metrics: Metrics
     stream: RequestStream | None = None
     _name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _sizes: RecentlyUsed[Signature, int] = field(default_factory=lambda: RecentlyUsed(SIZES_KEPT))  # allocated bytes
 
-    def asked(self, request: GenerationRequest, text: TextEncoding) -> str:
+    def asked(self, query: CacheQuery) -> str:
         """Before the look-up. Returns the ticket for `answered`."""
         if self.stream is None:
             return ""
+        request, text = query.request, query.text
         ticket = f"{self._name}.{next(self._numbers)}"
         mode = request.cache_mode
         is_seen = text.has_key and (mode.reads or mode.writes)
         self._put(
             Asked(
                 ticket,
-                short(self.identity.space(request, text, self.kind)),
+                short(query.space),
                 SimulatedRequest(
-                    exact=short(self.identity.exact(request, text, self.kind)),
-                    prompt=short(prompt_digest(text)),
+                    exact=short(query.exact),
+                    prompt=short(query.prompt),
                     seed=request.seed,
                     steps=request.steps,
                     seed_is_explicit=request.seed_is_explicit,

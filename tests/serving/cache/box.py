@@ -94,9 +94,12 @@ class Box:
         found: Found | None = None,
         ks: tuple[int, ...] = (),
     ) -> str:
-        entry = self.cache.keep(request, at, found or Miss(), states(value, ks))
+        entry = self.cache.keep(self.cache.query(request, at), found or Miss(), states(value, ks))
         await self.cache.settle()
         return entry
+
+    async def look_up(self, request: GenerationRequest, at: TextEncoding) -> Found:
+        return await self.cache.look_up(self.cache.query(request, at))
 
     def files(self) -> list[Path]:
         return sorted(p for p in (self.folder / "states").rglob("*") if p.is_file())

@@ -29,22 +29,22 @@ from tests.serving.cache.box import (
 async def test_a_similar_prompt_resumes_and_the_same_request_is_exact(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     entry = await box.keep(request_, text(0), 1.0)
-    similar = await box.cache.look_up(seeded(request_, 2), text(degrees(0.85)))
+    similar = await box.look_up(seeded(request_, 2), text(degrees(0.85)))
     assert isinstance(similar, Resume)
     assert (similar.k, similar.depth, similar.parent, similar.granted_skip) == (4, 1, entry, 50)
     assert similar.similarity == pytest.approx(0.85, abs=1e-5)
     assert latent_of(similar) == 1.0
-    exact = await box.cache.look_up(request_, text(0))
+    exact = await box.look_up(request_, text(0))
     assert isinstance(exact, Exact)
     assert (exact.k, exact.depth, latent_of(exact)) == (8, 0, 1.0)
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(degrees(0.6))), Miss)
+    assert isinstance(await box.look_up(seeded(request_, 2), text(degrees(0.6))), Miss)
 
 
 async def test_one_reads_ones_own_writes_before_the_keeper_has_run(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
-    box.cache.keep(request_, text(0), Miss(), states(1.0))
-    assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(10)), Resume)
+    box.cache.keep(box.cache.query(request_, text(0)), Miss(), states(1.0))
+    assert isinstance(await box.look_up(request_, text(0)), Exact)
+    assert isinstance(await box.look_up(seeded(request_, 2), text(10)), Resume)
 
 
 async def test_exact_needs_an_explicit_seed_and_equal_parameters(boxes: Any, request_: GenerationRequest) -> None:
@@ -57,14 +57,14 @@ async def test_exact_needs_an_explicit_seed_and_equal_parameters(boxes: Any, req
         replace(request_, guidance=4.0),
         replace(request_, width=32),
     ):
-        assert not isinstance(await box.cache.look_up(other, text(0)), Exact)
-    assert not isinstance(await box.cache.look_up(request_, text(0, prompt=5)), Exact)
+        assert not isinstance(await box.look_up(other, text(0)), Exact)
+    assert not isinstance(await box.look_up(request_, text(0, prompt=5)), Exact)
 
 
 async def test_exact_hits_what_a_drawn_seed_left(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     await box.keep(seeded(request_, 9, explicit=False), text(0), 1.0)
-    assert isinstance(await box.cache.look_up(seeded(request_, 9), text(0)), Exact)
+    assert isinstance(await box.look_up(seeded(request_, 9), text(0)), Exact)
 
 
 async def test_exact_returns_what_it_returned_with_its_depth_unless_the_caller_tightens(
@@ -74,14 +74,14 @@ async def test_exact_returns_what_it_returned_with_its_depth_unless_the_caller_t
     await box.keep(request_, text(0), 1.0)
     second = seeded(request_, 2)
     at = text(degrees(0.7))
-    found = await box.cache.look_up(second, at)
+    found = await box.look_up(second, at)
     await box.keep(second, at, 2.0, found)
-    exact = await box.cache.look_up(second, at)
+    exact = await box.look_up(second, at)
     assert isinstance(exact, Exact)
     assert (exact.depth, latent_of(exact)) == (1, 2.0)
-    assert not isinstance(await box.cache.look_up(replace(second, max_skip=10), at), Exact)
-    assert not isinstance(await box.cache.look_up(replace(second, min_similarity=0.9), at), Exact)
-    assert isinstance(await box.cache.look_up(replace(request_, max_skip=0, min_similarity=1.0), text(0)), Exact)
+    assert not isinstance(await box.look_up(replace(second, max_skip=10), at), Exact)
+    assert not isinstance(await box.look_up(replace(second, min_similarity=0.9), at), Exact)
+    assert isinstance(await box.look_up(replace(request_, max_skip=0, min_similarity=1.0), text(0)), Exact)
 
 
 async def test_a_stored_hit_can_be_resumed_from_and_tells_its_depth(boxes: Any, request_: GenerationRequest) -> None:
@@ -89,7 +89,7 @@ async def test_a_stored_hit_can_be_resumed_from_and_tells_its_depth(boxes: Any, 
     await box.keep(request_, text(0), 1.0)
     for i in range(1, 4):
         request, at = seeded(request_, i + 1), text(30.0 * i)  # each near the one before it only
-        found = await box.cache.look_up(request, at)
+        found = await box.look_up(request, at)
         assert (found.result, found.depth, latent_of(found)) == (Result.APPROXIMATE, i, float(i))
         await box.keep(request, at, i + 1.0, found)
 
@@ -97,7 +97,7 @@ async def test_a_stored_hit_can_be_resumed_from_and_tells_its_depth(boxes: Any, 
 async def test_another_seed_of_the_same_prompt_is_capped(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     await box.keep(request_, text(0), 1.0)
-    found = await box.cache.look_up(seeded(request_, 2), text(0))
+    found = await box.look_up(seeded(request_, 2), text(0))
     assert (found.result, found.k) == (Result.APPROXIMATE, 2)
 
 
@@ -114,7 +114,7 @@ async def test_modes(mode: CacheMode, result: Result, entries: int, boxes: Any, 
     box = await boxes()
     await box.keep(request_, text(0), 1.0)
     request = seeded(request_, 2, cache_mode=mode)
-    found = await box.cache.look_up(request, text(10))
+    found = await box.look_up(request, text(10))
     assert found.result is result
     await box.keep(request, text(10), 2.0, found)
     assert (await box.cache.totals()).entries == entries
@@ -124,7 +124,7 @@ async def test_refresh_replaces_what_exact_returns(boxes: Any, request_: Generat
     box = await boxes()
     await box.keep(request_, text(0), 1.0)
     await box.keep(replace(request_, cache_mode=CacheMode.REFRESH), text(0), 2.0)
-    assert latent_of(await box.cache.look_up(request_, text(0))) == 2.0
+    assert latent_of(await box.look_up(request_, text(0))) == 2.0
     assert len(box.files()) == 1
     assert box.count("evictions_total", reason="replaced") == 1
 
@@ -134,7 +134,7 @@ async def test_tenants_meet_only_in_a_shared_cache(shared: bool, boxes: Any, req
     box = await boxes(shared=shared)
     await box.keep(replace(request_, tenant="acme"), text(0), 1.0)
     for request in (request_, seeded(request_, 2)):
-        found = await box.cache.look_up(replace(request, tenant="other"), text(0))
+        found = await box.look_up(replace(request, tenant="other"), text(0))
         assert isinstance(found, Miss) is not shared
 
 
@@ -145,9 +145,9 @@ async def test_both_budgets_hold_on_disk(boxes: Any, request_: GenerationRequest
     assert len(box.files()) == 5
     assert box.count("evictions_total", reason="capacity") == 4
     assert box.count("cache_bytes") == 5 * STATE_BYTES
-    assert {
-        n.entry_id for n in await box.index.search(box.identity.space(request_, text(0), CLEAN), text(0).key, 99)
-    } == {e.id for e in (await box.cache.list_entries(Target(), 99))[0]}
+    assert {n.entry_id for n in await box.index.search(box.cache.query(request_, text(0)).space, text(0).key, 99)} == {
+        e.id for e in (await box.cache.list_entries(Target(), 99))[0]
+    }
     few = await Box(box.folder / "few").open(budget=Budget(2**30, 3))
     for i in range(5):
         await few.keep(seeded(request_, i), text(i * 90.0, prompt=i), float(i))
@@ -162,7 +162,7 @@ async def test_when_full_a_result_granted_the_top_level_is_not_stored(boxes: Any
     for similarity, kept in ((0.9, 0), (0.7, 1)):
         at = text(degrees(similarity))
         request = seeded(request_, 3)
-        found = await box.cache.look_up(request, at)
+        found = await box.look_up(request, at)
         before = box.count("evictions_total", reason="capacity")
         await box.keep(request, at, 3.0, found)
         assert box.count("evictions_total", reason="capacity") - before == kept
@@ -178,8 +178,8 @@ async def test_what_is_larger_than_the_cache_is_not_kept(boxes: Any, request_: G
 async def test_the_keepers_queue_is_bounded(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     large = [CapturedState(CLEAN, 0, {"latent": torch.zeros(40 * 2**20 // 4)})]
-    assert box.cache.keep(request_, text(0), Miss(), large)
-    assert not box.cache.keep(seeded(request_, 2), text(9), Miss(), large)
+    assert box.cache.keep(box.cache.query(request_, text(0)), Miss(), large)
+    assert not box.cache.keep(box.cache.query(seeded(request_, 2), text(9)), Miss(), large)
     assert box.count("states_dropped_total", reason="queue") == 1
 
 
@@ -187,7 +187,7 @@ async def test_a_useful_state_outlives_the_others(boxes: Any, request_: Generati
     box = await boxes(budget=Budget(3 * STATE_BYTES, 100))
     useful = await box.keep(request_, text(0), 1.0)
     for i in range(1, 12):
-        assert isinstance(await box.cache.look_up(seeded(request_, 99), text(20)), Resume)
+        assert isinstance(await box.look_up(seeded(request_, 99), text(20)), Resume)
         await box.keep(seeded(request_, i), text(90 + 20.0 * i, prompt=i), float(i))
     entries, _ = await box.cache.list_entries(Target(), 99)
     assert useful in {e.id for e in entries}
@@ -199,13 +199,13 @@ async def test_a_useful_state_outlives_the_others(boxes: Any, request_: Generati
 async def test_a_purge_takes_what_waits_for_the_keeper_too(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     await box.keep(request_, text(0), 1.0)
-    box.cache.keep(seeded(request_, 2), text(50), Miss(), states(2.0))
+    box.cache.keep(box.cache.query(seeded(request_, 2), text(50)), Miss(), states(2.0))
     purged = await box.cache.purge(Target(prompt=request_.prompt))
     assert (purged.entries, purged.bytes) == (2, 2 * STATE_BYTES)
     assert box.files() == []
     assert box.count("evictions_total", reason="purge") == 2
-    assert isinstance(await box.cache.look_up(request_, text(0)), Miss)
-    assert isinstance(await box.cache.look_up(seeded(request_, 3), text(0)), Miss)
+    assert isinstance(await box.look_up(request_, text(0)), Miss)
+    assert isinstance(await box.look_up(seeded(request_, 3), text(0)), Miss)
 
 
 # ---- Trajectory ------------------------------------------------------------------------------------------------------
@@ -217,22 +217,20 @@ async def test_trajectory_states_come_from_runs_from_noise_and_resume_their_own_
     box = await boxes(kind=TRAJECTORY)
     assert box.cache.checkpoints(request_, Miss()) == (2, 4)
     entry = await box.keep(seeded(request_, 1, explicit=False), text(0), 1.0, ks=(2, 4))
-    own = await box.cache.look_up(seeded(request_, 1, explicit=False), text(0))
+    own = await box.look_up(seeded(request_, 1, explicit=False), text(0))
     assert isinstance(own, Resume)
     assert (own.k, own.own_run, own.depth, own.kind) == (4, True, 0, TRAJECTORY)
     request, at = seeded(request_, 2), text(20)
-    other = await box.cache.look_up(request, at)
+    other = await box.look_up(request, at)
     assert isinstance(other, Resume)
     assert (other.k, other.own_run, other.depth, other.parent) == (4, False, 1, entry)
     assert box.cache.checkpoints(request, other) == ()
     await box.keep(request, at, 2.0, other)  # only its final latent: for EXACT, not to resume from
-    assert isinstance(await box.cache.look_up(request, at), Exact)
-    third = await box.cache.look_up(seeded(request_, 3), at)
+    assert isinstance(await box.look_up(request, at), Exact)
+    third = await box.look_up(seeded(request_, 3), at)
     assert isinstance(third, Resume)
     assert third.parent == entry
-    assert not isinstance(await box.cache.look_up(replace(request_, steps=9), text(0)), Resume), (
-        "another N, another grid"
-    )
+    assert not isinstance(await box.look_up(replace(request_, steps=9), text(0)), Resume), "another N, another grid"
 
 
 async def test_an_entry_without_its_trajectory_leaves_the_index(boxes: Any, request_: GenerationRequest) -> None:
@@ -250,12 +248,12 @@ async def test_a_key_that_is_no_direction_neither_hits_nor_is_kept(boxes: Any, r
     box = await boxes()
     await box.keep(request_, text(0), 1.0)
     broken = replace(text(0), key=np.array([np.nan, np.nan], np.float32))
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), broken), Miss)
+    assert isinstance(await box.look_up(seeded(request_, 2), broken), Miss)
     assert await box.keep(seeded(request_, 2), broken, 2.0) == ""
 
 
 async def test_without_levels_only_exact_hits(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes(levels=Levels())
     await box.keep(request_, text(0), 1.0)
-    assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(0)), Miss)
+    assert isinstance(await box.look_up(request_, text(0)), Exact)
+    assert isinstance(await box.look_up(seeded(request_, 2), text(0)), Miss)

@@ -52,7 +52,7 @@ async def test_a_damaged_state_gives_way_to_the_next(damage: str, boxes: Any, re
             shutil.copy(by_entry[second], path)
         case "foreign":
             path.write_bytes(b"not a state")
-    found = await box.cache.look_up(seeded(request_, 3), text(1))
+    found = await box.look_up(seeded(request_, 3), text(1))
     assert (found.parent, latent_of(found)) == (second, 2.0)
     reason = "missing" if damage == "gone" else "damaged"
     while not box.count("states_dropped_total", reason=reason):  # it is dropped behind the request
@@ -69,8 +69,8 @@ async def test_when_all_candidates_are_gone_it_is_a_miss(boxes: Any, request_: G
         await box.keep(seeded(request_, i), text(float(i)), float(i))
     for path in box.files():
         path.unlink()
-    assert isinstance(await box.cache.look_up(request_, text(0)), Miss)
-    assert isinstance(await box.cache.look_up(seeded(request_, 9), text(0.5)), Miss)
+    assert isinstance(await box.look_up(request_, text(0)), Miss)
+    assert isinstance(await box.look_up(seeded(request_, 9), text(0.5)), Miss)
 
 
 # ---- crash safety ----------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ async def test_the_start_repairs_what_a_kill_can_leave(boxes: Any, request_: Gen
     box = await boxes()
     whole = await box.keep(request_, text(0), 1.0)
     await box.keep(seeded(request_, 2), text(90), 2.0)
-    space = box.identity.space(request_, text(0), CLEAN)
+    space = box.cache.query(request_, text(0)).space
     (lost,) = [e for e in (await box.cache.list_entries(Target(), 9))[0] if e.id != whole]
     await box.close()
     (box.folder / "states" / lost.states[0].id[:2] / f"{lost.states[0].id}.safetensors").unlink()  # bytes lost
@@ -93,14 +93,14 @@ async def test_the_start_repairs_what_a_kill_can_leave(boxes: Any, request_: Gen
     assert (box.repaired.entries, box.repaired.states_missing, box.repaired.files_swept) == (1, 1, 1)
     assert await index.entry_ids() == {whole}
     assert len(box.files()) == 1
-    assert latent_of(await box.cache.look_up(request_, text(0))) == 1.0
+    assert latent_of(await box.look_up(request_, text(0))) == 1.0
 
 
 async def test_a_row_without_an_entry_is_dropped_when_it_is_met(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     await box.keep(request_, text(0), 1.0)
-    await box.index.insert([IndexRow("dead", box.identity.space(request_, text(0), CLEAN), text(0).key)])
-    assert latent_of(await box.cache.look_up(seeded(request_, 2), text(1))) == 1.0
+    await box.index.insert([IndexRow("dead", box.cache.query(request_, text(0)).space, text(0).key)])
+    assert latent_of(await box.look_up(seeded(request_, 2), text(1))) == 1.0
     while "dead" in await box.index.entry_ids():
         await asyncio.sleep(0)
 
@@ -111,8 +111,8 @@ async def test_everything_is_there_after_a_restart(boxes: Any, request_: Generat
     await box.close()
     box = await boxes()
     assert box.repaired.entries == 1
-    assert latent_of(await box.cache.look_up(seeded(request_, 2), text(5))) == 1.0
-    assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
+    assert latent_of(await box.look_up(seeded(request_, 2), text(5))) == 1.0
+    assert isinstance(await box.look_up(request_, text(0)), Exact)
 
 
 async def test_a_smaller_capacity_holds_from_the_start(boxes: Any, request_: GenerationRequest) -> None:
@@ -150,7 +150,7 @@ async def test_a_dead_index_makes_misses_and_metrics_and_is_left_alone_for_a_whi
     box = await boxes(index=index, look_up_seconds=LOOK_UP_SECONDS)
     assert box.count("index_errors_total", op="repair") == 1
     for i in range(5):
-        assert isinstance(await box.cache.look_up(seeded(request_, i), text(0)), Miss)
+        assert isinstance(await box.look_up(seeded(request_, i), text(0)), Miss)
     assert box.count("index_errors_total", op="look_up") == 3
     assert box.count("look_ups_skipped_total") == 2
 
@@ -161,7 +161,7 @@ async def test_before_a_dead_index_fresh_entries_still_serve(
     index = LayeredIndex(MilvusIndex(lambda: f"http://127.0.0.1:{closed_port}", "c", 2), lambda op, error: None)
     box = await boxes(index=index, look_up_seconds=LOOK_UP_SECONDS)
     await box.keep(request_, text(0), 1.0)
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(5)), Resume)
+    assert isinstance(await box.look_up(seeded(request_, 2), text(5)), Resume)
 
 
 async def test_a_slow_index_costs_at_most_the_deadline(
@@ -173,6 +173,6 @@ async def test_a_slow_index_costs_at_most_the_deadline(
     index = MilvusIndex(lambda: f"http://127.0.0.1:{silent_port}", "c", 2, call_seconds=1.0)
     identity = CacheIdentity("emoji", "f00d", "e", "float32", "DDIM", shared=False)
     cache = Cache(box.ledger, StateStore(None), index, box.metrics, identity, LEVELS, CLEAN, Budget(2**20, 9))
-    assert isinstance(await cache.look_up(seeded(request_, 2), text(0)), Miss)
+    assert isinstance(await cache.look_up(cache.query(seeded(request_, 2), text(0))), Miss)
     assert box.count("index_errors_total", op="look_up") == 1
     await cache.close()

@@ -85,14 +85,14 @@ async def test_an_index_that_comes_after_the_start_is_filled_then(
     box = await restarted(box, boxes, milvus)
     assert box.repaired.entries == 1
     assert milvus.outcomes == [False]
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(5)), Miss)
+    assert isinstance(await box.look_up(seeded(request_, 2), text(5)), Miss)
     await box.cache.check_index()
     assert not any(milvus.outcomes)
 
     milvus.reachable = True
     await box.cache.check_index()
     assert milvus.outcomes[-1]
-    found = await box.cache.look_up(seeded(request_, 3), text(5))
+    found = await box.look_up(seeded(request_, 3), text(5))
     assert isinstance(found, Resume)
     assert found.parent == kept
     await box.cache.check_index()  # only a ping now
@@ -109,7 +109,7 @@ async def test_rows_that_the_index_lost_are_put_in_again(
     milvus.drop(name)
     await box.cache.check_index()  # notices
     await box.cache.check_index()  # repairs
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(5)), Resume)
+    assert isinstance(await box.look_up(seeded(request_, 2), text(5)), Resume)
     assert await box.index.entry_ids() != set()
 
 

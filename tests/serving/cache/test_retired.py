@@ -37,14 +37,14 @@ async def test_what_no_longer_fits_is_kept_unserved_and_comes_back(
     box = await boxes()
     kept = await box.keep(request_, text(0), 1.0)
     box = await reopened(box, boxes, **other)
-    assert isinstance(await box.cache.look_up(request_, text(0)), Miss)
-    assert isinstance(await box.cache.look_up(seeded(request_, 2), text(1)), Miss)
+    assert isinstance(await box.look_up(request_, text(0)), Miss)
+    assert isinstance(await box.look_up(seeded(request_, 2), text(1)), Miss)
     await box.cache.purge_retired(before=time.time() - 3600)
     assert box.repaired.entries == 1
 
     box = await reopened(box, boxes)
-    assert isinstance(await box.cache.look_up(request_, text(0)), Exact)
-    near = await box.cache.look_up(seeded(request_, 2), text(1))
+    assert isinstance(await box.look_up(request_, text(0)), Exact)
+    near = await box.look_up(seeded(request_, 2), text(1))
     assert isinstance(near, Resume)
     assert near.parent == kept
     await box.cache.purge_retired(before=time.time() + 3600)
@@ -62,7 +62,7 @@ async def test_when_its_time_ends_it_leaves_ledger_and_store(
     await box.cache.purge_retired(before=time.time() + 1)
     assert box.count("evictions_total", reason="space") == 1
     assert len(box.files()) == 1
-    exact = await box.cache.look_up(request_, text(0))
+    exact = await box.look_up(request_, text(0))
     assert isinstance(exact, Exact)
     assert exact.parent == mine
 
@@ -72,7 +72,7 @@ async def test_the_scheduler_separates_trajectory_states_only(boxes: Boxes, requ
         box = await boxes(kind=kind)
         await box.keep(request_, text(0), 1.0, ks=(2, 4) if kind is TRAJECTORY else ())
         box = await reopened(box, boxes, kind=kind, scheduler="Euler")
-        assert isinstance(await box.cache.look_up(seeded(request_, 2), text(1)), resumes)
+        assert isinstance(await box.look_up(seeded(request_, 2), text(1)), resumes)
         await box.cache.purge_retired(before=time.time() + 1)
         assert box.repaired.entries == (1 if kind is CLEAN else 2)
         assert (await box.cache.totals()).entries == (1 if kind is CLEAN else 0)
@@ -88,7 +88,7 @@ async def test_retired_entries_make_room_first(boxes: Boxes, request_: Generatio
         await box.keep(seeded(request_, seed), text(90 * seed), 2.0)
     assert box.count("evictions_total", reason="capacity") == 1
     for seed in (1, 2):
-        assert isinstance(await box.cache.look_up(seeded(request_, seed), text(90 * seed)), Exact)
+        assert isinstance(await box.look_up(seeded(request_, seed), text(90 * seed)), Exact)
 
 
 async def test_a_smaller_budget_holds_at_once(boxes: Boxes, request_: GenerationRequest) -> None:

@@ -77,13 +77,13 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 async def resumed(box: Box, request: GenerationRequest, angle: float) -> bool:
-    return isinstance(await box.cache.look_up(request, text(angle)), Resume)
+    return isinstance(await box.look_up(request, text(angle)), Resume)
 
 
 async def test_what_one_writes_another_resumes(pods: Pods, request_: GenerationRequest) -> None:
     one, two = await pods(), await pods()
     kept = await one.keep(request_, text(0), 1.0)
-    exact = await two.cache.look_up(request_, text(0))
+    exact = await two.look_up(request_, text(0))
     assert isinstance(exact, Exact)
     assert (exact.parent, latent_of(exact)) == (kept, 1.0)
     await until(lambda: resumed(two, seeded(request_, 2), 10))
@@ -106,16 +106,16 @@ async def test_what_one_evicts_is_gone_everywhere(
     assert len(s3_server.files(bucket)) == 2
     assert two.count("evictions_total", reason="capacity") == 1
     for pod in (one, two):
-        assert isinstance(await pod.cache.look_up(request_, text(0)), Miss)
+        assert isinstance(await pod.look_up(request_, text(0)), Miss)
 
 
 async def test_a_purge_by_one_reaches_what_runs_in_another(pods: Pods, request_: GenerationRequest) -> None:
     one, two = await pods(), await pods()
     await one.keep(request_, text(0), 1.0)
-    found = await two.cache.look_up(request_, text(0))
+    found = await two.look_up(request_, text(0))
     similar = seeded(request_, 2)
     await until(lambda: resumed(two, similar, 10))
-    found = await two.cache.look_up(similar, text(10))
+    found = await two.look_up(similar, text(10))
     assert (await one.cache.purge(Target(prompt=request_.prompt))).entries == 1
     await two.keep(similar, text(10), 2.0, found)  # its run goes on meanwhile
     assert (await two.cache.totals()).entries == 0
@@ -129,7 +129,7 @@ async def test_while_pods_are_replaced_old_ones_serve_on(
     old = await pods()
     await old.keep(request_, text(0), 1.0)
     new = await pods(**other)
-    assert isinstance(await new.cache.look_up(request_, text(0)), Miss)
+    assert isinstance(await new.look_up(request_, text(0)), Miss)
     mine = await new.keep(request_, text(0), 2.0)
     for pod in (old, new):  # as at a start, and after an outage
         pod.cache._outages_repaired = None
@@ -138,7 +138,7 @@ async def test_while_pods_are_replaced_old_ones_serve_on(
     await until(lambda: resumed(old, seeded(request_, 2), 10))
     await until(lambda: resumed(new, seeded(request_, 2), 10))
     later = await old.keep(seeded(request_, 3), text(90), 3.0)
-    assert isinstance(await old.cache.look_up(seeded(request_, 3), text(90)), Exact)
+    assert isinstance(await old.look_up(seeded(request_, 3), text(90)), Exact)
     await new.cache.purge_retired(before=time.time() + 3600)
     listed = [e.id for e in (await new.cache.list_entries(Target(), 9))[0]]
     assert listed == [mine]
@@ -184,19 +184,19 @@ async def test_without_redis_requests_miss_and_all_comes_back(
     one = await pods()
     await one.keep(request_, text(0), 1.0)
     redis.kill()
-    assert isinstance(await one.cache.look_up(request_, text(0)), Miss)
+    assert isinstance(await one.look_up(request_, text(0)), Miss)
     assert one.count("index_errors_total", op="look_up") == 1
     assert await one.keep(seeded(request_, 2), text(90), 2.0)
     assert one.count("states_dropped_total", reason="ledger") == 1
     late = await pods()  # a pod that starts meanwhile
-    assert isinstance(await late.cache.look_up(request_, text(0)), Miss)
+    assert isinstance(await late.look_up(request_, text(0)), Miss)
     redis.start()
     for pod in (one, late):
         for _ in range(3):  # the first one may find the other contents
             await pod.cache.check_index()
     assert await one.index.entry_ids() == set(), "the rows of the ledger that was lost"
     kept = await late.keep(seeded(request_, 3), text(0), 3.0)
-    exact = await one.cache.look_up(seeded(request_, 3), text(0))
+    exact = await one.look_up(seeded(request_, 3), text(0))
     assert isinstance(exact, Exact)
     assert exact.parent == kept
     await until(lambda: resumed(one, seeded(request_, 4), 10))
@@ -208,8 +208,8 @@ async def test_without_the_bucket_requests_miss_and_nothing_is_taken_for_lost(
     one = await pods()
     await one.keep(request_, text(0), 1.0)
     s3_server.remove_bucket(bucket)
-    assert isinstance(await one.cache.look_up(request_, text(0)), Miss)
-    one.cache.keep(seeded(request_, 2), text(90), Miss(), states(2.0))
+    assert isinstance(await one.look_up(request_, text(0)), Miss)
+    one.cache.keep(one.cache.query(seeded(request_, 2), text(90)), Miss(), states(2.0))
     await one.cache.settle()
     assert one.count("states_dropped_total", reason="error") == 1
     assert (await one.cache.totals()).entries == 1

@@ -43,9 +43,9 @@ async def test_a_stored_state_gives_way_to_the_next(
     entries = {e.id: e for e in (await box.cache.list_entries(Target(), 9))[0]}
     for state in entries[best].states:
         spoil_stored(box, state.id, dtype)
-    found = await box.cache.look_up(seeded(request_, 3), text(1))
+    found = await box.look_up(seeded(request_, 3), text(1))
     assert found.parent == second
-    exact = await box.cache.look_up(request_, text(0))
+    exact = await box.look_up(request_, text(0))
     assert exact.parent in ("", second)
     while box.count("states_dropped_total", reason="not_finite") < (1 if kind is CLEAN else 2):  # behind the requests
         await asyncio.sleep(0)
@@ -55,16 +55,16 @@ async def test_a_stored_state_gives_way_to_the_next(
 async def test_nothing_keeps_it_whoever_hands_it_over(value: float, boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     assert await box.keep(request_, text(0), value) == ""
-    assert isinstance(await box.cache.look_up(request_, text(0)), Miss)
+    assert isinstance(await box.look_up(request_, text(0)), Miss)
     assert box.count("states_dropped_total", reason="not_finite") == 1
 
 
 async def test_a_row_of_the_index_that_is_not_finite_is_like_nothing(boxes: Any, request_: GenerationRequest) -> None:
     box = await boxes()
     entry = await box.keep(seeded(request_, 5), text(90), 1.0)
-    space = box.identity.space(request_, text(0), CLEAN)
+    space = box.cache.query(request_, text(0)).space
     await box.index.insert([IndexRow(entry, space, np.full(2, np.nan, np.float32))])
-    assert isinstance(await box.cache.look_up(request_, text(0)), Miss)
+    assert isinstance(await box.look_up(request_, text(0)), Miss)
 
 
 async def test_a_key_in_the_ledger_that_is_not_finite_reaches_no_index(boxes: Any, request_: GenerationRequest) -> None:

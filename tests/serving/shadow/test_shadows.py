@@ -50,7 +50,7 @@ async def draw(stage: Stage, request: GenerationRequest, found: Found) -> Image.
 async def resumed(stage: Stage, request: GenerationRequest, entry: str, percent: int) -> Image.Image:
     """The picture resumed at a skip from an entry, allowed or not."""
     text, _ = await stage.engine.encode(request)
-    near = await stage.box.cache.nearest(request, text, before=float("inf"))
+    near = await stage.box.cache.nearest(stage.box.cache.query(request, text), before=float("inf"))
     (parent,) = (await stage.box.cache.list_entries(Target(entry_id=entry), 1))[0]
     assert near is not None
     parents = replace(near, entry_id=parent.id, states=parent.states, same_prompt=False)
