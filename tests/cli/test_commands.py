@@ -51,6 +51,16 @@ def test_json_explain_and_stream(generate: Diffcache, up: Any, diffcache: Diffca
     assert "3/3" in streamed.stderr
 
 
+def test_tokens_that_were_dropped_are_told(generate: Diffcache) -> None:
+    options = ("cat " * 100, "--negative-prompt", "dog " * 100, "--steps", "1")
+    facts = json.loads(ok(generate(*options, "--output", "json")))
+    assert facts["prompt_tokens_dropped"] == facts["negative_prompt_tokens_dropped"] > 0
+    dropped = f"its last {facts['prompt_tokens_dropped']} tokens were dropped"
+    assert generate(*options).stderr.count(dropped) == 2
+    assert "dropped" not in generate("cat", "--steps", "1").stderr
+    assert "prompt tokens dropped" in ok(generate("cat", "--steps", "1", "--explain"))
+
+
 @pytest.mark.parametrize(("name", "kind"), [("a.webp", "WEBP"), ("b.jpg", "JPEG"), ("c.PNG", "PNG")])
 def test_the_file_name_chooses_the_format(name: str, kind: str, generate: Diffcache, tmp_path: Path) -> None:
     ok(generate("cat face, flat style", "--seed", "1", "--steps", "1", image=name))

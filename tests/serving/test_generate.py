@@ -37,13 +37,17 @@ from diffcache_serving.queueing import StepQueue
 
 
 async def generator(
-    model: LoadedModel, engine: Engine, levels: Levels, identity: CacheIdentity | None = None
+    model: LoadedModel,
+    engine: Engine,
+    levels: Levels,
+    identity: CacheIdentity | None = None,
+    kind: StateKind = StateKind.CLEAN,
 ) -> Generator:
     metrics = Metrics(model.name)
     identity = identity or CacheIdentity(model.name, model.fingerprint, model.embedder, "float32", "DDIM", shared=False)
     ledger = await SqliteLedger.open(None, LCBFU())
     budget = Budget(2**20, 100)
-    cache = Cache(ledger, StateStore(None), MemoryIndex(), metrics, identity, levels, StateKind.CLEAN, budget)
+    cache = Cache(ledger, StateStore(None), MemoryIndex(), metrics, identity, levels, kind, budget)
     return Generator(StepQueue(1000), engine, cache, metrics)
 
 

@@ -18,13 +18,14 @@ from safetensors.torch import save_file
 
 from diffcache_core.generation import GenerationRequest, Result
 from diffcache_core.resume import Level, Levels
+from diffcache_core.states import StateKind
 from diffcache_serving.cache.found import CapturedState, Miss
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, load_model
 from diffcache_serving.errors import ModelError, NotFinite
 from diffcache_serving.generate import Generator
 from diffcache_serving.server import warm_up
-from tests.serving.cache.box import CLEAN
+from tests.serving.cache.box import CLEAN, TRAJECTORY
 from tests.serving.conftest import EMOJI
 from tests.serving.test_generate import generator
 
@@ -98,10 +99,12 @@ async def test_a_negative_prompt_that_came_out_spoiled_is_encoded_anew(
     await made.cache.close()
 
 
+@pytest.mark.parametrize("kind", [CLEAN, TRAJECTORY])  # which leave a state in the middle of a run, too
 async def test_one_of_a_batch_takes_no_other_with_it(
-    model: LoadedModel, engines: Callable[..., Engine], request_: GenerationRequest
+    kind: StateKind, model: LoadedModel, engines: Callable[..., Engine], request_: GenerationRequest
 ) -> None:
-    made = await generator(model, engines(model), Levels())
+    levels = Levels() if kind is CLEAN else Levels((Level(50, 1.0),))
+    made = await generator(model, engines(model), levels, kind=kind)
     requests = [replace(request_, steps=6, seed=seed, guidance=1.0) for seed in range(4)]
     spoiled_calls: list[int] = []
 

@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from diffcache_core.names import NEGATIVE_TOKENS_DROPPED_METADATA, TOKENS_DROPPED_METADATA
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_core.serving_config import (
@@ -212,6 +213,16 @@ async def test_trailers_say_what_happened(wire: Wire) -> None:
     assert trailers["x-diffcache-result"] == "APPROXIMATE"
     assert trailers["x-diffcache-steps-skipped"] == "2"
     assert float(trailers["x-diffcache-similarity"]) == pytest.approx(answer.similarity, abs=1e-3)
+    assert TOKENS_DROPPED_METADATA not in trailers
+
+
+async def test_trailers_say_how_many_tokens_were_dropped(wire: Wire) -> None:
+    call = wire.images.Generate(pb.GenerateRequest(prompt="cat " * 100, steps=1))
+    answer = await call
+    trailers = dict(await call.trailing_metadata())
+    assert trailers[TOKENS_DROPPED_METADATA] == str(answer.prompt_tokens_dropped)
+    assert trailers[NEGATIVE_TOKENS_DROPPED_METADATA] == str(answer.negative_prompt_tokens_dropped) == "0"
+    assert answer.prompt_tokens_dropped > 0
 
 
 async def test_many_at_once_are_all_served(wire: Wire) -> None:
