@@ -53,25 +53,26 @@ def is_due(request_id: str, share: float) -> bool:
 
 @dataclass
 class StepBudget:
-    """At most so many percent of the steps asked, over any time: the steps that comparisons may still take."""
+    """At most so many percent of the steps asked, over any time: the steps that comparisons may still take, in steps at
+    the model's own size."""
 
     balance: float = 0.0  # never below 0
 
-    def earn(self, steps: int, percent: int) -> None:
+    def earn(self, steps: float, percent: int) -> None:
         """A request of so many steps was answered."""
         self.balance = min(BURST_STEPS, self.balance + steps * percent / 100)
 
     def covers(self, steps: float) -> bool:
         return self.balance >= steps
 
-    def take(self, steps: int) -> bool:
+    def take(self, steps: float) -> bool:
         """Sets so many steps aside; False, and nothing is, when there are not enough."""
         if not self.covers(steps):
             return False
         self.balance -= steps
         return True
 
-    def give_back(self, steps: int) -> None:
+    def give_back(self, steps: float) -> None:
         """Steps that were set aside and did not run."""
         self.balance = min(BURST_STEPS, self.balance + steps)
 

@@ -46,13 +46,13 @@ class Device:
 
     engine: Engine
     idle: asyncio.Event  # set while there is no request
-    read_patience: Callable[[], float]  # seconds that a piece waits for such a moment
+    read_patience: Callable[[GenerationRequest], float]  # seconds that a piece waits for such a moment
     on_step: Callable[[], None]  # told of every step
 
     async def compare(self, plan: Plan, scorer: ClipScorer) -> list[Pair]:
         """Draws what the plan lacks and scores it. Raises Flagged, or whatever went wrong on the device."""
         model, request = self.engine.model, plan.request
-        text = await self._piece(lambda: model.encode(request))
+        text = await self._piece(request, lambda: model.encode(request))
         uncached = plan.served if plan.hit is None else await self._draw(request, text, Miss())
         levels, pictures = [], [uncached]
         if plan.hit is not None:
@@ -61,30 +61,30 @@ class Device:
         if plan.probe is not None:
             levels.append(plan.probe.level)
             pictures.append(await self._draw(request, text, plan.probe.resume))
-        q_u, *q_c = [await self._score(scorer, picture, request.prompt) for picture in pictures]
+        q_u, *q_c = [await self._score(scorer, picture, request) for picture in pictures]
         return [Pair(level, cached, q_u) for level, cached in zip(levels, q_c, strict=True)]
 
     async def _draw(self, request: GenerationRequest, text: TextEncoding, found: Found) -> Image.Image:
-        run = await self._piece(lambda: DeviceRun(self.engine.model, request, text, found, keep=()))
+        run = await self._piece(request, lambda: DeviceRun(self.engine.model, request, text, found, keep=()))
         while not run.is_denoised:
-            await self._piece(lambda: _step(self.engine, run))
+            await self._piece(request, lambda: _step(self.engine, run))
             self.on_step()
-        image, is_flagged = await self._piece(run.finish)
+        image, is_flagged = await self._piece(request, run.finish)
         if is_flagged:
             raise Flagged
         assert isinstance(image, Image.Image)
         return image
 
-    async def _score(self, scorer: ClipScorer, picture: Image.Image, prompt: str) -> float:
+    async def _score(self, scorer: ClipScorer, picture: Image.Image, request: GenerationRequest) -> float:
         pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
-        (score,) = await self._piece(lambda: scorer.score(pixels, [prompt], batch=1))
+        (score,) = await self._piece(request, lambda: scorer.score(pixels, [request.prompt], batch=1))
         if not math.isfinite(score):
             raise ArithmeticError(f"the scorer gave {score}")
         return score
 
-    async def _piece(self, work: Callable[[], T]) -> T:
+    async def _piece(self, request: GenerationRequest, work: Callable[[], T]) -> T:
         try:
-            async with asyncio.timeout(self.read_patience()):
+            async with asyncio.timeout(self.read_patience(request)):
                 await self.idle.wait()
         except TimeoutError:
             return await self.engine.spare(work, between_steps=True)

@@ -60,9 +60,8 @@ class Shadows:
         self._ran = 0  # steps of the comparison under way
         self._plans = PlanQueue(max_bytes)
         self._planning: set[asyncio.Task[None]] = set()
-        self._device = Device(
-            engine, queue.idle, lambda: queue.seconds_per_step * 100 / max(1, self._percent), self._count_step
-        )
+        self._queue = queue
+        self._device = Device(engine, queue.idle, self._patience, self._count_step)
         self.task = asyncio.create_task(self._work(), name="shadows")
 
     async def configure(self, quality: QualityConfig) -> None:
@@ -79,12 +78,15 @@ class Shadows:
     def arrive(self, request: GenerationRequest) -> Arrival:
         """Whether a request that has just come is to be compared: by its id, whatever will come of it."""
         share = self._cost.share(self._percent) if self.scorer is not None else 0.0
-        due = is_due(request.request_id, share) and self._budget.covers(WORST_COST * request.steps)
+        due = is_due(request.request_id, share) and self._budget.covers(
+            WORST_COST * self._work_of(request, request.steps)
+        )
         return Arrival(due, time.time())
 
     def answer(self, arrival: Arrival, answered: Answered) -> None:
         """A request that came as `arrival` was served. Returns at once and never raises."""
-        self._budget.earn(answered.query.request.steps, self._percent)
+        request = answered.query.request
+        self._budget.earn(self._work_of(request, request.steps), self._percent)
         if arrival.is_due:
             task = asyncio.create_task(self._plan(arrival, answered))
             self._planning.add(task)
@@ -111,6 +113,14 @@ class Shadows:
     def _percent(self) -> int:
         return self._quality.shadow_percent
 
+    def _work_of(self, request: GenerationRequest, steps: int) -> float:
+        """So many steps of a request, in steps at the model's own size: comparisons of large pictures cost more."""
+        return steps * self._queue.cost(request.width * request.height)
+
+    def _patience(self, request: GenerationRequest) -> float:
+        """Seconds after which a comparison makes a step between those of requests: a share of the device's time."""
+        return self._queue.seconds_per_step * self._work_of(request, 1) * 100 / max(1, self._percent)
+
     def _load(self, source: str) -> ClipScorer | None:
         try:
             return ClipScorer(scorer_folder(source), self._engine.model.device, TEXTS_KEPT)
@@ -128,10 +138,10 @@ class Shadows:
         self._cost.add(0.0 if plan is None else plan.steps / plan.request.steps)
         if plan is None:
             return
-        if not self._budget.take(plan.steps):
+        if not self._budget.take(self._work_of(plan.request, plan.steps)):
             self._count("dropped")
         elif not self._plans.put(plan):
-            self._budget.give_back(plan.steps)
+            self._budget.give_back(self._work_of(plan.request, plan.steps))
             self._count("dropped")
 
     async def _work(self) -> None:
@@ -141,7 +151,7 @@ class Shadows:
             try:
                 await self._compare(plan)
             finally:
-                self._budget.give_back(plan.steps - self._ran)
+                self._budget.give_back(self._work_of(plan.request, plan.steps - self._ran))
                 self._plans.done()
 
     async def _compare(self, plan: Plan) -> None:

@@ -79,9 +79,13 @@ async def stages(model: LoadedModel, folder: Path, request_: GenerationRequest) 
     made: list[Stage] = []
 
     async def make(
-        quality: QualityConfig = ALWAYS, levels: Levels = LEVELS, kind: StateKind = StateKind.CLEAN, **bounds: Any
+        quality: QualityConfig = ALWAYS,
+        levels: Levels = LEVELS,
+        kind: StateKind = StateKind.CLEAN,
+        own_pixels: int | None = None,
+        **bounds: Any,
     ) -> Stage:
-        queue = StepQueue(10_000)
+        queue = StepQueue(10_000, own_pixels=own_pixels)
         queue.seconds_per_step = 1e9  # no piece of a comparison waits so long for an idle moment
         engine = Engine(model.diffusion, 8)
         box = await Box(folder / str(len(made))).open(levels=levels, kind=kind)

@@ -324,6 +324,19 @@ async def test_the_budget_holds_over_a_stream(stages: MakeStage) -> None:
     assert 0 < stage.steps <= 0.2 * asked
 
 
+async def test_small_pictures_do_not_pay_for_the_comparison_of_a_large_one(stages: MakeStage) -> None:
+    stage = await stages(QualityConfig(), own_pixels=32 * 32)
+    await stage.generate(FIRST)
+    await stage.shadows.configure(ALWAYS)
+    await stage.generate(OTHER, width=32, height=32)  # pays for a comparison at its own size
+    await stage.generate(CLOSE)
+    await stage.shadows.settle()
+    assert stage.steps == 0
+    await stage.generate(CLOSE, seed=2)  # paid for by the one before
+    await stage.shadows.settle()
+    assert stage.runs("compared") == 1
+
+
 # ---- settings and end ------------------------------------------------------------------------------------------------
 
 
