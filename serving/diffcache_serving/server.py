@@ -61,6 +61,9 @@ from diffcache_serving.vitals import Vitals
 
 log = structlog.get_logger("diffcache.server")
 
+LAST_SECONDS = 1.0
+"""Least time for answers to leave once the device stopped; no more, for Kubernetes kills 5 s after the drain."""
+
 
 def serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | None = None) -> None:
     """Serves until SIGTERM or SIGINT; by `manifest`, if there is one, it tunes itself.
@@ -247,14 +250,17 @@ class Server:
 
     async def drain(self, grace: float) -> None:
         """No new requests; those in flight get `grace` seconds, then UNAVAILABLE."""
+        deadline = time.monotonic() + grace
         await self.health.enter_graceful_shutdown()
         self.images.draining = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.generator.queue.idle.wait(), grace)
         await self.shadows.close()
         await self.generator.engine.stop()
-        await self.grpc_server.stop(1.0)
-        await self.admin_server.stop(1.0)
+        # Pictures that are drawn may still be compressed or on their way: who is cut off here is told CANCELLED, which
+        # nobody retries.
+        await self.grpc_server.stop(max(LAST_SECONDS, deadline - time.monotonic()))
+        await self.admin_server.stop(LAST_SECONDS)
 
 
 @contextlib.asynccontextmanager

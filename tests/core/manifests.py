@@ -193,7 +193,7 @@ BAD = [
     Row(
         "prometheus user",
         {"prometheus": {"url": "http://me:hunter2@prometheus:9090"}},
-        ("spec.prometheus.url", "must not hold a user or a password", "'http://prometheus:9090'"),
+        ("spec.prometheus.url", "must not hold a user or a password"),
     ),
     *(
         Row(f"{what} with a password", block, ("must not hold a", "password, which whoever", remedy))

@@ -58,8 +58,8 @@ class Watched:
         if self._is_told or stalled <= STALL_SECONDS:
             return
         waited = cpu_waits()
-        # Of any thread, for another one may hold the interpreter's lock while it waits for a core.
-        waiting = max((t - self._waits.get(thread, 0) for thread, t in waited.items()), default=0) / 1e9
+        # Of all threads, for one may wait for another, which waits for a core with the interpreter's lock in its hands.
+        waiting = sum(t - self._waits.get(thread, 0) for thread, t in waited.items()) / 1e9
         stalled -= max(waiting, self._lost)
         # In most looks, for a crowd of short callbacks of somebody else may be in ours for the one moment of a look.
         mostly_ours = 2 * sum(self._ours) > len(self._ours)
