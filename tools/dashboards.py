@@ -137,6 +137,12 @@ USERS = (
         [Query(f"sum by (reason) (diffcache:evictions:rate5m{{{CACHE}}})", "{{reason}}")],
         stacked=True,
     ),
+    Panel(
+        "States not deleted yet",
+        "short",
+        [Query(f"sum by (namespace, cache) (diffcache_states_undeleted{{{CACHE}}})")],
+        text="They left the cache; the store still holds their bytes and is asked again.",
+    ),
     Panel("Replicas", "short", [query("diffcache:replicas:count")]),
     Panel(
         "Backlog",

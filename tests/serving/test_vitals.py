@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from diffcache_core.serving_config import CacheConfig, IndexConfig, ListenConfig, ServingConfig
+from diffcache_core.serving_config import CacheConfig, IndexConfig, ListenConfig, ServingConfig, TuningConfig
 from diffcache_core.spec import Scope
 from diffcache_core.states import StateKind
+from diffcache_serving.cache.ledger import Target
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.errors import DeviceFailed
 from diffcache_serving.server import wired
+from diffcache_serving.shadow_caches.worker import ShadowWorker
 from diffcache_serving.vitals import PartEnded, Vitals
 from tests.serving.conftest import EMOJI
 
-PARTS = ["keeper", "upkeep", "shadows"]
+PARTS = ["keeper", "upkeep", "shadows", "index-writer"]
 
 
 async def raising(error: BaseException) -> None:
@@ -64,12 +66,10 @@ async def test_what_a_change_of_config_ends_may_end() -> None:
     assert "other" in str(failure)
 
 
-@pytest.mark.parametrize("part", PARTS)
-async def test_every_part_of_a_server_is_watched(
-    part: str, model: LoadedModel, tmp_path: Path, free_ports: Any
-) -> None:
-    port, admin, metrics = free_ports(3)
-    config = ServingConfig(
+@pytest.fixture
+def config(tmp_path: Path, free_ports: Any) -> ServingConfig:
+    port, admin, metrics, milvus = free_ports(4)
+    return ServingConfig(
         name="test",
         data_dir=tmp_path,
         model=EMOJI,
@@ -78,13 +78,36 @@ async def test_every_part_of_a_server_is_watched(
         cache=CacheConfig(
             capacity_bytes=2**20, max_entries=1000, state=StateKind.CLEAN, scope=Scope.TENANT, levels=None
         ),
-        index=IndexConfig(type="Memory"),
+        index=IndexConfig(type="External", uri=f"http://127.0.0.1:{milvus}"),  # nobody is there
+        tuning=TuningConfig(shadow_caches=True),
         listen=ListenConfig(port=port, admin_port=admin, metrics_port=metrics),
     )
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_every_part_of_a_server_is_watched(part: str, model: LoadedModel, config: ServingConfig) -> None:
     async with wired(config, model, None) as server:
         task = next(task for task in asyncio.all_tasks() if task.get_name() == part)
         task.cancel()
         failure = await server.vitals.failed_before(asyncio.Event())
         assert part in str(failure)
-        if part == "keeper":
-            server.generator.cache._keeper.task = asyncio.create_task(asyncio.sleep(0))  # else closing waits for it
+
+
+async def test_the_simulated_caches_may_be_switched_off_but_not_fail(
+    model: LoadedModel, config: ServingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ShadowWorker, "_turn", lambda self: raising(ZeroDivisionError()))
+    monkeypatch.setattr(ShadowWorker, "_start", lambda self: raising(ZeroDivisionError()))
+    async with wired(config, model, None) as server:
+        failure = await server.vitals.failed_before(asyncio.Event())
+        assert "shadow-caches has ended" in str(failure)
+
+
+async def test_a_purge_does_not_outlive_a_dead_keeper(model: LoadedModel, config: ServingConfig) -> None:
+    async with wired(config, model, None) as server:
+        cache = server.generator.cache
+        cache.tasks[0].cancel()
+        purge = asyncio.create_task(cache.purge(Target()))
+        await server.vitals.failed_before(asyncio.Event())
+    with pytest.raises(asyncio.CancelledError):
+        await purge

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -233,8 +232,7 @@ class LayeredIndex:
     async def close(self) -> None:
         async with self._write_lock:  # a write that has begun ends first: its thread would go on all the same
             self._writer.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._writer
+        await asyncio.wait([self._writer])
         try:
             await self.flush()
         except IndexUnavailable as error:  # the ledger holds every key: the next start puts them in

@@ -138,9 +138,12 @@ class Keeper:
 
     async def close(self) -> None:
         """Writes what is queued, and ends."""
+        if self.task.done():  # by a bug: nobody writes what a purge waits for
+            for purge in self._purges:
+                purge.cancel()
         await asyncio.gather(*self._purges, return_exceptions=True)
         self._queue.put_nowait(None)
-        await self.task
+        await asyncio.wait([self.task])
 
     async def _purge(self, target: Target) -> Dropped:
         await self.settle()

@@ -93,8 +93,7 @@ class RedisStream:
 
     async def close(self) -> None:
         self._sender.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._sender
+        await asyncio.wait([self._sender])
         with contextlib.suppress(RedisError, OSError):
             await self._script(_GIVE_BACK, self._me)
         await self._redis.aclose()

@@ -6,7 +6,6 @@ The thread holds the GIL only between numpy's calls: about a millisecond a reque
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -60,8 +59,7 @@ class ShadowWorker:
 
     async def close(self) -> None:
         self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.task
+        await asyncio.wait([self.task])
         await asyncio.to_thread(self._thread.shutdown)  # it may be in the middle of a long computation
         self._metrics.shadow_saved_ratio.clear()
         await self.stream.close()
