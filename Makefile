@@ -49,6 +49,9 @@ cluster-down: ## remove that node without a trace
 	tests/cluster/node/down
 
 # On another throw-away cluster: pytest -m "cluster and not node" tests/cluster --kubeconfig FILE, with the images loaded there.
+cluster-images: $(VENV)/dev ## build what test-cluster needs: the node, images of ours and of others
+	tests/cluster/build
+
 test-cluster: $(VENV)/dev ## everything on that node: images, chart, operator, pods; removes it afterwards
 	tests/cluster/test-on-node
 
@@ -98,4 +101,4 @@ $(VENV)/milvus: $(VENV)/dev
 	$(BIN)/uv pip install --python $(BIN)/python $(UV_FLAGS) -c constraints.txt -e '.[dev,milvus]'
 	@touch $@
 
-.PHONY: help demo test test-slow test-milvus test-shared test-clients test-cluster images cluster-up cluster-down check gen format bench constraints hashes clean
+.PHONY: help demo test test-slow test-milvus test-shared test-clients test-cluster images cluster-images cluster-up cluster-down check gen format bench constraints hashes clean

@@ -42,9 +42,12 @@ install_packages() { # DEBIAN PACKAGE...
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   echo "installing ${missing[*]}" >&2
-  apt-get update -q >&2
-  # RUNLEVEL: their services stay off, the node starts its own.
-  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >&2
+  {
+    flock "$lock" # two at once do not work
+    apt-get update -q
+    # RUNLEVEL: their services stay off, the node starts its own.
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+  } {lock}>/run/lock/diffcache-apt >&2
 }
 
 is_left() { # anything of a node, running or not
