@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.stream import Stream, StreamOptions, build_pool, build_stream, load_bundled, measure, statistics_table
-from diffcache_core.policies import POLICIES
-from diffcache_core.resume import Levels
+from diffcache_core.cache.policies import POLICIES
+from diffcache_core.cache.resume import Levels
 from diffcache_core.simulator.cache import Neighbour
 from diffcache_core.simulator.replay import ReplayOptions, ReplayOutcome, ReplayRequest, replay
 

@@ -88,9 +88,9 @@ from benchmarks.stream import (
     measure,
     statistics_table,
 )
+from diffcache_core.cache.policies import LRU
+from diffcache_core.cache.resume import Levels
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
-from diffcache_core.policies import LRU
-from diffcache_core.resume import Levels
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import BUNDLED, LoadedModel

@@ -35,10 +35,11 @@ from rich.table import Table
 
 from benchmarks.comparison.machine import machine_facts
 from benchmarks.stream import POOL_SIZE, StreamOptions, build_pool, build_stream, load_bundled
+from diffcache_core.cache.policies import LCBFU
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
-from diffcache_core.policies import LCBFU
-from diffcache_core.serving_config import BUNDLED_SCORERS, LITE_MAX_ENTRIES, QualityConfig
-from diffcache_core.states import StateKind
+from diffcache_core.resource_to_config import BUNDLED_SCORERS, LITE_MAX_ENTRIES
+from diffcache_core.serving_config import QualityConfig
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import MemoryIndex

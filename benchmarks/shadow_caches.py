@@ -23,13 +23,13 @@ import structlog
 from rich.console import Console
 
 from benchmarks.stream import load_bundled
+from diffcache_core.cache.policies import LCBFU
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.cache.states import StateKind
+from diffcache_core.choices import DType, Scope
 from diffcache_core.generation import GenerationRequest
-from diffcache_core.policies import LCBFU
-from diffcache_core.resume import Level, Levels
 from diffcache_core.serving_config import CacheConfig, IndexConfig, ModelConfig, ServingConfig, TuningConfig
 from diffcache_core.simulator.cache import Budget, SimulatedRequest
-from diffcache_core.spec import DType, Scope
-from diffcache_core.states import StateKind
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.server import wired
 from diffcache_serving.shadow_caches.caches import ShadowCaches

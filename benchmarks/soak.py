@@ -36,11 +36,12 @@ from rich.console import Console
 
 import diffcache_serving
 from benchmarks.stream import CONCEPTS, MAX_SEED, build_prompts, read_concepts
-from diffcache_core.manifest import parse_manifest
 from diffcache_core.names import TENANT_METADATA
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
-from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
+from diffcache_core.resource.manifest import parse_manifest
+from diffcache_core.resource_to_config import Host, build_serving_config
+from diffcache_core.serving_config import ListenConfig
 
 STEPS = 4
 IN_FLIGHT = 4
@@ -157,7 +158,7 @@ def serving(folder: Path, entries: int) -> Iterator[tuple[psutil.Process, str]]:
     listen = ListenConfig(port=ports[0], admin_port=ports[1], metrics_port=ports[2])
     resource = parse_manifest(MANIFEST.format(steps=STEPS, kib=max(SMALLEST_KIB, ENTRY_KIB * entries)), "soak")
     config = folder / "serving.json"
-    config.write_text(build_serving_config(resource, Surroundings(folder / "data", listen)).model_dump_json())
+    config.write_text(build_serving_config(resource, Host(folder / "data", listen)).model_dump_json())
     log = folder / "serving.log"
     with log.open("w") as file:
         child = subprocess.Popen([sys.executable, "-m", "diffcache_serving", "--config", str(config)], stderr=file)

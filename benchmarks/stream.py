@@ -22,9 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from diffcache_core.choices import DType
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.serving_config import ModelConfig
-from diffcache_core.spec import DType
 from diffcache_serving.openmp import set_openmp_defaults
 
 if TYPE_CHECKING:  # torch takes ten seconds to import, and who only wants prompts has no use for it

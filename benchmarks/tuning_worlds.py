@@ -23,10 +23,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from diffcache_core.evidence import BINS, EDGES, FEW, Evidence
-from diffcache_core.level_moves import loosened, withdrawn
-from diffcache_core.tuning import Goals, Tuning, Window, tune
-from tests.core.worlds import Quality, World, goals, granted, hopeless_world, random_world
+from diffcache_core.tuning.evidence import BINS, EDGES, FEW, Evidence
+from diffcache_core.tuning.level_moves import loosened, withdrawn
+from diffcache_core.tuning.tuner import Goals, Tuning, Window, tune
+from tests.core.tuning.worlds import Quality, World, goals, granted, hopeless_world, random_world
 
 
 class MeanAsTruth(Evidence):

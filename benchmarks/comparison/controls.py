@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.comparison.rows import FEWER, FEWER_EXACT, LATE, RANDOM, UNIFORM, Drawn
 from benchmarks.comparison.statistics import share_steps
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest, Result
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.found import Found, Miss, Resume
 from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
 from diffcache_serving.engine.batch import next_batch

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from benchmarks.comparison.rows import OURS, Drawn
+from diffcache_core.cache.policies import LCBFU, Policy
+from diffcache_core.cache.resume import Levels
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat, Result
-from diffcache_core.policies import LCBFU, Policy
-from diffcache_core.resume import Levels
-from diffcache_core.serving_config import LITE_MAX_ENTRIES
-from diffcache_core.states import StateKind
+from diffcache_core.resource_to_config import LITE_MAX_ENTRIES
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import LayeredIndex

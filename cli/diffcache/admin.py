@@ -10,8 +10,8 @@ import grpc
 from diffcache.address import checked_address
 from diffcache.wire import error_from_rpc
 from diffcache_core.names import ADMIN_PORT
+from diffcache_core.net.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_near
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
-from diffcache_core.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_near
 
 
 class AdminClient:

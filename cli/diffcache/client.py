@@ -26,9 +26,9 @@ from diffcache.wire import (
 )
 from diffcache_core.foreign import quoted
 from diffcache_core.names import DEFAULT_TENANT, GRPC_PORT, TENANT_METADATA
+from diffcache_core.net.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_near
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
-from diffcache_core.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_near
 
 RETRY_SECONDS = 30.0
 """How long UNAVAILABLE is retried: a pod that drains hands over within it. Other errors are never retried, for the

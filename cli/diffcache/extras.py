@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 
-from diffcache_core.manifest import ManifestError
+from diffcache_core.resource.manifest import ManifestError
 
 LOCAL = "local"
 """The extra that serves, calibrates and simulates on this machine."""

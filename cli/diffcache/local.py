@@ -14,21 +14,15 @@ from pydantic import ValidationError
 from diffcache.extras import need_modules
 from diffcache.manifests import read_manifest
 from diffcache.output import note
+from diffcache_core.choices import SourceKind
 from diffcache_core.documents import DocumentError, read_document
-from diffcache_core.manifest import ManifestError
 from diffcache_core.private_files import make_private_folder, write_private
-from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
-from diffcache_core.spec import (
-    DiffusionCacheSpec,
-    IndexType,
-    LedgerType,
-    ScalingMode,
-    SourceKind,
-    TuningMode,
-    is_shared,
-)
-from diffcache_core.status import TuningStatus
-from diffcache_core.tuning_record import RECORD_FILE, followed, record_for
+from diffcache_core.resource.manifest import ManifestError
+from diffcache_core.resource.spec import DiffusionCacheSpec, IndexType, LedgerType, ScalingMode, TuningMode, is_shared
+from diffcache_core.resource.status import TuningStatus
+from diffcache_core.resource_to_config import Host, build_serving_config
+from diffcache_core.serving_config import ListenConfig
+from diffcache_core.tuning.record import RECORD_FILE, followed, record_for
 
 DATA_ENVIRONMENT = "XDG_DATA_HOME"  # freedesktop.org: where programs keep a user's data
 
@@ -138,7 +132,7 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, 
     need_modules("serving", needed)
     folder = (data_dir or default_data_dir(resource.metadata.name)).absolute()
     record = record_for(resource.spec, _read_record(folder), time.time())
-    config = build_serving_config(resource, Surroundings(folder, listen), followed(resource.spec, record))
+    config = build_serving_config(resource, Host(folder, listen), followed(resource.spec, record))
     try:
         make_private_folder(folder)
         copy = folder / f"manifest-{listen.port}.yaml"

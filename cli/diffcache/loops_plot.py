@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffcache_core.simulator.loops import Comparison
-from diffcache_core.simulator.loops_cache import Sample
+from diffcache_core.simulator.loops.cache import Sample
+from diffcache_core.simulator.loops.simulation import Comparison
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"  # Okabe & Ito: told apart by the colour-blind
 DAY_SECONDS = 86400.0

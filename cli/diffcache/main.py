@@ -64,7 +64,7 @@ def explain(error: Exception) -> int:
     from diffcache.cluster.errors import ClusterError
     from diffcache.output import note
     from diffcache.wire import GenerationError, proxy_advice
-    from diffcache_core.manifest import ManifestError
+    from diffcache_core.resource.manifest import ManifestError
 
     if isinstance(error, GenerationError):
         text = str(error)

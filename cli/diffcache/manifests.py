@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from diffcache_core.documents import MAX_BYTES, DocumentError, checked_text
-from diffcache_core.manifest import ManifestError, parse_manifest
-from diffcache_core.manifest import read_manifest as read_file
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.resource.manifest import ManifestError, parse_manifest
+from diffcache_core.resource.manifest import read_manifest as read_file
+from diffcache_core.resource.spec import DiffusionCache
 
 ManifestOption = Annotated[
     Path, typer.Option("--file", "-f", help="YAML with a DiffusionCache, also as kubectl prints it; - reads it here.")

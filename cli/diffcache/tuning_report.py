@@ -14,7 +14,7 @@ from rich.text import Text
 from diffcache.output import duration
 from diffcache.wire import GenerationError
 from diffcache_core.foreign import printable
-from diffcache_core.status import Condition, LevelStatus, TuningDecision, TuningStatus
+from diffcache_core.resource.status import Condition, LevelStatus, TuningDecision, TuningStatus
 
 _CHOSEN = {"Recommend": "recommended", "": "decided"}
 """What the record's values are, by mode. A local server does not tell its mode; its stats tell what is in force."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from diffcache_core.spec import AutoscalingSpec
+from diffcache_core.resource.spec import AutoscalingSpec
 
 TOLERANCE = 0.1
 """Relative distance from the target within which nothing changes, as in the horizontal pod autoscaler."""

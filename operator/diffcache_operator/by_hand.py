@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from diffcache_core.spec import DiffusionCache, ScalingMode
-from diffcache_core.status import CorrectionStatus
+from diffcache_core.resource.spec import DiffusionCache, ScalingMode
+from diffcache_core.resource.status import CorrectionStatus
 from diffcache_operator.claims import Claim
 from diffcache_operator.observed import Observed, name_of
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from diffcache_core.status import DiffusionCacheStatus
+from diffcache_core.resource.status import DiffusionCacheStatus
 
 Truth = Literal["True", "False", "Unknown"]
 

@@ -6,9 +6,9 @@ import uuid
 
 from diffcache_core.foreign import printable_lines, without_credentials
 from diffcache_core.names import API_VERSION, KIND, MANAGER
-from diffcache_core.spec import DiffusionCache
-from diffcache_core.status import Condition, DiffusionCacheStatus
-from diffcache_operator.desired.metadata import JSON
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_core.resource.status import Condition, DiffusionCacheStatus
+from diffcache_operator.metadata import JSON
 
 _LOOPS = ("TuningActive", "ScalingActive")
 _USUAL = {

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.names import CONFIG_PARTS, CONFIG_PENDING, LEVEL, TUNING_REVISION
-from diffcache_core.resume import Level, Levels
 from diffcache_operator.exposition_lines import read_samples
 
 _CONFIG, _REQUESTS = "diffcache_config_info", "diffcache_requests_total"

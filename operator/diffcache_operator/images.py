@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from diffcache_core.names import IMAGE_ANNOTATION
-from diffcache_core.spec import DiffusionCache
-from diffcache_core.status import DiffusionCacheStatus
-from diffcache_operator.desired.metadata import JSON, milvus_name, redis_name
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_core.resource.status import DiffusionCacheStatus
+from diffcache_operator.metadata import JSON, milvus_name, redis_name
 from diffcache_operator.observed import Observed, is_ours, is_ready, revision_of
 
 

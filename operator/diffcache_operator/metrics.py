@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from diffcache_core.spec import DiffusionCache
-from diffcache_core.status import DiffusionCacheStatus
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_core.resource.status import DiffusionCacheStatus
 
 disable_created_metrics()
 

@@ -7,7 +7,7 @@ import re
 
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_operator.clients.api import Api
-from diffcache_operator.desired.metadata import milvus_name, redis_name
+from diffcache_operator.metadata import milvus_name, redis_name
 from diffcache_operator.observed import JSON, Observed, is_stuck, made_by, name_of
 
 

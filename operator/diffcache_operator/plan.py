@@ -8,10 +8,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from diffcache_core.choices import SourceKind
 from diffcache_core.names import API_VERSION, KIND, MANAGER
-from diffcache_core.spec import DiffusionCache, LedgerType, ReclaimPolicy, SourceKind
-from diffcache_operator.desired.metadata import owner_reference
+from diffcache_core.resource.spec import DiffusionCache, LedgerType, ReclaimPolicy
 from diffcache_operator.differences import differences
+from diffcache_operator.metadata import owner_reference
 from diffcache_operator.observed import Id, Observed, controller_of, is_ours, name_of
 
 JSON = dict[str, Any]

@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from diffcache_core.foreign import quoted
-from diffcache_core.manifest import explain_validation
-from diffcache_core.spec import DiffusionCache, ScalingMode
-from diffcache_core.status import AutoscalingStatus, DiffusionCacheStatus, TuningStatus
-from diffcache_core.tuning_record import followed, time_text
+from diffcache_core.resource.manifest import explain_validation
+from diffcache_core.resource.spec import DiffusionCache, ScalingMode
+from diffcache_core.resource.status import AutoscalingStatus, DiffusionCacheStatus, TuningStatus
+from diffcache_core.tuning.record import followed, time_text
 from diffcache_operator.apply import carry_out
 from diffcache_operator.claims import Claim, as_before
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.config import config_revision
-from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.diagnosis import Problem
 from diffcache_operator.differences import includes
 from diffcache_operator.events import turns
 from diffcache_operator.images import Images, images_in_use
+from diffcache_operator.metadata import JSON
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
 from diffcache_operator.observed import Id, Observed, is_ready, name_of

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from diffcache_core.crd import structural_schema
 from diffcache_core.names import KIND, VERSION
-from diffcache_core.spec import DiffusionCacheSpec
-from diffcache_core.status import DiffusionCacheStatus
+from diffcache_core.resource.crd import structural_schema
+from diffcache_core.resource.spec import DiffusionCacheSpec
+from diffcache_core.resource.status import DiffusionCacheStatus
 
 JSON = dict[str, Any]
 

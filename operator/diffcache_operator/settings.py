@@ -14,9 +14,9 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from diffcache_core.foreign import quoted
-from diffcache_core.manifest import explain_validation
 from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
-from diffcache_core.spec import PrometheusHeader, PrometheusSpec
+from diffcache_core.resource.manifest import explain_validation
+from diffcache_core.resource.spec import PrometheusHeader, PrometheusSpec
 from diffcache_operator.clients.prometheus import Access
 from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.images import Images

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from diffcache_core.foreign import printable_lines, without_credentials
 from diffcache_core.names import GRPC_PORT
-from diffcache_core.spec import DiffusionCache, LedgerType, S3Spec
-from diffcache_core.status import (
+from diffcache_core.resource.spec import DiffusionCache, LedgerType, S3Spec
+from diffcache_core.resource.status import (
     AutoscalingStatus,
     CacheStatus,
     Condition,
@@ -22,11 +22,11 @@ from diffcache_core.status import (
 from diffcache_operator.by_hand import claims_left, last_correction
 from diffcache_operator.claims import Claim
 from diffcache_operator.config_progress import config_progress
-from diffcache_operator.desired.metadata import JSON, SERVING, milvus_name, redis_name, selector_labels
 from diffcache_operator.desired.pod import FETCH_CONTAINER
 from diffcache_operator.diagnosis import Problem, Workload, diagnose
 from diffcache_operator.figures import Figures
 from diffcache_operator.images import followed_choice, image_remedy, recorded_images
+from diffcache_operator.metadata import JSON, SERVING, milvus_name, redis_name, selector_labels
 from diffcache_operator.observed import Observed, is_ready, name_of, revision_of
 
 MESSAGE_LENGTH = 4096

@@ -11,9 +11,9 @@ from decimal import Decimal
 from typing import Any
 
 from diffcache_core.quantities import amount_of
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.claims import Claim
-from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.metadata import JSON
 from diffcache_operator.observed import Observed, name_of
 from diffcache_operator.plan import GrowVolume
 

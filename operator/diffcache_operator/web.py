@@ -9,9 +9,9 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry
 
-from diffcache_core.exposition import exposition
-from diffcache_core.http_server import Handler, HttpServer, Request, Response
-from diffcache_core.listening import ANY
+from diffcache_core.net.exposition import exposition
+from diffcache_core.net.http_server import Handler, HttpServer, Request, Response
+from diffcache_core.net.listening import ANY
 
 HEALTH_PORT, METRICS_PORT = 8080, 8081
 

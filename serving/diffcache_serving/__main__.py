@@ -12,7 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
-from diffcache_core.listening import ANY, join_host_port, listen_on_all
+from diffcache_core.net.listening import ANY, join_host_port, listen_on_all
 from diffcache_core.serving_config import ListenConfig
 from diffcache_serving.cache.lock import lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite

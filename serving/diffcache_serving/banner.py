@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from diffcache_core.cache.resume import Levels
 from diffcache_core.foreign import printable
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT
-from diffcache_core.resume import Levels
 
 _SOURCES = {
     "model": "measured, of the model's folder",

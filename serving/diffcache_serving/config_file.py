@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from diffcache_core.documents import DocumentError, read_document
-from diffcache_core.manifest import explain_validation
+from diffcache_core.resource.manifest import explain_validation
 from diffcache_core.serving_config import ServingConfig, revision_of
 from diffcache_serving.errors import ConfigError
 

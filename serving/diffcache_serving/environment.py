@@ -12,7 +12,7 @@ use:
 | prometheus-client | `PROMETHEUS_*`: files that several processes share | nothing |
 | redis | nothing | |
 | kubernetes, kopf (the operator) | `KUBERNETES_SERVICE_*`, `KUBECONFIG`: the cluster; proxies | all but proxies |
-| grpc | proxies; `GRPC_*`: traces, certificates | all: see diffcache_core.proxies |
+| grpc | proxies; `GRPC_*`: traces, certificates | all: see diffcache_core.net.proxies |
 """
 
 from __future__ import annotations

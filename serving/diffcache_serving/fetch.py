@@ -17,9 +17,9 @@ from pathlib import Path
 
 import structlog
 
+from diffcache_core.choices import SourceKind
 from diffcache_core.documents import read_json
 from diffcache_core.serving_config import ModelConfig
-from diffcache_core.spec import SourceKind
 from diffcache_serving.config_file import read_config_file
 from diffcache_serving.engine.hub_files import choose_files, parts_of
 from diffcache_serving.engine.sources import COMPLETE_MARKER, MODEL_INDEX, check_pipeline, hub_folder

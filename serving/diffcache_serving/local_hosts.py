@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from diffcache_core.proxies import is_near
+from diffcache_core.net.proxies import is_near
 
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
 

@@ -7,9 +7,9 @@ from collections.abc import Container
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from diffcache_core.cache.resume import Levels
 from diffcache_core.generation import Result
 from diffcache_core.names import CONFIG_PARTS, SHADOW_OUTCOMES, similarity_bins
-from diffcache_core.resume import Levels
 
 disable_created_metrics()  # a second series for each counter, which nothing here reads
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from diffcache_core.listening import join_host_port
+from diffcache_core.net.listening import join_host_port
 from diffcache_serving.banner import Standing, build_banner
 from diffcache_serving.config_file import ConfigFile
 

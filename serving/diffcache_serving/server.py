@@ -17,16 +17,16 @@ from typing import Any
 import structlog
 from grpc_health.v1 import health_pb2
 
-from diffcache_core.exposition import exposition
+from diffcache_core.cache.resume import Levels
+from diffcache_core.choices import Scope
 from diffcache_core.foreign import first_line
 from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat, InvalidRequest
-from diffcache_core.http_server import HttpServer
-from diffcache_core.listening import join_host_port
-from diffcache_core.manifest import read_manifest
-from diffcache_core.resume import Levels
+from diffcache_core.net.exposition import exposition
+from diffcache_core.net.http_server import HttpServer
+from diffcache_core.net.listening import join_host_port
+from diffcache_core.resource.manifest import read_manifest
+from diffcache_core.resource.status import TuningStatus
 from diffcache_core.serving_config import ServingConfig
-from diffcache_core.spec import Scope
-from diffcache_core.status import TuningStatus
 from diffcache_serving.cache.cache import Cache, Repair
 from diffcache_serving.cache.found import Miss
 from diffcache_serving.cache.identity import CacheIdentity

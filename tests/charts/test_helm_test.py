@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from diffcache_core.spec import DiffusionCache, IndexType
+from diffcache_core.resource.spec import DiffusionCache, IndexType
 from tests.charts.helm import CHART
 
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from diffcache.extras import how_to_install
-from diffcache_core.manifest import parse_manifest
 from diffcache_core.names import MANAGER, OPERATOR_IMAGE
+from diffcache_core.resource.manifest import parse_manifest
 from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.settings import Settings
 from tests.charts.helm import CHART, HELMS, JSON, ROOT, Chart, identity, of_kind

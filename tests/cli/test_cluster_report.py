@@ -15,7 +15,7 @@ from rich.console import Console
 from diffcache.cluster.errors import ClusterError
 from diffcache.cluster.objects import Claim, Event, Pod, Resource, parse_list, parse_object
 from diffcache.cluster.pods import choose_pod, ready_containers, restarts, trouble
-from diffcache.cluster.reading import Found, Surroundings
+from diffcache.cluster.reading import Found, Host
 from diffcache.cluster.report import facts, layout
 from diffcache.cluster.table import columns, row
 from diffcache.commands.cluster.upgrade import next_image
@@ -130,8 +130,8 @@ def test_a_pod_that_goes_is_not_asked() -> None:
         choose_pod(resource(), parse_list(Pod, pods), "STATUS")
 
 
-def around(one: Resource, pods: Sequence[Pod] | None = None) -> Surroundings:
-    return Surroundings(
+def around(one: Resource, pods: Sequence[Pod] | None = None) -> Host:
+    return Host(
         one,
         Found(parse_list(Pod, recorded("pods")) if pods is None else pods),
         Found(parse_list(Claim, recorded("persistentvolumeclaims"))),
@@ -139,7 +139,7 @@ def around(one: Resource, pods: Sequence[Pod] | None = None) -> Surroundings:
     )
 
 
-def shown(surroundings: Surroundings, width: int = 100) -> str:
+def shown(surroundings: Host, width: int = 100) -> str:
     page = Console(file=io.StringIO(), width=width)
     page.print(layout(surroundings, NOW))
     assert isinstance(page.file, io.StringIO)
@@ -175,7 +175,7 @@ def test_the_page_of_one_in_trouble() -> None:
 
 
 def test_the_page_of_one_that_nobody_has_seen_and_of_a_late_operator() -> None:
-    empty = Surroundings(resource(UNSEEN), Found(), Found(), Found(missing="not allowed: ask"))
+    empty = Host(resource(UNSEEN), Found(), Found(), Found(missing="not allowed: ask"))
     page = shown(empty)
     assert "no operator has looked at it yet" in page
     assert "no figures yet, capacity 64Mi" in page
@@ -190,7 +190,7 @@ def test_a_message_is_no_markup_and_no_terminal_command() -> None:
 
 
 def test_facts_for_programs() -> None:
-    told = facts(Surroundings(resource(), Found(missing="why"), Found(), Found(parse_list(Event, recorded("events")))))
+    told = facts(Host(resource(), Found(missing="why"), Found(), Found(parse_list(Event, recorded("events")))))
     assert json.loads(json.dumps(told)) == told
     assert (told["ready"], told["not_readable"], told["cache"]["entries"]) == (True, {"pods": "why"}, 120)
     assert told["events"][0]["reason"] == "Starting"

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from diffcache.main import explain
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
-from diffcache_core.status import TuningStatus
+from diffcache_core.resource.status import TuningStatus
 
 Diffcache = Callable[..., CompletedProcess[str]]
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from diffcache.local import serve_manifest
-from diffcache_core.manifest import ManifestError
+from diffcache_core.resource.manifest import ManifestError
 from diffcache_core.serving_config import ListenConfig
 
 MILVUS = {"type": "External", "external": {"uri": "http://milvus:19530"}}

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from diffcache.commands.simulate_loops import DEFAULT_MANIFEST
-from diffcache_core.manifest import parse_manifest
+from diffcache_core.resource.manifest import parse_manifest
 
 Diffcache = Callable[..., CompletedProcess[str]]
 SUBJECTS = ("lighthouse", "teapot", "owl", "tram", "glacier")

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from diffcache.cluster.objects import Resource, parse_object
-from diffcache.cluster.reading import Found, Surroundings
+from diffcache.cluster.reading import Found, Host
 from diffcache.cluster.report import layout as status_page
 from diffcache.tuning_report import facts, layout
-from diffcache_core.status import Condition, TuningStatus
+from diffcache_core.resource.status import Condition, TuningStatus
 from tests.cli.test_plugin import replay as replay  # the fixture
 
 Diffcache = Callable[..., CompletedProcess[str]]
@@ -122,7 +122,7 @@ def test_of_a_cluster(replay: Path, kubectl_diffcache: Diffcache) -> None:
 def test_the_status_page_tells_of_both_loops(replay: Path) -> None:
     resource = parse_object(Resource, tuned(replay))
     page = Console(file=io.StringIO(), width=160)
-    page.print(status_page(Surroundings(resource, Found(), Found(), Found()), NOW))
+    page.print(status_page(Host(resource, Found(), Found(), Found()), NOW))
     assert isinstance(page.file, io.StringIO)
     text = page.file.getvalue()
     assert "1 ready of 1 wanted (1 to 4 by the operator; last from 2 to 1: backlog 0.1 s a pod)" in text

@@ -16,10 +16,10 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from diffcache.admin import AdminClient
-from diffcache_core.manifest import parse_manifest
 from diffcache_core.pb import diffcache_pb2 as pb
-from diffcache_core.status import LevelStatus, TuningStatus
-from diffcache_core.tuning_record import RECORD_FILE, based_on
+from diffcache_core.resource.manifest import parse_manifest
+from diffcache_core.resource.status import LevelStatus, TuningStatus
+from diffcache_core.tuning.record import RECORD_FILE, based_on
 from tests.cli.conftest import MANIFEST, Diffcache
 from tests.system.serverprocess import wait_for
 

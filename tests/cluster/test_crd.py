@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffcache_core.spec import DiffusionCacheSpec
+from diffcache_core.resource.spec import DiffusionCacheSpec
 from tests.cluster.kube import ROOT, Kube, cache
-from tests.core.manifests import BAD, BASE, GOOD, GOOD_CHANGES, REFUSED_CHANGES, Row, manifest
+from tests.core.resource.manifests import BAD, BASE, GOOD, GOOD_CHANGES, REFUSED_CHANGES, Row, manifest
 
 pytestmark = pytest.mark.cluster
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
+from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.generation import Result
 from diffcache_core.names import MOMENTS, SHADOW_MULTIPLES, SHADOW_OUTCOMES
-from diffcache_core.resume import Level, Levels
-from diffcache_core.status import DiffusionCacheStatus, TuningStatus
+from diffcache_core.resource.status import DiffusionCacheStatus, TuningStatus
 from diffcache_operator.metrics import Metrics as OperatorMetrics
 from diffcache_serving.metrics import DROP_REASONS, EVICTION_REASONS, INDEX_OPERATIONS, PHASES
 from diffcache_serving.metrics import Metrics as ServingMetrics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from diffcache_core.resume import Level, Levels
-from diffcache_core.status import Condition, DiffusionCacheStatus, TuningStatus
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.resource.status import Condition, DiffusionCacheStatus, TuningStatus
 from diffcache_operator.metrics import Metrics as OperatorMetrics
 from diffcache_operator.queue import Key, Schedule
 from diffcache_serving.metrics import Metrics as ServingMetrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.images import Images
 
 IMAGES = Images("serving:1", "milvus:1", "redis:1")

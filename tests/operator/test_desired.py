@@ -12,15 +12,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffcache_core.rules import Change, fields_by_change
+from diffcache_core.resource.rules import Change, fields_by_change
+from diffcache_core.resource.spec import DiffusionCache, DiffusionCacheSpec
+from diffcache_core.resource.status import DiffusionCacheStatus
 from diffcache_core.serving_config import ServingConfig
-from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec
-from diffcache_core.status import DiffusionCacheStatus
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.config import restart_digest
-from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.images import images_in_use
+from diffcache_operator.metadata import JSON
 from diffcache_operator.observed import Observed
 from tests.operator.resources import IMAGES, cache
 from tests.operator.shared import RENTED, SHARED

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from diffcache_core.status import AutoscalingStatus, Condition, DiffusionCacheStatus, TuningDecision, TuningStatus
+from diffcache_core.resource.status import (
+    AutoscalingStatus,
+    Condition,
+    DiffusionCacheStatus,
+    TuningDecision,
+    TuningStatus,
+)
 from diffcache_operator.claims import Claim, as_before, steady
 from diffcache_operator.events import turns
 from tests.operator.resources import cache

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from prometheus_client import generate_latest
 
+from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.generation import Result
-from diffcache_core.resume import Level, Levels
 from diffcache_operator.figures import add, parse
 from diffcache_serving.metrics import PHASES, Metrics
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from diffcache_core.spec import DiffusionCache
-from diffcache_core.status import DiffusionCacheStatus
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_core.resource.status import DiffusionCacheStatus
 from diffcache_operator.desired.children import desired_children
-from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.images import Images, image_remedy, images_in_use
+from diffcache_operator.metadata import JSON
 from diffcache_operator.observed import Observed
 from diffcache_operator.status import Facts, make_status
 from tests.operator.resources import IMAGES, cache

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.desired.children import desired_children
-from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.desired.placement import CHART_DEFAULTS, PodDefaults
-from tests.core.manifests import shared
+from diffcache_operator.metadata import JSON
+from tests.core.resource.manifests import shared
 from tests.operator.resources import IMAGES, cache
 
 ASSIGNED = PodDefaults(fixed_ids=False)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from diffcache_operator.desired.children import desired_children
-from diffcache_operator.desired.metadata import JSON, owner_reference
 from diffcache_operator.differences import includes
+from diffcache_operator.metadata import JSON, owner_reference
 from diffcache_operator.observed import Observed
 from diffcache_operator.plan import (
     APPLIED_ANNOTATION,

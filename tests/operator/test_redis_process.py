@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.desired.placement import CHART_DEFAULTS
 from diffcache_operator.desired.redis import redis_stateful_set
+from diffcache_operator.metadata import JSON
 from tests.operator.resources import cache
 
 pytestmark = pytest.mark.shared

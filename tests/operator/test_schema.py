@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 
-from diffcache_core.crd import structural_schema
-from diffcache_core.spec import DiffusionCacheSpec
-from diffcache_core.status import DiffusionCacheStatus
-from diffcache_operator.desired.metadata import JSON
+from diffcache_core.resource.crd import structural_schema
+from diffcache_core.resource.spec import DiffusionCacheSpec
+from diffcache_core.resource.status import DiffusionCacheStatus
+from diffcache_operator.metadata import JSON
 from diffcache_operator.schema import missing_fields
 
 

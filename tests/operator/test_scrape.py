@@ -11,10 +11,10 @@ import pytest
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from diffcache_core.exposition import exposition
-from diffcache_core.http_server import HttpServer
+from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.names import SHADOW_OUTCOMES
-from diffcache_core.resume import Level, Levels
+from diffcache_core.net.exposition import exposition
+from diffcache_core.net.http_server import HttpServer
 from diffcache_operator.clients import scrape
 from diffcache_operator.clients.scrape import BURST_BYTES, BYTES_PER_SECOND, MAX_BYTES, SHARE, Scraper
 from diffcache_operator.exposition_lines import MAX_LINE

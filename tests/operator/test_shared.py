@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.resource.spec import DiffusionCache
 from diffcache_core.serving_config import ServingConfig
-from diffcache_core.spec import DiffusionCache
 from diffcache_operator.desired.children import desired_children
-from diffcache_operator.desired.metadata import JSON, selector_labels
 from diffcache_operator.desired.placement import CHART_DEFAULTS
 from diffcache_operator.desired.redis import redis_stateful_set
+from diffcache_operator.metadata import JSON, selector_labels
 from tests.operator.resources import IMAGES, cache
 from tests.operator.shared import RENTED, SHARED
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from http import HTTPStatus
 
-from diffcache_core.http_server import HttpServer, Request, Response
+from diffcache_core.net.http_server import HttpServer, Request, Response
 from diffcache_operator.desired.children import desired_children
-from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.metadata import JSON
 from tests.operator.resources import IMAGES, cache
 
 Ports = Callable[[int], list[int]]

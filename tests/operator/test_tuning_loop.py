@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from diffcache_core.cache.resume import Level
+from diffcache_core.choices import DType
 from diffcache_core.names import (
     QUALITY_PAIRS,
     QUALITY_SUM,
@@ -22,10 +24,9 @@ from diffcache_core.names import (
     STEPS,
     STEPS_SKIPPED,
 )
-from diffcache_core.resume import Level
-from diffcache_core.spec import DiffusionCache, DType
-from diffcache_core.status import Condition, DiffusionCacheStatus, LevelStatus, TuningStatus
-from diffcache_core.tuning_record import time_text
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_core.resource.status import Condition, DiffusionCacheStatus, LevelStatus, TuningStatus
+from diffcache_core.tuning.record import time_text
 from diffcache_operator.clients.prometheus import Access, Prometheus, Source
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import Observed

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.desired.children import desired_children
-from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.metadata import JSON
 from diffcache_operator.observed import Observed
 from diffcache_operator.plan import plan, with_digest
 from diffcache_operator.volumes import growth, keep_claim_templates, plan_volumes
-from tests.core.manifests import shared
+from tests.core.resource.manifests import shared
 from tests.operator.resources import IMAGES, cache
 
 EXPANDING = {"type": "FileSystemResizePending", "status": "True", "message": "waiting for a pod"}

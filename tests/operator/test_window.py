@@ -21,7 +21,7 @@ from diffcache_core.names import (
     STEPS,
     STEPS_SKIPPED,
 )
-from diffcache_core.tuning import PairSums
+from diffcache_core.tuning.tuner import PairSums
 from diffcache_operator.series import Series
 from diffcache_operator.tuning.window import (
     LONGEST,

@@ -14,9 +14,9 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from diffcache_core.choices import DType
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.serving_config import ModelConfig
-from diffcache_core.spec import DType
 from diffcache_serving.cache.found import CapturedState, Found, Miss
 from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.engine.engine import Engine

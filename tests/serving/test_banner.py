@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from diffcache_core.resume import Level, Levels
+from diffcache_core.cache.resume import Level, Levels
 from diffcache_serving.banner import Standing, build_banner
 
 MANIFEST = Path(__file__).parents[2] / "examples" / "quickstart.yaml"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffcache_core.cache.states import BLOCK_BYTES
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.names import SHADOW_CACHE_STEPS, STEPS
 from diffcache_core.serving_config import LevelConfig, TuningConfig
-from diffcache_core.states import BLOCK_BYTES
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.server import Server, wired
 from diffcache_serving.shadow_caches import caches, feed

@@ -17,12 +17,12 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor
 
+from diffcache_core.cache.policies import LCBFU
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.cache.states import StateKind
+from diffcache_core.choices import DType
 from diffcache_core.generation import GenerationRequest, Result
-from diffcache_core.policies import LCBFU
-from diffcache_core.resume import Level, Levels
 from diffcache_core.serving_config import ModelConfig
-from diffcache_core.spec import DType
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import MemoryIndex

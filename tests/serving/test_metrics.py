@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from diffcache_core.evidence import CLOSED
-from diffcache_core.policies import admits
-from diffcache_core.resume import Level, Levels
+from diffcache_core.cache.policies import admits
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.tuning.evidence import CLOSED
 from diffcache_serving.metrics import Metrics
 
 

@@ -16,9 +16,9 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest, Result
-from diffcache_core.resume import Level, Levels
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.found import CapturedState, Miss
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, load_model

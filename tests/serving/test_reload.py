@@ -11,10 +11,11 @@ import pytest
 import structlog
 from pydantic.alias_generators import to_camel
 
-from diffcache_core.manifest import parse_manifest
-from diffcache_core.rules import Change, fields_by_change
-from diffcache_core.serving_config import ListenConfig, ServingConfig, Surroundings, build_serving_config
-from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec, QualitySpec, TuningMode, TuningSpec
+from diffcache_core.resource.manifest import parse_manifest
+from diffcache_core.resource.rules import Change, fields_by_change
+from diffcache_core.resource.spec import DiffusionCache, DiffusionCacheSpec, QualitySpec, TuningMode, TuningSpec
+from diffcache_core.resource_to_config import Host, build_serving_config
+from diffcache_core.serving_config import ListenConfig, ServingConfig
 from diffcache_serving.config_file import ConfigFile, read_config_file
 from diffcache_serving.config_watch import NotWhole, watch_config
 from diffcache_serving.reload import changes, take_hot
@@ -55,7 +56,7 @@ VALUES: dict[str, Any] = {
 
 
 def config_of(resource: DiffusionCache) -> ServingConfig:
-    return build_serving_config(resource, Surroundings(Path("/data"), ListenConfig()))
+    return build_serving_config(resource, Host(Path("/data"), ListenConfig()))
 
 
 def with_value(path: tuple[str, ...], value: Any) -> DiffusionCache:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.cache.states import StateKind
+from diffcache_core.choices import Scope
 from diffcache_core.serving_config import CacheConfig, IndexConfig, ListenConfig, ServingConfig, TuningConfig
-from diffcache_core.spec import Scope
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.errors import DeviceFailed

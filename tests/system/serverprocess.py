@@ -27,8 +27,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from diffcache.admin import AdminClient
 from diffcache.client import Client
 from diffcache.wire import Generation
+from diffcache_core.cache.states import StateKind
+from diffcache_core.choices import DType, Scope
 from diffcache_core.generation import CacheMode
-from diffcache_core.listening import join_host_port
+from diffcache_core.net.listening import join_host_port
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.serving_config import (
     CacheConfig,
@@ -37,8 +39,6 @@ from diffcache_core.serving_config import (
     ModelConfig,
     ServingConfig,
 )
-from diffcache_core.spec import DType, Scope
-from diffcache_core.states import StateKind
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 90.0

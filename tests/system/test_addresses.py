@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffcache.admin import AdminClient
 from diffcache.client import Client
-from diffcache_core.listening import ANY
+from diffcache_core.net.listening import ANY
 from diffcache_core.pb import diffcache_pb2 as pb
 from tests.system.serverprocess import ServerProcess, Zygote, draw_small, free_listen, serving_config
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from diffcache import Result
+from diffcache_core.cache.states import StateKind
 from diffcache_core.names import REASON_FILE_ENVIRONMENT
 from diffcache_core.serving_config import IndexConfig, ServingConfig
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.lock import lock_folder
 from tests.system.serverprocess import (
     ENVIRONMENT,

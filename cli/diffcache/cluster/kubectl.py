@@ -12,7 +12,7 @@ from typing import Any
 
 from diffcache.cluster.errors import NO_CLUSTER, ClusterError, explain
 from diffcache_core.names import GROUP, PLURAL
-from diffcache_core.spec import NAME_PATTERN
+from diffcache_core.resource.spec import NAME_PATTERN
 
 RESOURCE = f"{PLURAL}.{GROUP}"
 """In full: another group might have the short name, too."""

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from diffcache.cluster.errors import ClusterError
 from diffcache_core.names import IMAGE_ANNOTATION
-from diffcache_core.status import Condition, DiffusionCacheStatus
+from diffcache_core.resource.status import Condition, DiffusionCacheStatus
 
 
 class View(BaseModel):

@@ -24,7 +24,7 @@ class Found(Generic[Item]):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Host:
     """A resource with what belongs to it."""
 
     resource: Resource
@@ -43,7 +43,7 @@ def read_pods(kubectl: Kubectl, name: str) -> Sequence[Pod]:
     return _read_labelled(kubectl, Pod, "pods", name)
 
 
-def read_surroundings(kubectl: Kubectl, name: str) -> Surroundings:
+def read_surroundings(kubectl: Kubectl, name: str) -> Host:
     """Raises ClusterError if there is no such resource."""
     resource = read_resource(kubectl, name)
     # By uid: the events of an earlier resource of this name stay for an hour.
@@ -52,7 +52,7 @@ def read_surroundings(kubectl: Kubectl, name: str) -> Surroundings:
         pods = threads.submit(_found, lambda: read_pods(kubectl, name))
         claims = threads.submit(_found, lambda: _read_labelled(kubectl, Claim, "persistentvolumeclaims", name))
         events = threads.submit(_found, lambda: parse_list(Event, kubectl.read("events", about)))
-        return Surroundings(resource, pods.result(), claims.result(), events.result())
+        return Host(resource, pods.result(), claims.result(), events.result())
 
 
 def _read_labelled(kubectl: Kubectl, kind: type[Kind], plural: str, name: str) -> Sequence[Kind]:

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from diffcache.cluster.objects import Event, Resource
 from diffcache.cluster.pods import ready_containers, restarts, trouble
-from diffcache.cluster.reading import Found, Surroundings
+from diffcache.cluster.reading import Found, Host
 from diffcache.output import duration, size
 from diffcache_core.foreign import printable, printable_lines
-from diffcache_core.status import Condition
+from diffcache_core.resource.status import Condition
 
 EVENTS = 8
 """The newest ones: more would push the conditions off a terminal of 50 lines."""
@@ -25,7 +25,7 @@ _BAD_NEWS = ("Stalled", "Reconciling", "UpdateAvailable", "CRDOutdated", "Claims
 _COLOURS = {"True": "green", "False": "red", "Unknown": "yellow"}
 
 
-def facts(around: Surroundings) -> dict[str, Any]:
+def facts(around: Host) -> dict[str, Any]:
     resource = around.resource
     found: dict[str, Found[Any]] = {"pods": around.pods, "volumes": around.claims, "events": around.events}
     return {
@@ -70,7 +70,7 @@ def facts(around: Surroundings) -> dict[str, Any]:
     }
 
 
-def layout(around: Surroundings, now: datetime) -> RenderableType:
+def layout(around: Host, now: datetime) -> RenderableType:
     resource = around.resource
     blocks: list[RenderableType] = [_headline(resource, now), _indented(_summary(resource))]
     blocks += _section("Conditions", Found(_conditions(resource.status.conditions, now)), "none yet")
@@ -162,7 +162,7 @@ def _conditions(conditions: Sequence[Condition], now: datetime) -> list[Renderab
     return shown
 
 
-def _pods(around: Surroundings, now: datetime) -> list[RenderableType]:
+def _pods(around: Host, now: datetime) -> list[RenderableType]:
     rows = [
         (
             pod.metadata.name,
@@ -179,7 +179,7 @@ def _pods(around: Surroundings, now: datetime) -> list[RenderableType]:
     return shown + [Text.assemble((name, "yellow"), " ", _lines(told)) for name, told in troubles]
 
 
-def _volumes(around: Surroundings) -> list[RenderableType]:
+def _volumes(around: Host) -> list[RenderableType]:
     rows = [
         (claim.metadata.name, claim.status.phase, claim.size or "-", claim.spec.storage_class_name or "-")
         for claim in around.claims.items

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from diffcache.extras import need_modules
 from diffcache.output import bad_option, console, note, say
+from diffcache_core.choices import Scheduler
 from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
-from diffcache_core.manifest import ManifestError
-from diffcache_core.spec import Scheduler
+from diffcache_core.resource.manifest import ManifestError
 
 if TYPE_CHECKING:
     from diffcache_serving.calibration.findings import Findings

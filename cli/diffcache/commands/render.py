@@ -15,7 +15,7 @@ from diffcache_core.names import MILVUS_IMAGE, REDIS_IMAGE, SERVING_IMAGE
 if TYPE_CHECKING:
     from yaml import SafeDumper
 
-    from diffcache_core.spec import DiffusionCache
+    from diffcache_core.resource.spec import DiffusionCache
 
 
 class Format(StrEnum):
@@ -45,7 +45,7 @@ def render(
     """Print what the operator would apply for a manifest on an empty cluster. Asks no cluster."""
     from importlib.metadata import version
 
-    from diffcache_core.status import DiffusionCacheStatus
+    from diffcache_core.resource.status import DiffusionCacheStatus
     from diffcache_operator.desired.children import desired_children
     from diffcache_operator.desired.placement import PodDefaults
     from diffcache_operator.images import Images, images_in_use
@@ -60,7 +60,7 @@ def render(
 
 def _in_namespace(resource: DiffusionCache, namespace: str, path: Path) -> DiffusionCache:
     """Raises ManifestError."""
-    from diffcache_core.manifest import ManifestError
+    from diffcache_core.resource.manifest import ManifestError
 
     metadata = resource.metadata
     if namespace not in ("", metadata.namespace) and "namespace" in metadata.model_fields_set:

@@ -14,13 +14,13 @@ import typer
 from diffcache.extras import need_modules
 from diffcache.manifests import NameOption, read_manifest
 from diffcache.output import bad_option, note, say
-from diffcache_core.manifest import ManifestError, parse_manifest
+from diffcache_core.resource.manifest import ManifestError, parse_manifest
 
 if TYPE_CHECKING:
-    from diffcache_core.simulator.loops import Comparison, Row
-    from diffcache_core.simulator.loops_cache import CacheSettings
-    from diffcache_core.simulator.loops_stream import Arrivals, Stream
-    from diffcache_core.spec import DiffusionCacheSpec
+    from diffcache_core.resource.spec import DiffusionCacheSpec
+    from diffcache_core.simulator.loops.cache import CacheSettings
+    from diffcache_core.simulator.loops.simulation import Comparison, Row
+    from diffcache_core.simulator.loops.stream import Arrivals, Stream
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 GZIP_MAGIC = b"\x1f\x8b"
@@ -100,8 +100,8 @@ def simulate_loops(
     """
     need_modules("simulating", ("numpy", *(("matplotlib",) if output is not None else ())))
     from diffcache_core.scaling import bounds_of
-    from diffcache_core.simulator.loops import Setting, compare
-    from diffcache_core.simulator.loops_pods import Device
+    from diffcache_core.simulator.loops.pods import Device
+    from diffcache_core.simulator.loops.simulation import Setting, compare
 
     if batch_gain > batch:
         raise bad_option(f"a batch of {batch} cannot be more than {batch} times as fast", option="--batch-gain")
@@ -150,9 +150,9 @@ def _spec(path: Path | None, name: str) -> DiffusionCacheSpec:
 
 
 def _cache_settings(spec: DiffusionCacheSpec, state_bytes: int, loss: float) -> CacheSettings:
-    from diffcache_core.simulator.loops_cache import CacheSettings, QualityCurve
-    from diffcache_core.spec import TuningMode
-    from diffcache_core.tuning_record import goals_of, in_force
+    from diffcache_core.resource.spec import TuningMode
+    from diffcache_core.simulator.loops.cache import CacheSettings, QualityCurve
+    from diffcache_core.tuning.record import goals_of, in_force
 
     own = parse_manifest(DEFAULT_MANIFEST).spec
     first = in_force(spec, None, in_force(own, None, ()).levels)
@@ -175,24 +175,30 @@ def _stream(
     cache: CacheSettings,
     seed: int,
 ) -> Stream:
-    from diffcache_core.simulator import loops_stream
+    from diffcache_core.simulator.loops.stream import (
+        logged_stream,
+        read_arrivals,
+        read_prompts,
+        synthetic_arrivals,
+        synthetic_stream,
+    )
 
     lowest = [level.similarity for level in cache.start.levels]
     if cache.goals is not None:
         lowest.append(max(LOWEST_LEVEL, cache.goals.min_similarity))
     floor = min(lowest, default=1.0)
-    came = None if arrivals is None else _read(arrivals, loops_stream.read_arrivals)
-    log = None if similarities is None else _read(similarities, loops_stream.read_prompts)
+    came = None if arrivals is None else _read(arrivals, read_arrivals)
+    log = None if similarities is None else _read(similarities, read_prompts)
     if came is None:
-        came = loops_stream.synthetic_arrivals(days or SYNTHETIC_DAYS, requests_per_day, seed)
+        came = synthetic_arrivals(days or SYNTHETIC_DAYS, requests_per_day, seed)
         if len(came.times) < 2:
             raise bad_option("that makes fewer than two requests", "--requests-per-day")
     came = came if log is None else _shortened(came, len(log.prompts))
     if arrivals is not None and days is not None:
         came = came.folded(days)
     if log is None:
-        return loops_stream.synthetic_stream(came, floor, seed)
-    return loops_stream.logged_stream(came, log, floor, seed)
+        return synthetic_stream(came, floor, seed)
+    return logged_stream(came, log, floor, seed)
 
 
 def _shortened(arrivals: Arrivals, most: int) -> Arrivals:
@@ -203,7 +209,7 @@ def _shortened(arrivals: Arrivals, most: int) -> Arrivals:
 
 def _read(path: Path, parse: Callable[[io.StringIO, str], Parsed]) -> Parsed:
     """A CSV, perhaps compressed with gzip. Raises ManifestError."""
-    from diffcache_core.simulator.loops_stream import StreamError
+    from diffcache_core.simulator.loops.stream import StreamError
 
     try:
         data = path.read_bytes()
@@ -224,7 +230,7 @@ def _read(path: Path, parse: Callable[[io.StringIO, str], Parsed]) -> Parsed:
 
 def _print(comparison: Comparison, stream: Stream) -> None:
     from diffcache.output import print_table, size
-    from diffcache_core.simulator.loops_cache import told
+    from diffcache_core.simulator.loops.cache import told
 
     columns = (
         "",
@@ -250,7 +256,7 @@ def _print(comparison: Comparison, stream: Stream) -> None:
 
 
 def _cells(row: Row, ours: Row) -> tuple[str, ...]:
-    from diffcache_core.simulator.loops import EQUAL
+    from diffcache_core.simulator.loops.simulation import EQUAL
 
     equal, there = row.at_equal_p95, row.ours_there
     wins = equal.device_hours < (ours.cost if there is None else there).device_hours

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
-from diffcache_core.policies import (
+from diffcache_core.cache.policies import (
     HitStatistics,
     Policy,
     PolicyRecord,
@@ -24,8 +24,8 @@ from diffcache_core.policies import (
     touch,
     trajectory_weights,
 )
-from diffcache_core.resume import Candidate, Decision, Levels, Limits, checkpoints, choose_resume
-from diffcache_core.states import StateKind, StateRecord
+from diffcache_core.cache.resume import Candidate, Decision, Levels, Limits, checkpoints, choose_resume
+from diffcache_core.cache.states import StateKind, StateRecord
 
 NEIGHBOURS, WIDENED = 16, 64  # as the serving process asks of its index
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from diffcache_core.pod import Placement
-from diffcache_core.spec import DiffusionCache, VolumeSpec
-from diffcache_operator.desired.metadata import JSON, child, labels, selector_labels
+from diffcache_core.resource.pod import Placement
+from diffcache_core.resource.spec import DiffusionCache, VolumeSpec
 from diffcache_operator.desired.placement import PodDefaults, beside, placed
 from diffcache_operator.desired.serving import claim_template
+from diffcache_operator.metadata import JSON, child, labels, selector_labels
 
 
 def stateful_set_beside(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from diffcache_core.spec import DiffusionCache, IndexType, LedgerType, is_shared
-from diffcache_core.status import TuningStatus
+from diffcache_core.resource.spec import DiffusionCache, IndexType, LedgerType, is_shared
+from diffcache_core.resource.status import TuningStatus
 from diffcache_operator.desired.config import config_map
 from diffcache_operator.desired.disruption import disruption_budget
-from diffcache_operator.desired.metadata import JSON
 from diffcache_operator.desired.milvus import milvus_service, milvus_stateful_set
 from diffcache_operator.desired.network import client_service, pods_service, service_account
 from diffcache_operator.desired.placement import CHART_DEFAULTS, PodDefaults
 from diffcache_operator.desired.redis import redis_service, redis_stateful_set
 from diffcache_operator.desired.serving import stateful_set
 from diffcache_operator.images import Images
+from diffcache_operator.metadata import JSON
 
 
 def desired_children(

@@ -6,13 +6,14 @@ import hashlib
 import json
 from pathlib import Path
 
-from diffcache_core.listening import ANY
 from diffcache_core.names import API_VERSION, KIND
-from diffcache_core.rules import Change, fields_by_change
-from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config, revision_of
-from diffcache_core.spec import DiffusionCache, DiffusionCacheSpec
-from diffcache_core.status import TuningStatus
-from diffcache_operator.desired.metadata import JSON, SERVING, child, config_name, milvus_name, redis_name
+from diffcache_core.net.listening import ANY
+from diffcache_core.resource.rules import Change, fields_by_change
+from diffcache_core.resource.spec import DiffusionCache, DiffusionCacheSpec
+from diffcache_core.resource.status import TuningStatus
+from diffcache_core.resource_to_config import Host, build_serving_config
+from diffcache_core.serving_config import ListenConfig, revision_of
+from diffcache_operator.metadata import JSON, SERVING, child, config_name, milvus_name, redis_name
 
 CONFIG_KEY = "serving.json"
 DATA_MOUNT, CONFIG_MOUNT, SECRETS_MOUNT = "/var/lib/diffcache", "/etc/diffcache", "/etc/diffcache-secrets"
@@ -26,7 +27,7 @@ _ELSEWHERE = (("serving",), ("index", "standalone"), ("cache", "ledger", "provis
 def config_map(resource: DiffusionCache, tuning: TuningStatus | None = None) -> JSON:
     """`tuning`: the tuner's record, if the pods are to follow it."""
     name = resource.metadata.name
-    around = Surroundings(
+    around = Host(
         data_dir=Path(DATA_MOUNT),
         # The admin port stays on the pod's own loopback: `kubectl port-forward` reaches it, the network does not.
         listen=ListenConfig(host=ANY, metrics_host=ANY),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from diffcache_core.spec import DiffusionCache
-from diffcache_operator.desired.metadata import JSON, SERVING, child, selector_labels
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_operator.metadata import JSON, SERVING, child, selector_labels
 
 
 def disruption_budget(resource: DiffusionCache) -> JSON:

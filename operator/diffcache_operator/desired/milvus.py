@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.desired.beside import stateful_set_beside
 from diffcache_operator.desired.config import MILVUS_PORT
-from diffcache_operator.desired.metadata import INDEX, JSON, milvus_name
 from diffcache_operator.desired.network import service
 from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults
 from diffcache_operator.desired.startup import startup_probe, until
+from diffcache_operator.metadata import INDEX, JSON, milvus_name
 
 _HEALTH_PORT = 9091
 _HEALTHY = (

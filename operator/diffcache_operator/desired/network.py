@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from diffcache_core.names import GRPC_PORT
-from diffcache_core.spec import DiffusionCache
-from diffcache_operator.desired.metadata import JSON, SERVING, child, pods_service_name, selector_labels
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_operator.metadata import JSON, SERVING, child, pods_service_name, selector_labels
 
 _PORTS = [
     {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}

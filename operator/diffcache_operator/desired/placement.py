@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffcache_core.pod import Affinity, Placement, SecurityContext, Toleration
-from diffcache_core.spec import GpuSpec, ServingSpec
-from diffcache_operator.desired.metadata import JSON
+from diffcache_core.resource.pod import Affinity, Placement, SecurityContext, Toleration
+from diffcache_core.resource.spec import GpuSpec, ServingSpec
+from diffcache_operator.metadata import JSON
 
 USER = 10001  # of the images; it has an entry in their /etc/passwd
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffcache_core.choices import SourceKind
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT, MODEL_MOUNT, REASON_FILE_ENVIRONMENT
-from diffcache_core.pod import SecretKeyRef
-from diffcache_core.serving_config import INDEX_CA, INDEX_TOKEN, LEDGER_CA, LEDGER_PASSWORD, MODEL_CA, STORE_CA
-from diffcache_core.spec import DiffusionCache, GpuSpec, S3Spec, ServingSpec, SourceKind, is_shared
+from diffcache_core.resource.pod import SecretKeyRef
+from diffcache_core.resource.spec import DiffusionCache, GpuSpec, S3Spec, ServingSpec, is_shared
+from diffcache_core.resource_to_config import INDEX_CA, INDEX_TOKEN, LEDGER_CA, LEDGER_PASSWORD, MODEL_CA, STORE_CA
 from diffcache_operator.desired.config import CONFIG_KEY, CONFIG_MOUNT, DATA_MOUNT, SECRETS_MOUNT, restart_digest
-from diffcache_operator.desired.metadata import JSON, SERVING, config_name, labels, selector_labels
 from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults, gpu_tolerations, placed
 from diffcache_operator.desired.startup import startup_probe, until_listening
+from diffcache_operator.metadata import JSON, SERVING, config_name, labels, selector_labels
 
 DRAIN_SECONDS = 45  # the server's own 25 s for requests in flight, then its cache is written out
 FETCH_CONTAINER = "fetch-model"

@@ -7,7 +7,7 @@ only the process's own end counts as failure, as it should.
 
 from __future__ import annotations
 
-from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.metadata import JSON
 
 PERIOD_SECONDS = 2  # between two tries of the command; more makes a pod ready that much later
 LOOK_SECONDS, LOOKS = 1200, 3

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from pydantic import ValidationError
 
 from diffcache_core.names import CACHE_LABEL
+from diffcache_core.resource.spec import DiffusionCache, ScalingMode
+from diffcache_core.resource.status import AutoscalingStatus
 from diffcache_core.scaling import Look, Scaling, bounds_of, scale
-from diffcache_core.spec import DiffusionCache, ScalingMode
-from diffcache_core.status import AutoscalingStatus
-from diffcache_core.tuning_record import time_text
+from diffcache_core.tuning.record import time_text
 from diffcache_operator.claims import Claim
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.clients.scrape import Scraper
-from diffcache_operator.desired.metadata import JSON
+from diffcache_operator.metadata import JSON
 from diffcache_operator.observe import read_resource
 from diffcache_operator.observed import is_ready, made_by
 from diffcache_operator.queue import GONE, Key

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from diffcache_core.tuning import evidence_start
-from diffcache_core.tuning_record import seconds_of
+from diffcache_core.tuning.record import seconds_of
+from diffcache_core.tuning.tuner import evidence_start
 from diffcache_operator.clients.prometheus import Prometheus, PrometheusError, Source
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.shares import Shares

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diffcache_core.spec import MAX_REPLICAS, DiffusionCache, TuningMode
-from diffcache_core.status import DiffusionCacheStatus, TuningStatus
-from diffcache_core.tuning import Decision, Tuning, tune
-from diffcache_core.tuning_record import (
+from diffcache_core.resource.spec import MAX_REPLICAS, DiffusionCache, TuningMode
+from diffcache_core.resource.status import DiffusionCacheStatus, TuningStatus
+from diffcache_core.tuning.record import (
     acknowledged,
     changed_at,
     goals_of,
@@ -23,6 +22,7 @@ from diffcache_core.tuning_record import (
     record_for,
     seconds_of,
 )
+from diffcache_core.tuning.tuner import Decision, Tuning, tune
 from diffcache_operator.claims import Claim, as_before
 from diffcache_operator.clients.prometheus import Access, PrometheusError
 from diffcache_operator.figures import Figures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.clients.prometheus import Access, Source
 
 

@@ -5,9 +5,9 @@ Texts stand still while only their numbers move: a status that changed with ever
 
 from __future__ import annotations
 
-from diffcache_core.spec import TuningMode
-from diffcache_core.status import TuningStatus
-from diffcache_core.tuning import Decision, Tuning
+from diffcache_core.resource.spec import TuningMode
+from diffcache_core.resource.status import TuningStatus
+from diffcache_core.tuning.tuner import Decision, Tuning
 from diffcache_operator.claims import Claim, steady
 
 __all__ = ["TUNING_ACTIVE", "claim_of", "frozen", "steady", "switched_off", "waiting"]

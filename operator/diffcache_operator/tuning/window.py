@@ -27,7 +27,7 @@ from diffcache_core.names import (
     STEPS,
     STEPS_SKIPPED,
 )
-from diffcache_core.tuning import Batch, PairSums, Window
+from diffcache_core.tuning.tuner import Batch, PairSums, Window
 from diffcache_operator.series import Series
 
 DURATION_BUCKETS = REQUEST_SECONDS + "_bucket"

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import structlog
 
+from diffcache_core.cache.policies import admits
+from diffcache_core.cache.resume import Candidate, Levels, checkpoints
+from diffcache_core.cache.states import Entry, StateKind, StateRecord
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
-from diffcache_core.policies import admits
-from diffcache_core.resume import Candidate, Levels, checkpoints
-from diffcache_core.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.background import Background
 from diffcache_serving.cache.breaker import Breaker
 from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from diffcache_core.space import FORMAT_VERSION
+from diffcache_core.cache.space import FORMAT_VERSION
 from diffcache_serving.finite import check_finite
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import Result
-from diffcache_core.states import StateKind
 
 
 @dataclass(frozen=True)

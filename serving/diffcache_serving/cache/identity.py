@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffcache_core.cache.space import Space, TrajectoryGrid, exact_digest, sha256_of_json
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
-from diffcache_core.space import Space, TrajectoryGrid, exact_digest, sha256_of_json
-from diffcache_core.states import StateKind
 from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.engine.loading import LoadedModel
 

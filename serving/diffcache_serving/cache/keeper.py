@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import structlog
 
-from diffcache_core.states import StateKind, allocated_bytes
+from diffcache_core.cache.states import StateKind, allocated_bytes
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.deletions import Deletions
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable

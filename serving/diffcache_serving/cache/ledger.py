@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from diffcache_core.policies import PolicyRecord
-from diffcache_core.states import Entry, StateKind, StateRecord
+from diffcache_core.cache.policies import PolicyRecord
+from diffcache_core.cache.states import Entry, StateKind, StateRecord
 
 _LOWER = str.maketrans({chr(c): chr(c + 32) for c in range(ord("A"), ord("Z") + 1)})  # ASCII only, as SQLite's lower()
 

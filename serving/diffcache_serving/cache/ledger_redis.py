@@ -25,8 +25,8 @@ the grace has passed since the family was retired. A family that comes back is a
 **Lost contents.** A random mark (`contents`) tells a ledger that was emptied from the one a process knew. Whoever
 notices begins anew under the old id, so that the index keeps its collections.
 
-**Policy.** LCBFU only: two formulas of `diffcache_core.policies` are in Lua, which the contract's tests hold to it;
-priors and constants come from there. Redis must not evict by itself: `maxmemory-policy noeviction`.
+**Policy.** LCBFU only: two formulas of `diffcache_core.cache.policies` are in Lua, which the contract's tests hold to
+it; priors and constants come from there. Redis must not evict by itself: `maxmemory-policy noeviction`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ import numpy as np
 import structlog
 from redis.exceptions import AskError, ClusterDownError, RedisError, ResponseError
 
-from diffcache_core.policies import CREDIT_DECAY, HitStatistics, PolicyRecord, prior_benefit, trajectory_weights
-from diffcache_core.space import FORMAT_VERSION
-from diffcache_core.states import Entry, StateKind, StateRecord
+from diffcache_core.cache.policies import CREDIT_DECAY, HitStatistics, PolicyRecord, prior_benefit, trajectory_weights
+from diffcache_core.cache.space import FORMAT_VERSION
+from diffcache_core.cache.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.ledger import (
     Budget,
     Dropped,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from diffcache_core.space import FORMAT_VERSION
+from diffcache_core.cache.space import FORMAT_VERSION
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) STRICT;

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from diffcache_core.policies import (
+from diffcache_core.cache.policies import (
     HitStatistics,
     Policy,
     PolicyRecord,
@@ -26,8 +26,8 @@ from diffcache_core.policies import (
     touch,
     trajectory_weights,
 )
-from diffcache_core.space import FORMAT_VERSION
-from diffcache_core.states import Entry, StateKind, StateRecord
+from diffcache_core.cache.space import FORMAT_VERSION
+from diffcache_core.cache.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.ledger import Budget, Dropped, IndexedIds, Inserted, KeyRow, Target, Totals
 from diffcache_serving.cache.ledger_schema import add_what_is_missing, create_tables
 from diffcache_serving.cache.pieces import PIECE, pieces

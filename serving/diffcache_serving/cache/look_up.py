@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import structlog
 import torch
 
-from diffcache_core.policies import credit_of_hit
-from diffcache_core.resume import Candidate, Decision, Levels, Limits, choose_resume, usable_k
-from diffcache_core.states import Entry, StateKind, StateRecord
+from diffcache_core.cache.policies import credit_of_hit
+from diffcache_core.cache.resume import Candidate, Decision, Levels, Limits, choose_resume, usable_k
+from diffcache_core.cache.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.background import Background
 from diffcache_serving.cache.found import Exact, Miss, Resume

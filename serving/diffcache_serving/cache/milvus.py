@@ -14,7 +14,7 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from diffcache_core.proxies import NO_PROXY_OPTION, host_of
+from diffcache_core.net.proxies import NO_PROXY_OPTION, host_of
 from diffcache_serving.cache.index import IndexRow, IndexUnavailable, Neighbour
 from diffcache_serving.cache.milvus_connections import MilvusConnections
 from diffcache_serving.cache.pieces import pieces

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import structlog
 
-from diffcache_core.policies import LCBFU
+from diffcache_core.cache.policies import LCBFU
+from diffcache_core.choices import StoreType
 from diffcache_core.serving_config import ServingConfig
-from diffcache_core.spec import StoreType
 from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger

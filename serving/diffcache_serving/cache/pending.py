@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diffcache_core.states import Entry
+from diffcache_core.cache.states import Entry
 from diffcache_serving.cache.index import IndexRow, MemoryIndex, Neighbour
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from diffcache_core.proxies import host_of
+from diffcache_core.net.proxies import host_of
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.environment import drop_foreign_variables

@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
+from diffcache_core.cache.resume import Level
+from diffcache_core.choices import DType
 from diffcache_core.generation import InvalidRequest
-from diffcache_core.resume import Level
 from diffcache_core.serving_config import ModelConfig
-from diffcache_core.spec import DType
 from diffcache_serving.calibration.bench import Bench
 from diffcache_serving.calibration.chains import ChainSetting, DepthPoint, measure_chains, plan_chains, read_depths
 from diffcache_serving.calibration.curve import CurvePoint, measure_curve, read_curve

@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffcache_core.resume import Level
+from diffcache_core.cache.resume import Level
 from diffcache_serving.calibration.settings import BINS, Band, Skip
 from diffcache_serving.calibration.statistics import Clusters, lower_bound
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffcache_core.resume import Level
+from diffcache_core.cache.resume import Level
 from diffcache_serving.calibration.fit import Pair, bands_of, clusterings
 from diffcache_serving.calibration.settings import BINS, Band, Skip
 from diffcache_serving.calibration.statistics import Estimate, estimate, lower_bound

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from diffcache_core.resume import skip_to_k
-from diffcache_core.spec import Scheduler
+from diffcache_core.cache.resume import skip_to_k
+from diffcache_core.choices import Scheduler
 
 LOWEST_SIMILARITY, BIN_WIDTH = 0.40, 0.10
 """The bands of similarity, from 1 downwards. Below .40 prompts have nothing in common and no model measured gained.

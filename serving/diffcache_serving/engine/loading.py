@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.choices import DType
 from diffcache_core.documents import read_json
 from diffcache_core.foreign import first_line, quoted
-from diffcache_core.resume import Level, Levels
 from diffcache_core.serving_config import ModelConfig
-from diffcache_core.spec import DType
 from diffcache_serving.defaults import ModelDefaults, choose_defaults
 from diffcache_serving.engine.adapter import StableDiffusion
 from diffcache_serving.engine.fingerprint import fingerprint as fingerprint

@@ -6,8 +6,8 @@ import math
 
 import torch
 
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.found import CapturedState, Exact, Found, Resume
 from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
 from diffcache_serving.finite import check_finite

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
-from diffcache_core.space import sha256_of_json
-from diffcache_core.spec import SCHEDULERS
+from diffcache_core.cache.space import sha256_of_json
+from diffcache_core.choices import SCHEDULERS
 
 _CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
     "DDIM": (DDIMScheduler, {}),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from diffcache_core.choices import SourceKind
 from diffcache_core.documents import read_json
 from diffcache_core.names import MODEL_MOUNT
-from diffcache_core.spec import SourceKind
 from diffcache_serving.errors import ModelError
 
 SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)

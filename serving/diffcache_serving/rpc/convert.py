@@ -8,6 +8,7 @@ import uuid
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from diffcache_core.cache.states import Entry
 from diffcache_core.generation import (
     CacheMode,
     GenerationRequest,
@@ -18,7 +19,6 @@ from diffcache_core.generation import (
     check_request,
 )
 from diffcache_core.pb import diffcache_pb2 as pb
-from diffcache_core.states import Entry
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.defaults import ModelDefaults
 from diffcache_serving.generate import Generation

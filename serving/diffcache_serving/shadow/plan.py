@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from diffcache_core.cache.resume import Levels, skip_to_k
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest, Result
-from diffcache_core.resume import Levels, skip_to_k
-from diffcache_core.shadow import ALLOWED_SHARE, fraction_of, granted_percent, percent_to_try
-from diffcache_core.states import StateKind
+from diffcache_core.tuning.comparisons import ALLOWED_SHARE, fraction_of, granted_percent, percent_to_try
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.found import Found, Resume
 from diffcache_serving.cache.identity import CacheQuery

@@ -15,7 +15,7 @@ import torch
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.names import similarity_bin
 from diffcache_core.serving_config import QualityConfig
-from diffcache_core.shadow import WORST_COST, MeanCost, StepBudget, is_due, moments
+from diffcache_core.tuning.comparisons import WORST_COST, MeanCost, StepBudget, is_due, moments
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.engine.engine import Engine, EngineStopped
 from diffcache_serving.engine.sources import scorer_folder

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from diffcache_core.policies import LCBFU
-from diffcache_core.resume import Levels
+from diffcache_core.cache.policies import LCBFU
+from diffcache_core.cache.resume import Levels
 from diffcache_core.serving_config import ServingConfig
 from diffcache_core.simulator.cache import Budget
 from diffcache_serving.cache.ledger import Ledger

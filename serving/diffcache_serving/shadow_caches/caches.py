@@ -18,10 +18,11 @@ from functools import partial
 
 import numpy as np
 
+from diffcache_core.cache.policies import Policy, PolicyRecord
+from diffcache_core.cache.resume import Levels
+from diffcache_core.cache.states import StateKind
 from diffcache_core.names import SHADOW_MULTIPLES
-from diffcache_core.policies import Policy, PolicyRecord
 from diffcache_core.recently_used import RecentlyUsed
-from diffcache_core.resume import Levels
 from diffcache_core.simulator.cache import (
     MISS,
     Budget,
@@ -30,7 +31,6 @@ from diffcache_core.simulator.cache import (
     SimulatedCache,
     SimulatedRequest,
 )
-from diffcache_core.states import StateKind
 from diffcache_serving.shadow_caches.events import Answered, Asked, Event, Purged
 from diffcache_serving.shadow_caches.keys import KeyTable
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import SimulatedRequest
-from diffcache_core.states import StateKind
 
 DIGEST_BYTES = 16  # of sha256: 2^-64 that two of 2^32 meet
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from diffcache_core.cache.states import Entry, allocated_bytes
 from diffcache_core.recently_used import RecentlyUsed
 from diffcache_core.simulator.cache import SimulatedRequest
-from diffcache_core.states import Entry, allocated_bytes
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.found import CapturedState
 from diffcache_serving.cache.identity import CacheIdentity, CacheQuery

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from diffcache_core.policies import PolicyRecord
+from diffcache_core.cache.policies import PolicyRecord
+from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import RestoredState
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.pieces import pieces
 from diffcache_serving.shadow_caches.caches import Restored

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import structlog
 
-from diffcache_core.policies import Policy, PolicyRecord
-from diffcache_core.resume import Levels
+from diffcache_core.cache.policies import Policy, PolicyRecord
+from diffcache_core.cache.resume import Levels
+from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import Budget
-from diffcache_core.states import StateKind
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.shadow_caches.caches import Restored, ShadowCaches
 from diffcache_serving.shadow_caches.events import Event

@@ -22,7 +22,7 @@ from diffcache_core.names import (
     STEPS,
     STEPS_SKIPPED,
 )
-from diffcache_core.tuning import Batch, PairSums, Window
+from diffcache_core.tuning.tuner import Batch, PairSums, Window
 
 _LABELS = {
     STEPS: (),

@@ -15,13 +15,13 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
+from diffcache_core.cache.resume import Level
 from diffcache_core.private_files import write_private
-from diffcache_core.resume import Level
-from diffcache_core.serving_config import ServingConfig, effective_cache
-from diffcache_core.spec import DiffusionCacheSpec, TuningMode
-from diffcache_core.status import TuningStatus
-from diffcache_core.tuning import Batch, evidence_start, tune
-from diffcache_core.tuning_record import (
+from diffcache_core.resource.spec import DiffusionCacheSpec, TuningMode
+from diffcache_core.resource.status import TuningStatus
+from diffcache_core.resource_to_config import effective_cache
+from diffcache_core.serving_config import ServingConfig
+from diffcache_core.tuning.record import (
     acknowledged,
     changed_at,
     followed,
@@ -31,6 +31,7 @@ from diffcache_core.tuning_record import (
     record_for,
     seconds_of,
 )
+from diffcache_core.tuning.tuner import Batch, evidence_start, tune
 from diffcache_serving.config_file import read_config_file
 from diffcache_serving.tuning.counters import Counters, batch_between, window_between
 from diffcache_serving.tuning.record_file import read_record, write_record

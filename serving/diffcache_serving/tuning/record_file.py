@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from diffcache_core.documents import DocumentError, read_document
 from diffcache_core.private_files import write_private
-from diffcache_core.status import TuningStatus
-from diffcache_core.tuning_record import RECORD_FILE
+from diffcache_core.resource.status import TuningStatus
+from diffcache_core.tuning.record import RECORD_FILE
 
 log = structlog.get_logger("diffcache.tuning")
 

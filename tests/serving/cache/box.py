@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffcache_core.cache.policies import LCBFU
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
-from diffcache_core.policies import LCBFU
-from diffcache_core.resume import Level, Levels
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
 from diffcache_serving.cache.identity import CacheIdentity

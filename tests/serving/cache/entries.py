@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffcache_core.states import Entry, StateKind, StateRecord
+from diffcache_core.cache.states import Entry, StateKind, StateRecord
 
 KEY = np.array([0.6, 0.8], np.float32)
 

@@ -15,8 +15,8 @@ from typing import Self
 
 import pytest
 
+from diffcache_core.choices import StoreType
 from diffcache_core.serving_config import StoreConfig
-from diffcache_core.spec import StoreType
 
 START_SECONDS = 60.0
 

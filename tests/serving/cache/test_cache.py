@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from diffcache_core.cache.resume import Levels
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
-from diffcache_core.resume import Levels
 from diffcache_serving.cache.found import CapturedState, Exact, Miss, Resume
 from diffcache_serving.cache.ledger import Budget, Target
 from tests.serving.cache.box import (

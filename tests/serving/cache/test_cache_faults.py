@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.cache.policies import LCBFU
 from diffcache_core.generation import GenerationRequest
-from diffcache_core.policies import LCBFU
 from diffcache_serving.cache.cache import LOOK_UP_SECONDS, Cache
 from diffcache_serving.cache.found import Exact, Miss, Resume
 from diffcache_serving.cache.identity import CacheIdentity

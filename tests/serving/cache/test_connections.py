@@ -15,8 +15,8 @@ import pytest
 from pymilvus.client.connection_manager import ConnectionManager
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
+from diffcache_core.choices import StoreType
 from diffcache_core.serving_config import StoreConfig
-from diffcache_core.spec import StoreType
 from diffcache_serving.cache.index import IndexUnavailable
 from diffcache_serving.cache.ledger import LedgerUnavailable
 from diffcache_serving.cache.ledger_redis import RedisLedger

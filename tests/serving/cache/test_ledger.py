@@ -12,8 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffcache_core.policies import CREDIT_DECAY, FIRST_PRIOR_STEPS, LCBFU, PRIOR_CREDITS, HitStatistics, PolicyRecord
-from diffcache_core.states import StateKind
+from diffcache_core.cache.policies import (
+    CREDIT_DECAY,
+    FIRST_PRIOR_STEPS,
+    LCBFU,
+    PRIOR_CREDITS,
+    HitStatistics,
+    PolicyRecord,
+)
+from diffcache_core.cache.states import StateKind
 from diffcache_serving.cache.ledger import Budget, Ledger, Target, Totals
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import trustme
 
-from diffcache_core.states import StateKind
+from diffcache_core.cache.states import StateKind
 from diffcache_serving.cache.ledger import Budget, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.pieces import PIECE

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from diffcache_core.policies import LCBFU, POLICIES
-from diffcache_core.states import StateKind
+from diffcache_core.cache.policies import LCBFU, POLICIES
+from diffcache_core.cache.states import StateKind
 from diffcache_serving.cache.ledger import Budget, Totals
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.errors import LedgerError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from diffcache_core.policies import LCBFU
+from diffcache_core.cache.policies import LCBFU
 from diffcache_serving.cache.index import LayeredIndex
 from diffcache_serving.cache.ledger import Budget, Target, Totals
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger

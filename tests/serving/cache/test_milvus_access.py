@@ -14,8 +14,9 @@ import pytest
 import trustme
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
-from diffcache_core.serving_config import ListenConfig, Surroundings, build_serving_config
-from diffcache_core.spec import DiffusionCache
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_core.resource_to_config import Host, build_serving_config
+from diffcache_core.serving_config import ListenConfig
 from diffcache_serving.cache.index import IndexUnavailable
 from diffcache_serving.cache.milvus import Access, MilvusIndex
 
@@ -130,5 +131,5 @@ def test_what_a_manifest_names(external: dict[str, str], uri: str, database: str
             "spec": {"model": {"source": "bundled://emoji"}, "index": index},
         }
     )
-    config = build_serving_config(resource, Surroundings(tmp_path, ListenConfig())).index
+    config = build_serving_config(resource, Host(tmp_path, ListenConfig())).index
     assert (config.uri, config.database) == (uri, database)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from diffcache_core.manifest import parse_manifest
-from diffcache_core.serving_config import ListenConfig, StoreConfig, Surroundings, build_serving_config
-from diffcache_core.spec import StoreType
+from diffcache_core.choices import StoreType
+from diffcache_core.resource.manifest import parse_manifest
+from diffcache_core.resource_to_config import Host, build_serving_config
+from diffcache_core.serving_config import ListenConfig, StoreConfig
 from diffcache_serving.cache.opening import open_store
 from diffcache_serving.cache.s3 import S3StateStore, address_of
 from diffcache_serving.metrics import Metrics
@@ -46,7 +47,7 @@ async def test_amazons_own_needs_no_endpoint(bucket: str, region: str, host: str
 async def test_the_example_without_its_endpoint_as_it_recommends(proxy: RefusingProxy, tmp_path: Path) -> None:
     lines = [line for line in SHARED.read_text().splitlines() if "endpoint:" not in line]
     resource = parse_manifest("\n".join(lines), "shared.yaml")
-    config = build_serving_config(resource, Surroundings(tmp_path, ListenConfig()))
+    config = build_serving_config(resource, Host(tmp_path, ListenConfig()))
     store = open_store(config, Metrics("emoji"))
     with pytest.raises(Exception, match="diffcache"):
         await store.put("ab1", b"one")

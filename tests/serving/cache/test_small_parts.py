@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffcache_core.states import allocated_bytes
+from diffcache_core.cache.states import allocated_bytes
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.breaker import FAILURES, SKIP_SECONDS, Breaker
 from diffcache_serving.cache.lock import FolderInUse, lock_folder

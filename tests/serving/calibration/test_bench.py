@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from diffcache_core.choices import DType
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.serving_config import ModelConfig
-from diffcache_core.spec import DType
 from diffcache_serving.calibration.bench import FIRST_SEED, Bench
 from diffcache_serving.calibration.chains import Chain, ChainSetting, measure_chains, read_depths
 from diffcache_serving.calibration.measure import measure_unit

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diffcache.main import app
-from diffcache_core.manifest import ManifestError
+from diffcache_core.resource.manifest import ManifestError
 from diffcache_serving.calibration.calibrate import RECORD_FILE, Task, calibrate
 from diffcache_serving.calibration.curve import CurvePoint, smallest_steps
 from diffcache_serving.calibration.findings import build_document, write_levels

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcache_core.resume import Levels
+from diffcache_core.cache.resume import Levels
 from diffcache_serving.calibration.fit import MIN_CLUSTERS, Pair, bands_of, fit_levels
 from diffcache_serving.calibration.heldout import report_bins, report_levels
 from diffcache_serving.calibration.settings import BIN_WIDTH, BINS, candidate_skips

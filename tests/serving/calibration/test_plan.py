@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffcache_core.resume import skip_to_k
+from diffcache_core.cache.resume import skip_to_k
 from diffcache_serving.calibration.chains import ChainSetting, plan_chains
 from diffcache_serving.calibration.pairs import Half, Universe, plan_units, split_concepts
 from diffcache_serving.calibration.prompts import MIN_CONCEPTS, read_prompts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffcache_core.resume import Level, Levels
+from diffcache_core.cache.resume import Level, Levels
 from diffcache_serving.calibration.chains import ChainSetting, DepthPoint
 from diffcache_serving.calibration.curve import CurvePoint
 from diffcache_serving.calibration.findings import Findings, build_document, write_levels

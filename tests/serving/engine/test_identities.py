@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffcache_core.spec import SCHEDULERS
-from diffcache_core.states import StateKind
+from diffcache_core.cache.states import StateKind
+from diffcache_core.choices import SCHEDULERS
 from diffcache_serving.cache.found import Resume
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffcache_core.spec import SCHEDULERS
+from diffcache_core.choices import SCHEDULERS
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, ModelError, load_model
 from diffcache_serving.engine.scheduler_config import BETA_SCHEDULERS, translate

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from diffcache_core.choices import SCHEDULERS
 from diffcache_core.generation import InvalidRequest
-from diffcache_core.spec import SCHEDULERS
 from diffcache_serving.engine.schedulers import Schedule
 from diffcache_serving.engine.step_counts import StepCounts
 from tests.serving.folders import EMOJI_FOLDER

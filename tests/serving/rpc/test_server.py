@@ -19,6 +19,8 @@ from grpc_status import rpc_status
 from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from diffcache_core.cache.states import StateKind
+from diffcache_core.choices import DType, Scope
 from diffcache_core.names import NEGATIVE_TOKENS_DROPPED_METADATA, TOKENS_DROPPED_METADATA
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
@@ -30,8 +32,6 @@ from diffcache_core.serving_config import (
     ModelConfig,
     ServingConfig,
 )
-from diffcache_core.spec import DType, Scope
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.server import Server, wired

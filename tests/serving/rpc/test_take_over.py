@@ -14,6 +14,8 @@ import grpc
 import pytest
 import structlog
 
+from diffcache_core.cache.states import StateKind
+from diffcache_core.choices import DType, Scope
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_core.serving_config import (
@@ -25,8 +27,6 @@ from diffcache_core.serving_config import (
     ServingConfig,
     TuningConfig,
 )
-from diffcache_core.spec import DType, Scope
-from diffcache_core.states import StateKind
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.config_watch import NotWhole
 from diffcache_serving.defaults import choose_defaults

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
-from diffcache_core.resume import Level, Levels
 from diffcache_core.serving_config import QualityConfig
-from diffcache_core.states import StateKind
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import BUNDLED, LoadedModel
 from diffcache_serving.generate import Generation, Generator

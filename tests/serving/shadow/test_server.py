@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from diffcache_core.cache.states import StateKind
+from diffcache_core.choices import Scope
 from diffcache_core.generation import GenerationRequest, Result
 from diffcache_core.serving_config import (
     CacheConfig,
@@ -15,8 +17,6 @@ from diffcache_core.serving_config import (
     QualityConfig,
     ServingConfig,
 )
-from diffcache_core.spec import Scope
-from diffcache_core.states import StateKind
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.server import wired

@@ -16,12 +16,12 @@ import structlog
 import torch
 from PIL import Image
 
+from diffcache_core.cache.resume import Levels, skip_to_k
+from diffcache_core.cache.states import Entry, StateKind
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
 from diffcache_core.names import similarity_bin
-from diffcache_core.resume import Levels, skip_to_k
 from diffcache_core.serving_config import QualityConfig
-from diffcache_core.shadow import moments
-from diffcache_core.states import Entry, StateKind
+from diffcache_core.tuning.comparisons import moments
 from diffcache_serving.cache.found import Found, Miss
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.engine.engine import EngineStopped, Run

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffcache_core.cache.states import BLOCK_BYTES, StateKind
+from diffcache_core.choices import DType, Scope
 from diffcache_core.generation import CacheMode, GenerationRequest
 from diffcache_core.names import SHADOW_CACHE_SKIPPED, SHADOW_CACHE_STEPS, STEPS, STEPS_SKIPPED
 from diffcache_core.serving_config import (
@@ -21,8 +23,6 @@ from diffcache_core.serving_config import (
     ServingConfig,
     TuningConfig,
 )
-from diffcache_core.spec import DType, Scope
-from diffcache_core.states import BLOCK_BYTES, StateKind
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.engine.loading import LoadedModel

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffcache_core.cache.policies import LCBFU, PolicyRecord
+from diffcache_core.cache.resume import Level, Levels
+from diffcache_core.cache.states import BLOCK_BYTES, StateKind
 from diffcache_core.names import SHADOW_MULTIPLES
-from diffcache_core.policies import LCBFU, PolicyRecord
-from diffcache_core.resume import Level, Levels
 from diffcache_core.simulator.cache import Budget, Neighbour, RestoredState, SimulatedRequest
 from diffcache_core.simulator.replay import ReplayOptions, ReplayRequest, replay
-from diffcache_core.states import BLOCK_BYTES, StateKind
 from diffcache_serving.shadow_caches import caches as caches_module
 from diffcache_serving.shadow_caches.caches import WAITING, Restored, ShadowCaches
 from diffcache_serving.shadow_caches.events import Answered, Asked, Purged, digest

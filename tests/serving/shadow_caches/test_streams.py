@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import SimulatedRequest
-from diffcache_core.states import StateKind
 from diffcache_serving.cache.redis_client import RedisAccess, connect
 from diffcache_serving.shadow_caches.events import (
     Answered,

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from diffcache_core.policies import LCBFU, PolicyRecord
-from diffcache_core.resume import Levels
+from diffcache_core.cache.policies import LCBFU, PolicyRecord
+from diffcache_core.cache.resume import Levels
+from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import Budget
-from diffcache_core.states import StateKind
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.shadow_caches.caches import Restored
 from diffcache_serving.shadow_caches.stream import LocalStream

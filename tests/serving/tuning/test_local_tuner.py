@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from diffcache_core.cache.resume import Level
 from diffcache_core.generation import Result
-from diffcache_core.manifest import parse_manifest
 from diffcache_core.names import MOMENTS, SHADOW_MULTIPLES
-from diffcache_core.resume import Level
-from diffcache_core.serving_config import ListenConfig, ServingConfig, Surroundings, build_serving_config
-from diffcache_core.spec import DiffusionCache
-from diffcache_core.status import TuningStatus
-from diffcache_core.tuning import COOL_DOWN, MIN_REQUESTS, PairSums
-from diffcache_core.tuning_record import RECORD_FILE, based_on, followed, record_for
+from diffcache_core.resource.manifest import parse_manifest
+from diffcache_core.resource.spec import DiffusionCache
+from diffcache_core.resource.status import TuningStatus
+from diffcache_core.resource_to_config import Host, build_serving_config
+from diffcache_core.serving_config import ListenConfig, ServingConfig
+from diffcache_core.tuning.record import RECORD_FILE, based_on, followed, record_for
+from diffcache_core.tuning.tuner import COOL_DOWN, MIN_REQUESTS, PairSums
 from diffcache_serving.config_file import read_config_file
 from diffcache_serving.metrics import PHASES, Metrics
 from diffcache_serving.tuning.counters import Counters, batch_between, window_between
@@ -50,9 +51,7 @@ class Process:
         self.now = START
         folder.mkdir(parents=True, exist_ok=True)
         record = record_for(self.resource.spec, read_record(folder), self.now)
-        config = build_serving_config(
-            self.resource, Surroundings(folder, ListenConfig()), followed(self.resource.spec, record)
-        )
+        config = build_serving_config(self.resource, Host(folder, ListenConfig()), followed(self.resource.spec, record))
         self.path.write_text(config.model_dump_json())
         self.tuner = LocalTuner(self.resource.spec, self.path, folder, self.metrics.registry, OWN_LEVELS)
 

@@ -21,7 +21,7 @@ def tuning(
     from diffcache.cluster.kubectl import Kubectl
     from diffcache.cluster.reading import read_resource
     from diffcache.tuning_report import facts, layout
-    from diffcache_core.status import TuningStatus
+    from diffcache_core.resource.status import TuningStatus
 
     resource = read_resource(Kubectl(namespace, context, kubeconfig), name)
     mode, record = resource.spec.tuning.mode, resource.status.tuning or TuningStatus()

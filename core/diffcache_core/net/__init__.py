@@ -1,0 +1,1 @@
+"""Listening, answering HTTP, and the proxies of the environment."""

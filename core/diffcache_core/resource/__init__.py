@@ -1,0 +1,1 @@
+"""The `DiffusionCache` resource: its fields, rules, CRD, manifest and status."""

@@ -1,0 +1,83 @@
+"""Who decides on the number of pods in simulated time: our own function, and those it is compared with. Pure.
+
+The others follow the algorithm of the horizontal pod autoscaler with its defaults (kubernetes.io/docs/tasks/
+run-application/horizontal-pod-autoscale): ceil(current * measured / target), a tolerance of .1, pods that start counted
+as idle, at most twice as many or four more at once, the highest of the last 300 s before a fall.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass, field
+
+from diffcache_core.scaling import Load, Look, ScalingBounds, scale
+from diffcache_core.simulator.loops.pods import Seen
+
+HPA_TOLERANCE = 0.1
+
+
+@dataclass
+class BacklogScaler:
+    """The very function that the operator runs."""
+
+    bounds: ScalingBounds
+    wanted: tuple[Look, ...] = ()
+
+    def __call__(self, current: int, seen: Seen) -> int:
+        load = Load(seen.at, seen.ready, seen.pending_steps, seen.seconds_per_step, seen.busy)
+        answer = scale(current, load, self.wanted, self.bounds)
+        self.wanted = answer.wanted
+        return answer.replicas
+
+
+@dataclass
+class _Hpa(ABC):
+    bounds: ScalingBounds  # its target is not looked at
+    target: float
+    window: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def __call__(self, current: int, seen: Seen) -> int:
+        ratio = self.total(seen) / current / self.target
+        wanted = current if abs(ratio - 1) <= HPA_TOLERANCE else math.ceil(current * ratio - 1e-9)
+        wanted = max(1, self.bounds.min_replicas, min(wanted, self.bounds.max_replicas))
+        self.window.append((seen.at, wanted))
+        while self.window[0][0] < seen.at - self.bounds.stabilization_seconds:
+            self.window.popleft()
+        if wanted > current:
+            return min(wanted, max(2 * current, current + 4))
+        return min(current, max(count for _, count in self.window))
+
+    @abstractmethod
+    def total(self, seen: Seen) -> float:
+        """What is measured, summed over the pods."""
+
+
+@dataclass
+class UtilisationScaler(_Hpa):
+    """`target`: share of the time that a pod's device is busy, averaged over a minute as metrics pipelines do."""
+
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=4))
+
+    def total(self, seen: Seen) -> float:
+        self.recent.append(seen.busy)
+        return sum(self.recent) / len(self.recent)
+
+
+@dataclass
+class RequestScaler(_Hpa):
+    """`target`: requests, queued and running, a pod."""
+
+    def total(self, seen: Seen) -> float:
+        return seen.requests
+
+
+@dataclass(frozen=True)
+class FixedScaler:
+    """Always so many."""
+
+    replicas: int
+
+    def __call__(self, current: int, seen: Seen) -> int:
+        return self.replicas

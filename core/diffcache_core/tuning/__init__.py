@@ -1,0 +1,1 @@
+"""What the tuner decides: levels and capacity, from measurements alone. Pure."""

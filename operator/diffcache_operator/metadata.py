@@ -1,0 +1,69 @@
+"""Names, labels and ownership of children."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND, MANAGER
+from diffcache_core.resource.spec import DiffusionCache
+
+JSON = dict[str, Any]
+
+SERVING, INDEX, LEDGER = "serving", "index", "ledger"  # components
+
+
+def milvus_name(cache: str) -> str:
+    return f"{cache}-milvus"
+
+
+def redis_name(cache: str) -> str:
+    return f"{cache}-redis"
+
+
+def pods_service_name(cache: str) -> str:
+    return f"{cache}-pods"
+
+
+def config_name(cache: str) -> str:
+    return f"{cache}-config"
+
+
+def selector_labels(cache: str, component: str) -> dict[str, str]:
+    """What selects pods. A StatefulSet can never change it, so nothing may be added."""
+    return {
+        "app.kubernetes.io/name": "diffcache",
+        "app.kubernetes.io/instance": cache,
+        "app.kubernetes.io/component": component,
+    }
+
+
+def labels(cache: str, component: str) -> dict[str, str]:
+    """No version is in them: an upgrade of the operator must not change a pod template."""
+    return selector_labels(cache, component) | {
+        "app.kubernetes.io/part-of": "diffcache",
+        "app.kubernetes.io/managed-by": MANAGER,
+        CACHE_LABEL: cache,
+    }
+
+
+def owner_reference(resource: DiffusionCache) -> JSON:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": resource.metadata.name,
+        "uid": resource.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def child(api_version: str, kind: str, resource: DiffusionCache, name: str, component: str, **body: Any) -> JSON:
+    """An object that the resource owns. Without a uid (`diffcache render`) it has no owner yet."""
+    metadata: JSON = {
+        "name": name,
+        "namespace": resource.metadata.namespace,
+        "labels": labels(resource.metadata.name, component),
+    }
+    if resource.metadata.uid:
+        metadata["ownerReferences"] = [owner_reference(resource)]
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
