@@ -44,6 +44,8 @@ from diffcache_serving.openmp import set_openmp_defaults
 set_openmp_defaults(spare_cores=1)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from typing import get_args
+
 import numpy as np
 from rich.console import Console
 
@@ -91,11 +93,12 @@ from benchmarks.stream import (
 from diffcache_core.cache.policies import LRU
 from diffcache_core.cache.resume import Levels
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
+from diffcache_serving.cache.events import Operation
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import BUNDLED, LoadedModel
 from diffcache_serving.logs import configure_logs
-from diffcache_serving.metrics import INDEX_OPERATIONS
+from diffcache_serving.metrics import Metrics
 
 WARM_UP = 3  # requests that stock and BYPASS draw before anything is timed
 
@@ -174,9 +177,11 @@ async def run_steps(bench: Bench, stream: Stream, steps: int) -> list[PassFigure
         probes = build_probes(diffusion, requests, plan.probes, plan.probe_seeds, random)
         drawn_probes = await draw_probes(systems, controls, probes, _mean_steps(passes[0][1]))
         failed = sum(
-            g.metrics.value("diffcache_index_errors_total", op=op)
-            for g in generators.values()
-            for op in INDEX_OPERATIONS
+            observer.value("diffcache_index_errors_total", op=op)
+            for generator in generators.values()
+            for observer in generator.observers
+            if isinstance(observer, Metrics)
+            for op in get_args(Operation)
         )
     distances = {name: probes.distances(drawn) for name, drawn in drawn_probes.items()}
     prompts = [request.prompt for request in requests]

@@ -41,7 +41,6 @@ from diffcache_core.generation import GenerationRequest
 from diffcache_core.resource_to_config import BUNDLED_SCORERS, LITE_MAX_ENTRIES
 from diffcache_core.serving_config import QualityConfig
 from diffcache_serving.cache.cache import Cache
-from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import MemoryIndex
 from diffcache_serving.cache.ledger import Budget
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
@@ -51,8 +50,8 @@ from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.generate import Generator
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.metrics import Metrics
+from diffcache_serving.quality.comparisons import Comparisons
 from diffcache_serving.queueing import StepQueue
-from diffcache_serving.shadow.shadows import Shadows
 
 SOURCE = "bundled://emoji"
 STEPS, BATCH, BLOCK = 8, 8, 20
@@ -72,7 +71,7 @@ class Plan:
 @dataclass(frozen=True)
 class Site:
     generator: Generator
-    shadows: Shadows
+    shadows: Comparisons
     metrics: Metrics
 
     def counted(self, name: str, **labels: str) -> float:
@@ -84,15 +83,15 @@ async def serving(model: LoadedModel, folder: Path, percent: int) -> AsyncIterat
     """A server's inner parts, wired as the serving process wires them."""
     metrics = Metrics(model.name)
     ledger = await SqliteLedger.open(folder / "ledger.db", LCBFU())
-    identity, budget = CacheIdentity.of(model, shared=False), Budget(2**40, LITE_MAX_ENTRIES)
+    identity, budget = model.identity(shared=False), Budget(2**40, LITE_MAX_ENTRIES)
     parts = (ledger, StateStore(folder / "states"), MemoryIndex(), metrics, identity)
     cache = Cache(*parts, model.levels, StateKind.CLEAN, budget)
     await cache.repair()
     queue, engine = StepQueue(10**9), Engine(model.diffusion, BATCH)
-    shadows = Shadows(queue, engine, cache, metrics)
+    shadows = Comparisons(queue, engine, cache, metrics)
     await shadows.configure(QualityConfig(shadow_percent=percent, scorer=BUNDLED_SCORERS[SOURCE] if percent else ""))
     try:
-        yield Site(Generator(queue, engine, cache, metrics, shadows), shadows, metrics)
+        yield Site(Generator(queue, engine, cache, [metrics, shadows]), shadows, metrics)
     finally:
         await shadows.close()
         await engine.stop()

@@ -32,8 +32,8 @@ from diffcache_core.serving_config import CacheConfig, IndexConfig, ModelConfig,
 from diffcache_core.simulator.cache import Budget, SimulatedRequest
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.server import wired
-from diffcache_serving.shadow_caches.caches import ShadowCaches
-from diffcache_serving.shadow_caches.events import Answered, Asked, digest
+from diffcache_serving.simulated_caches.caches import ShadowCaches
+from diffcache_serving.simulated_caches.events import Answered, Asked, digest
 
 STATE_BYTES = 36_864  # a latent of Stable Diffusion at 512 pixels in float16, with its header, in whole blocks
 LEVELS = Levels((Level(10, 0.65), Level(25, 0.75), Level(50, 0.9)), reseed_skip_percent=10)
@@ -112,7 +112,7 @@ async def measure_beside(console: Console, blocks: int, size: int, at_once: int)
             for block in range(2 * blocks):
                 is_on = bool(block % 2)
                 changed = config.model_copy(update={"tuning": TuningConfig(shadow_caches=is_on)})
-                await server.take_over(ConfigFile(Path(folder), str(block), changed))
+                await server.reloader.take_over(ConfigFile(Path(folder), str(block), changed))
                 wall, cpu = time.perf_counter(), time.process_time()
                 await draw(size)
                 walls[is_on].append(time.perf_counter() - wall)

@@ -33,8 +33,9 @@ from benchmarks.comparison.rows import (
 from benchmarks.comparison.statistics import pairwise_rms
 from benchmarks.comparison.systems import Ours, System
 from diffcache_core.generation import CacheMode, GenerationRequest
-from diffcache_serving.cache.found import Found, Miss
-from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
+from diffcache_serving.engine.adapter import StableDiffusion
+from diffcache_serving.values.found import Found, Miss
+from diffcache_serving.values.text import TextEncoding
 
 
 class Scorer:

@@ -23,7 +23,6 @@ from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat, Result
 from diffcache_core.resource_to_config import LITE_MAX_ENTRIES
 from diffcache_serving.cache.cache import Cache
-from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import LayeredIndex
 from diffcache_serving.cache.ledger import Budget
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
@@ -141,7 +140,7 @@ async def serving(stage: Stage, name: str, setup: CacheSetup) -> AsyncIterator[G
         MilvusIndex(stage.lite.uri, collection, model.diffusion.key_dim),
         lambda operation, error: metrics.index_errors.labels(operation).inc(),
     )
-    identity = CacheIdentity.of(model, shared=False)
+    identity = model.identity(shared=False)
     budget = Budget(UNLIMITED_BYTES, setup.entries)
     store = StateStore(folder / "states")
     cache = Cache(
@@ -157,7 +156,7 @@ async def serving(stage: Stage, name: str, setup: CacheSetup) -> AsyncIterator[G
     )
     await cache.repair()
     try:
-        yield Generator(StepQueue(10**9), stage.engine, cache, metrics)
+        yield Generator(StepQueue(10**9), stage.engine, cache, [metrics])
     finally:
         await cache.close()
 

@@ -17,10 +17,10 @@ from diffcache_core.serving_config import ListenConfig
 from diffcache_serving.cache.lock import lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.config_file import read_config_file
-from diffcache_serving.errors import FolderUnusable, PortTaken
 from diffcache_serving.openmp import set_openmp_defaults
 from diffcache_serving.refusal import refuse
 from diffcache_serving.surroundings import exit_at_sigterm, keep_caches_in, stay_offline
+from diffcache_serving.values.errors import FolderUnusable, PortTaken
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def run(path: Path, manifest: Path | None = None) -> None:
         try:
             if lite is not None:
                 lite.start()
-            from diffcache_serving.server import serve  # imports torch
+            from diffcache_serving.lifecycle import serve  # imports torch
 
             serve(file, lite, manifest)
         finally:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from diffcache_core.documents import DocumentError, read_document
 from diffcache_core.resource.manifest import explain_validation
 from diffcache_core.serving_config import ServingConfig, revision_of
-from diffcache_serving.errors import ConfigError
+from diffcache_serving.values.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from diffcache_serving.config_file import ConfigFile, read_config_file
-from diffcache_serving.errors import ConfigError
+from diffcache_serving.values.errors import ConfigError
 
 POLL_SECONDS = 1.0
 """A kubelet takes up to a minute to bring a new ConfigMap, so faster gains nothing; each look is one `stat`."""

@@ -23,11 +23,11 @@ from diffcache_core.serving_config import ModelConfig
 from diffcache_serving.config_file import read_config_file
 from diffcache_serving.engine.hub_files import choose_files, parts_of
 from diffcache_serving.engine.sources import COMPLETE_MARKER, MODEL_INDEX, check_pipeline, hub_folder
-from diffcache_serving.errors import ModelError
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.model_folders import FoldersLocked, lock_folders, unretire
 from diffcache_serving.refusal import refuse
 from diffcache_serving.surroundings import exit_at_sigterm, keep_caches_in, trust
+from diffcache_serving.values.errors import ModelError
 
 PROGRESS_SECONDS = 5.0  # between two lines: often enough to see that it goes on, rare enough for a log
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
 from diffcache_core.generation import GenerationRequest, Result
 from diffcache_serving.cache.cache import Cache
-from diffcache_serving.cache.found import Exact, Found, Miss
-from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.engine.engine import Engine, Run, Timings
-from diffcache_serving.errors import NotFinite
 from diffcache_serving.images import compress
-from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
-from diffcache_serving.shadow.plan import Answered
-from diffcache_serving.shadow.shadows import Shadows
-from diffcache_serving.shadow_caches.feed import Feed
+from diffcache_serving.values.errors import NotFinite
+from diffcache_serving.values.found import Exact, Found, Miss
+from diffcache_serving.values.request_events import Answered, RequestListener, RequestObserver
 
 
 @dataclass(frozen=True)
@@ -46,17 +43,9 @@ class Generator:
     """Ties queue, engine and cache together."""
 
     def __init__(
-        self,
-        queue: StepQueue,
-        engine: Engine,
-        cache: Cache,
-        metrics: Metrics,
-        shadows: Shadows | None = None,
-        feed: Feed | None = None,
+        self, queue: StepQueue, engine: Engine, cache: Cache, observers: Sequence[RequestObserver] = ()
     ) -> None:
-        """`shadows` measures quality beside the requests, `feed` tells the shadow caches of them."""
-        self.queue, self.engine, self.cache, self.metrics, self.shadows = queue, engine, cache, metrics, shadows
-        self.feed = feed
+        self.queue, self.engine, self.cache, self.observers = queue, engine, cache, observers
 
     async def generate(
         self, request: GenerationRequest, on_run: Callable[[Run, Found], None] = lambda run, found: None
@@ -65,15 +54,16 @@ class Generator:
 
         Raises QueueFull, DeviceOutOfMemory, NotFinite or EngineStopped. Cancelling it stops the run at the next step.
         """
-        started = time.perf_counter()
-        arrival = self.shadows.arrive(request) if self.shadows else None
-        with self.queue.reserve(request.steps, request.pixels) as place:
-            text, timings = await self._encode(request)
+        clock = _Clock()
+        listeners = [observer.arrived(request) for observer in self.observers]
+        with self.queue.reserve(request.steps, request.pixels) as place, _watching_for_nan(listeners):
+            text, waited = await self.engine.encode(request)
+            if not text.has_key:
+                _each(listeners, lambda listener: listener.not_finite("key"))
             query = self.cache.query(request, text)
-            ticket = self.feed.asked(query) if self.feed else ""
-            looked = time.perf_counter()
-            found = await self.cache.look_up(query)
-            look_up_seconds = time.perf_counter() - looked
+            _each(listeners, lambda listener: listener.encoded(query))
+            with clock.measure("look_up"):
+                found = await self.cache.look_up(query)
             place.shrink(request.steps - found.k)
             keep = self.cache.checkpoints(request, found)
             async with self.engine.run(request, text, found, keep=keep, on_step=place.step) as run:
@@ -83,21 +73,13 @@ class Generator:
         entry = found.parent if isinstance(found, Exact) else ""
         if not run.flagged:
             entry = self.cache.keep(query, found, run.states) or entry  # queued, returns at once
-        if self.feed:
-            self.feed.answered(ticket, run.states, entry, may_keep=not run.flagged)
-        compressing = time.perf_counter()
-        data = await asyncio.to_thread(compress, image, request.format)
-        load_seconds = 0.0 if isinstance(found, Miss) else found.load_seconds
-        seconds = {
-            "queue": timings.queue + run.timings.queue,
-            "encode": timings.encode,
-            "look_up": look_up_seconds - load_seconds,
-            "load": load_seconds,
-            "denoise": run.timings.denoise,
-            "decode": run.timings.decode,
-            "compress": time.perf_counter() - compressing,
-        }
-        generation = Generation(
+        _each(listeners, lambda listener: listener.drawn(run.states, entry, flagged=run.flagged))
+        with clock.measure("compress"):
+            data = await asyncio.to_thread(compress, image, request.format)
+        seconds = _seconds_by_phase(clock, waited, run, found)
+        answered = Answered(query, found, image, run.flagged, seconds, clock.total)
+        _each(listeners, lambda listener: listener.answered(answered))
+        return Generation(
             data,
             request,
             found.result,
@@ -110,27 +92,59 @@ class Generator:
             text.dropped,
             text.negative_dropped,
             seconds,
-            time.perf_counter() - started,
+            answered.total_seconds,
         )
-        self.metrics.answered(found.result, seconds, generation.total_seconds, request.steps, found.k)
-        if self.shadows and arrival:
-            self.shadows.answer(arrival, Answered(query, found, image, run.flagged))
-        return generation
-
-    async def _encode(self, request: GenerationRequest) -> tuple[TextEncoding, Timings]:
-        try:
-            text, timings = await self.engine.encode(request)
-        except NotFinite as error:
-            self.metrics.not_finite.labels(error.part).inc()
-            raise
-        if not text.has_key:
-            self.metrics.not_finite.labels("key").inc()
-        return text, timings
 
     async def _image(self, run: Run) -> Image.Image:
         try:
             return await run.image()
-        except NotFinite as error:
-            self.metrics.not_finite.labels(error.part).inc()
+        except NotFinite:
             self.cache.distrust(run.found)
             raise
+
+
+class _Clock:
+    """Seconds of the phases that the event loop sees, and of the whole."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] = time.perf_counter() - started
+
+    @property
+    def total(self) -> float:
+        return time.perf_counter() - self._started
+
+
+def _seconds_by_phase(clock: _Clock, waited: Timings, run: Run, found: Found) -> dict[str, float]:
+    """In the order of metrics.PHASES. `waited` is of the encoding."""
+    load = 0.0 if isinstance(found, Miss) else found.load_seconds
+    return {
+        "queue": waited.queue + run.timings.queue,
+        "encode": waited.encode,
+        "look_up": clock.seconds["look_up"] - load,
+        "load": load,
+        "denoise": run.timings.denoise,
+        "decode": run.timings.decode,
+        "compress": clock.seconds["compress"],
+    }
+
+
+@contextlib.contextmanager
+def _watching_for_nan(listeners: list[RequestListener]) -> Iterator[None]:
+    try:
+        yield
+    except NotFinite as error:
+        part = error.part
+        _each(listeners, lambda listener: listener.not_finite(part))
+        raise
+
+
+def _each(listeners: list[RequestListener], tell: Callable[[RequestListener], None]) -> None:
+    for listener in listeners:
+        tell(listener)

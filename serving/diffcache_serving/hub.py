@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-from diffcache_serving.errors import DownloadFailed
+from diffcache_serving.values.errors import DownloadFailed
 
 TOKEN_ENVIRONMENT = "HF_TOKEN"  # noqa: S105  # the variable's name
 FILES_AT_ONCE = 4  # more do not make a download of two large files faster

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from diffcache_core.cache.resume import Levels
-from diffcache_core.generation import Result
+from diffcache_core.generation import GenerationRequest, Result
 from diffcache_core.names import CONFIG_PARTS, SHADOW_OUTCOMES, similarity_bins
+from diffcache_serving.cache.events import Drop, Eviction, Operation, Part
+from diffcache_serving.values.hot_config import HotConfig
+from diffcache_serving.values.request_events import Answered, RequestListener
 
 disable_created_metrics()  # a second series for each counter, which nothing here reads
 
@@ -18,11 +22,8 @@ _SIMILARITIES = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95
 _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 PHASES = ("queue", "encode", "look_up", "load", "denoise", "decode", "compress")
-EVICTION_REASONS = ("capacity", "replaced", "purge", "space")
-DROP_REASONS = ("admission", "damaged", "disk", "error", "ledger", "missing", "not_finite", "purged", "queue", "size")
 DEVICE_CALLS = ("decode", "encode", "spare", "start", "step")
 NOT_FINITE_PARTS = ("encoding", "key", "latent", "picture")
-INDEX_OPERATIONS = ("look_up", "hit", "insert", "delete", "repair")
 
 
 class Metrics:
@@ -73,7 +74,7 @@ class Metrics:
         self.queue_max_steps = gauge("queue_max_steps", "Pending steps from which on a request is refused.")
         self.queue_depth = gauge("queue_depth", "Requests in the server, queued and running.")
         self.evictions = counter("evictions", "States that left the cache.", ("reason",))
-        self.dropped = counter("states_dropped", "States that were not kept, or were lost.", ("reason",))
+        self.states_dropped = counter("states_dropped", "States that were not kept, or were lost.", ("reason",))
         self.states_undeleted = gauge(
             "states_undeleted", "States that left the cache, and whose bytes the store has not deleted yet."
         )
@@ -141,12 +142,13 @@ class Metrics:
             self.shadow_runs.labels(outcome)
         for result in [*Result, "error"]:  # so that a rate exists before the first event
             self._requests.labels(model, result.lower())
+        self._up = {"index": self.index_up, "ledger": self.ledger_up, "store": self.store_up}
         for labelled, values in (
-            (self.evictions, EVICTION_REASONS),
-            (self.dropped, DROP_REASONS),
+            (self.evictions, get_args(Eviction)),
+            (self.states_dropped, get_args(Drop)),
             (self.not_finite, NOT_FINITE_PARTS),
             (self.out_of_memory, DEVICE_CALLS),
-            (self.index_errors, INDEX_OPERATIONS),
+            (self.index_errors, get_args(Operation)),
         ):
             for value in values:
                 labelled.labels(value)
@@ -162,6 +164,10 @@ class Metrics:
         for part in CONFIG_PARTS:
             self._config_pending.labels(part).set(part in hanging)
 
+    async def apply(self, hot: HotConfig) -> None:
+        self.levels_in_force(hot.levels)
+        self.queue_max_steps.set(hot.config.queue_max_steps)
+
     def levels_in_force(self, levels: Levels) -> None:
         """A bin that a level begins in counts for it and for the one below: it holds requests of both."""
         self._level_similarity.clear()
@@ -172,7 +178,7 @@ class Metrics:
             for similarity in similarity_bins(level.similarity, end):
                 self._level_served.labels(level.skip_percent, similarity).set(1)
 
-    def answered(self, result: Result, seconds: dict[str, float], total: float, steps: int, skipped: int) -> None:
+    def answered(self, result: Result, seconds: Mapping[str, float], total: float, steps: int, skipped: int) -> None:
         """One request was answered; `seconds` by phase."""
         self._requests.labels(self._model, result.lower()).inc()
         self._duration.labels(self._model, result.lower()).observe(total)
@@ -186,9 +192,59 @@ class Metrics:
     def failed(self) -> None:
         self._requests.labels(self._model, "error").inc()
 
+    def arrived(self, request: GenerationRequest) -> RequestListener:
+        return _Counting(self)
+
+    # ---- cache.events.CacheEvents -----------------------------------------------------------------------------------
+
+    def part_answers(self, part: Part, answers: bool) -> None:
+        self._up[part].set(answers)
+
+    def operation_failed(self, operation: Operation) -> None:
+        self.index_errors.labels(operation).inc()
+
+    def look_up_skipped(self) -> None:
+        self.look_ups_skipped.inc()
+
+    def search_inconclusive(self) -> None:
+        self.inconclusive.inc()
+
+    def resumed(self, similarity: float) -> None:
+        self.similarity.observe(similarity)
+
+    def dropped(self, reason: Drop, states: int) -> None:
+        self.states_dropped.labels(reason).inc(states)
+
+    def evicted(self, reason: Eviction, states: int) -> None:
+        self.evictions.labels(reason).inc(states)
+
+    def holds(self, entries: int, state_bytes: int) -> None:
+        self.entries.set(entries)
+        self.cache_bytes.set(state_bytes)
+
+    def may_hold(self, state_bytes: int) -> None:
+        self.capacity_bytes.set(state_bytes)
+
+    def undeleted(self, states: int) -> None:
+        self.states_undeleted.set(states)
+
+    # ---- for CacheAdmin ---------------------------------------------------------------------------------------------
+
     def requests(self, result: str) -> int:
         """How many requests ended with `result`, in lower case."""
         return self.value("diffcache_requests_total", model=self._model, result=result)
 
     def value(self, name: str, **labels: str) -> int:
         return int(self.registry.get_sample_value(name, labels) or 0)
+
+
+class _Counting(RequestListener):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def not_finite(self, part: str) -> None:
+        self._metrics.not_finite.labels(part).inc()
+
+    def answered(self, answered: Answered) -> None:
+        found, steps = answered.found, answered.request.steps
+        self._metrics.answered(found.result, answered.seconds, answered.total_seconds, steps, found.k)

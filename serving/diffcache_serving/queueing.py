@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Self
 
 from diffcache_core.work import step_cost
+from diffcache_serving.values.hot_config import HotConfig
 
 
 class QueueFull(Exception):
@@ -81,6 +82,9 @@ class StepQueue:
         self.idle = asyncio.Event()  # set while there is no request
         self.idle.set()
         self.seconds_per_step = 0.05  # until the first step is measured; only used for the retry hint
+
+    async def apply(self, hot: HotConfig) -> None:
+        self.max_steps = hot.config.queue_max_steps
 
     def cost(self, pixels: int | None) -> float:
         """Of one step of a picture of so many pixels."""

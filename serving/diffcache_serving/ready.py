@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import structlog
 
 from diffcache_core.net.listening import join_host_port
 from diffcache_serving.banner import Standing, build_banner
 from diffcache_serving.config_file import ConfigFile
-
-if TYPE_CHECKING:
-    from diffcache_serving.server import Server
+from diffcache_serving.server import Server
 
 log = structlog.get_logger("diffcache.server")
 
@@ -32,7 +29,7 @@ def tell_ready(server: Server, file: ConfigFile, seconds: float) -> None:
             source=file.config.model.source,
             device=device,
             levels=levels,
-            levels_source=server.admin.levels_source,
+            levels_source=server.cache.levels_source,
             entries=server.repair.entries,
             data=str(file.config.data_dir),
             grpc=grpc,
@@ -47,7 +44,7 @@ def tell_ready(server: Server, file: ConfigFile, seconds: float) -> None:
         "ready",
         model=server.model.name,
         device=device,
-        levels=server.admin.levels_source,
+        levels=server.cache.levels_source,
         levels_table=[f"{v.similarity:g}: {v.skip_percent}%" for v in levels.table],
         entries=server.repair.entries,
         states_missing=server.repair.states_missing,

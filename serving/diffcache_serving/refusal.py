@@ -14,7 +14,7 @@ from diffcache_core.names import REASON_FILE_ENVIRONMENT
 from diffcache_core.reasons import Reason, build_termination_message
 from diffcache_serving.cache.lock import FolderInUse
 from diffcache_serving.cache.milvus_lite import MilvusLiteError
-from diffcache_serving.errors import (
+from diffcache_serving.values.errors import (
     ConfigError,
     CudaUnavailable,
     DeviceFailed,

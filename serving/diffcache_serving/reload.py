@@ -1,17 +1,104 @@
-"""What of a new config a running process takes over. Pure.
+"""What of a new config a running process takes over, and how.
 
 The rest waits for the next start: the operator replaces the pod for it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+import structlog
+
+from diffcache_core.cache.resume import Levels
+from diffcache_core.generation import InvalidRequest
 from diffcache_core.serving_config import ServingConfig
+from diffcache_serving.config_file import ConfigFile
+from diffcache_serving.config_watch import NotWhole
+from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.metrics import Metrics
+from diffcache_serving.values.defaults import choose_defaults
+from diffcache_serving.values.errors import ModelError
+from diffcache_serving.values.hot_config import HotConfig
 
 HOT_FIELDS = frozenset({"batch_max_size", "queue_max_steps", "space_grace_seconds", "tuning"})
 HOT_MODEL_FIELDS = frozenset({"steps", "guidance", "width", "height", "max_pixels"})
 HOT_CACHE_FIELDS = frozenset({"capacity_bytes", "levels"})
+
+
+log = structlog.get_logger("diffcache.server")
+
+
+class Component(Protocol):
+    async def apply(self, hot: HotConfig) -> None:
+        """Goes by it from now on; twice is the same. May raise anything, and is then asked again."""
+
+
+class Reloader:
+    """Holds the config that is in force."""
+
+    def __init__(
+        self, config: ServingConfig, model: LoadedModel, components: Mapping[str, Component], metrics: Metrics
+    ) -> None:
+        """`components`: those that may fail by their name in names.CONFIG_PARTS."""
+        self.config = config
+        self._model, self._components, self._metrics = model, components, metrics
+        self._applied: dict[str, HotConfig] = {}  # by component
+
+    async def start(self, *parts: str) -> None:
+        """Those components that were not made with the first config take it. Raises what they raise."""
+        hot = await self._hot(self.config)
+        for part in parts:
+            await self._apply(part, self._components[part], hot)
+
+    async def take_over(self, file: ConfigFile) -> None:
+        """What of a new config may change now changes now; twice is the same. Raises NotWhole, naming what hangs.
+
+        A default size or N that the model cannot make changes nothing. Every component is asked, whatever another one
+        does; when the same config is tried again, only those that failed are.
+        """
+        config = take_hot(self.config, file.config)
+        hot = await self._hot(config)
+        changed, waits = changes(self.config, config), changes(config, file.config)
+        self.config = config
+        hanging = {}
+        for part, component in self._components.items():
+            try:
+                await self._apply(part, component, hot)
+            except Exception as error:  # a ledger that is down, a full disk, a bug: each has its own type
+                hanging[part] = repr(error)
+        if hanging:
+            if changed:  # else it is a further attempt
+                log.warning("config reloaded in part", revision=file.revision, changed=changed)
+            raise NotWhole(hanging)
+        self._metrics.config_taken_over(file.revision, config.tuning.revision)
+        log.info("config reloaded", revision=file.revision, changed=changed, at_next_start=sorted(waits))
+
+    async def _hot(self, config: ServingConfig) -> HotConfig:
+        try:
+            defaults = choose_defaults(config.model, self._model.own_size, self._model.diffusion.size_multiple)
+            await asyncio.to_thread(self._model.diffusion.step_counts.check, defaults.steps)
+            levels, source = choose_levels(config, self._model)
+        except (ModelError, InvalidRequest) as error:
+            raise NotWhole({"defaults": str(error)}) from None
+        except ValueError as error:
+            raise NotWhole({"levels": str(error)}) from None
+        return HotConfig(config, defaults, levels, source)
+
+    async def _apply(self, part: str, component: Component, hot: HotConfig) -> None:
+        if self._applied.get(part) == hot:
+            return
+        await component.apply(hot)
+        self._applied[part] = hot
+
+
+def choose_levels(config: ServingConfig, model: LoadedModel) -> tuple[Levels, str]:
+    """The levels in force, and where they come from."""
+    own = config.cache.level_table(model.levels.reseed_skip_percent)
+    if own is None:
+        return model.levels, model.levels_source
+    return own, "tuner" if config.tuning.chose_levels else "manifest"
 
 
 def take_hot(running: ServingConfig, new: ServingConfig) -> ServingConfig:

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, normalize
 from diffcache_core.documents import read_json
 from diffcache_core.recently_used import RecentlyUsed
 from diffcache_serving.engine.loading import fingerprint
-from diffcache_serving.errors import ScorerError
+from diffcache_serving.values.errors import ScorerError
 
 TEXTS_KEPT = 10_000
 """Embeddings of prompts kept, 2 kB each: a calibration scores each of some thousand prompts many times."""

@@ -8,7 +8,7 @@ import ssl
 import tempfile
 from pathlib import Path
 
-from diffcache_serving.errors import ConfigError
+from diffcache_serving.values.errors import ConfigError
 
 
 def keep_caches_in(data_dir: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from diffcache_serving.errors import DeviceFailed
+from diffcache_serving.values.errors import DeviceFailed
 
 
 class PartEnded(Exception):

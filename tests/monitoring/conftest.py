@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
@@ -15,7 +15,8 @@ from diffcache_core.generation import Result
 from diffcache_core.names import MOMENTS, SHADOW_MULTIPLES, SHADOW_OUTCOMES
 from diffcache_core.resource.status import DiffusionCacheStatus, TuningStatus
 from diffcache_operator.metrics import Metrics as OperatorMetrics
-from diffcache_serving.metrics import DROP_REASONS, EVICTION_REASONS, INDEX_OPERATIONS, PHASES
+from diffcache_serving.cache.events import Drop, Eviction, Operation
+from diffcache_serving.metrics import PHASES
 from diffcache_serving.metrics import Metrics as ServingMetrics
 from tests.monitoring.prometheus import Prometheus
 from tests.monitoring.rules import RULES
@@ -46,11 +47,11 @@ class Traffic:
         serving.step_seconds.observe(0.02)
         serving.device_seconds.inc(0.02)
         serving.pending_steps.set(12)
-        for reason in EVICTION_REASONS:
+        for reason in get_args(Eviction):
             serving.evictions.labels(reason).inc()
-        for reason in DROP_REASONS:
-            serving.dropped.labels(reason).inc()
-        for operation in INDEX_OPERATIONS:
+        for reason in get_args(Drop):
+            serving.states_dropped.labels(reason).inc()
+        for operation in get_args(Operation):
             serving.index_errors.labels(operation).inc()
         for outcome in SHADOW_OUTCOMES:
             serving.shadow_runs.labels(outcome).inc()

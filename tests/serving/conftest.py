@@ -17,10 +17,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from diffcache_core.choices import DType
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.serving_config import ModelConfig
-from diffcache_serving.cache.found import CapturedState, Found, Miss
-from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, load_model
+from diffcache_serving.values.found import CapturedState, Found, Miss
+from diffcache_serving.values.text import TextEncoding
 
 EMOJI = ModelConfig(
     source="bundled://emoji", scheduler="DDIM", dtype=DType.AUTO, steps=8, guidance=3.0, width=None, height=None

@@ -16,7 +16,7 @@ from diffcache_core.names import SHADOW_CACHE_STEPS, STEPS
 from diffcache_core.serving_config import LevelConfig, TuningConfig
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.server import Server, wired
-from diffcache_serving.shadow_caches import caches, feed
+from diffcache_serving.simulated_caches import caches, feed
 from tests.reachable import count_reachable
 from tests.serving.conftest import REQUEST
 from tests.system.serverprocess import serving_config
@@ -51,13 +51,13 @@ async def serve(server: Server, random: np.random.Generator) -> int:
     for _ in range(ROUND):
         await server.generator.generate(made_up(random))
     await server.generator.cache.settle()
-    while server.generator.metrics.value(SHADOW_CACHE_STEPS, multiple="1") < server.generator.metrics.value(STEPS):
+    while server.metrics.value(SHADOW_CACHE_STEPS, multiple="1") < server.metrics.value(STEPS):
         await asyncio.sleep(0.01)  # until the shadow caches have seen every answer
     gc.collect()
-    worker, generator = server.shadow_caches.worker, server.generator
+    worker, generator = server.simulated.worker, server.generator
     assert worker is not None
     # Neither engine nor model: they hold a hundred times as much, in which a leak would not show.
-    return count_reachable([generator.cache, generator.feed, generator.queue, generator.metrics, worker.caches])
+    return count_reachable([generator.cache, server.feed, generator.queue, server.metrics, worker.caches])
 
 
 async def test_a_server_does_not_grow_with_what_callers_make_up(

@@ -13,7 +13,7 @@ PROGRAM = """
 import logging, sys, structlog
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.refusal import refuse
-from diffcache_serving.errors import ModelError
+from diffcache_serving.values.errors import ModelError
 
 hostile = {hostile!r}
 configure_logs(json={json})

@@ -24,7 +24,6 @@ from diffcache_core.choices import DType
 from diffcache_core.generation import GenerationRequest, Result
 from diffcache_core.serving_config import ModelConfig
 from diffcache_serving.cache.cache import Cache
-from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import MemoryIndex
 from diffcache_serving.cache.ledger import Budget
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
@@ -34,6 +33,7 @@ from diffcache_serving.engine.loading import LoadedModel, load_model
 from diffcache_serving.generate import Generator
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
+from diffcache_serving.values.identity import CacheIdentity
 
 
 async def generator(
@@ -48,7 +48,11 @@ async def generator(
     ledger = await SqliteLedger.open(None, LCBFU())
     budget = Budget(2**20, 100)
     cache = Cache(ledger, StateStore(None), MemoryIndex(), metrics, identity, levels, kind, budget)
-    return Generator(StepQueue(1000), engine, cache, metrics)
+    return Generator(StepQueue(1000), engine, cache, [metrics])
+
+
+def metrics_of(generator: Generator) -> Metrics:
+    return next(observer for observer in generator.observers if isinstance(observer, Metrics))
 
 
 def with_safety_checker(folder: Path, target: Path) -> Path:
@@ -104,7 +108,7 @@ async def test_seconds_and_places_add_up(
     for generation in (first, second):
         assert sum(generation.seconds.values()) <= generation.total_seconds
     assert made.queue.pending_steps == 0
-    assert made.metrics.value("diffcache_steps_run_total") == 6
+    assert metrics_of(made).value("diffcache_steps_run_total") == 6
     await made.cache.close()
 
 
@@ -189,7 +193,7 @@ async def test_no_schedule_is_made_on_the_event_loop(
 ) -> None:
     """Making one takes 1 to 2 ms, and on CUDA it copies to the device."""
     model, made_by = models("DDIM"), set()
-    identity = CacheIdentity.of(model, shared=False)
+    identity = model.identity(shared=False)
     original = DDIMScheduler.set_timesteps
 
     def set_timesteps(self: DDIMScheduler, *args: object, **kwargs: object) -> None:

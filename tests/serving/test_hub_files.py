@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diffcache_serving.engine.hub_files import choose_files, parts_of
-from diffcache_serving.errors import ModelError
+from diffcache_serving.values.errors import ModelError
 
 
 def split(paths: str) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from diffcache_serving.engine.sources import COMPLETE_MARKER, hub_folder, model_folder, model_name
-from diffcache_serving.errors import ModelError
 from diffcache_serving.model_folders import RETIRED_MARKER, lock_folders, remove_retired, retire_others, unretire
+from diffcache_serving.values.errors import ModelError
 
 
 def fetched(data_dir: Path, source: str, revision: str = "") -> Path:

@@ -19,15 +19,15 @@ from safetensors.torch import save_file
 from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest, Result
-from diffcache_serving.cache.found import CapturedState, Miss
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, load_model
-from diffcache_serving.errors import ModelError, NotFinite
 from diffcache_serving.generate import Generator
-from diffcache_serving.server import warm_up
+from diffcache_serving.values.errors import ModelError, NotFinite
+from diffcache_serving.values.found import CapturedState, Miss
+from diffcache_serving.warm_up import warm_up
 from tests.serving.cache.box import CLEAN, TRAJECTORY
 from tests.serving.conftest import EMOJI
-from tests.serving.test_generate import generator
+from tests.serving.test_generate import generator, metrics_of
 
 LEVELS = Levels((Level(50, 0.5),), 50)
 BAD = [float("nan"), float("inf"), float("-inf")]
@@ -68,7 +68,7 @@ async def test_the_request_fails_and_poisons_nothing(
     with spoiled(part_of(model, part), value), pytest.raises(NotFinite, match=part):
         await made.generate(request)
     assert await held(made) == 0
-    assert made.metrics.value("diffcache_not_finite_total", part=part) == 1
+    assert metrics_of(made).value("diffcache_not_finite_total", part=part) == 1
     for seed in (1, 2):  # the same request, and one that is like it
         again = await made.generate(replace(request, seed=seed))
         assert again.result in (Result.MISS, Result.APPROXIMATE)
@@ -152,7 +152,7 @@ async def test_a_key_that_is_not_finite_is_looked_up_and_kept_nowhere(
     finally:
         model.diffusion.projection = projection
     assert await held(made) == 0
-    assert made.metrics.value("diffcache_not_finite_total", part="key") == 2
+    assert metrics_of(made).value("diffcache_not_finite_total", part="key") == 2
     await made.cache.close()
 
 

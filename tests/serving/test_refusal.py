@@ -11,7 +11,8 @@ from diffcache_core.names import REASON_FILE_ENVIRONMENT
 from diffcache_core.reasons import MESSAGE_CHARACTERS, Reason, build_termination_message, parse_termination_message
 from diffcache_serving.cache.lock import FolderInUse
 from diffcache_serving.cache.milvus_lite import MilvusLiteError
-from diffcache_serving.errors import (
+from diffcache_serving.refusal import REASONS, reason_of, refuse
+from diffcache_serving.values.errors import (
     ConfigError,
     CudaUnavailable,
     DeviceFailed,
@@ -22,7 +23,6 @@ from diffcache_serving.errors import (
     ModelError,
     PortTaken,
 )
-from diffcache_serving.refusal import REASONS, reason_of, refuse
 
 CASES = [
     (ConfigError("x"), Reason.INVALID_CONFIG),

@@ -13,13 +13,13 @@ from diffcache_core.choices import Scope
 from diffcache_core.serving_config import CacheConfig, IndexConfig, ListenConfig, ServingConfig, TuningConfig
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.engine.loading import LoadedModel
-from diffcache_serving.errors import DeviceFailed
 from diffcache_serving.server import wired
-from diffcache_serving.shadow_caches.worker import ShadowWorker
+from diffcache_serving.simulated_caches.worker import ShadowWorker
+from diffcache_serving.values.errors import DeviceFailed
 from diffcache_serving.vitals import PartEnded, Vitals
 from tests.serving.conftest import EMOJI
 
-PARTS = ["keeper", "upkeep", "shadows", "index-writer"]
+PARTS = ["keeper", "upkeep", "comparisons", "index-writer"]
 
 
 async def raising(error: BaseException) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from diffcache_serving.metrics import Metrics
+from diffcache_serving.cache.events import CacheEvents, Operation
 
 log = structlog.get_logger("diffcache.cache")
 
@@ -16,18 +16,18 @@ log = structlog.get_logger("diffcache.cache")
 class Background:
     """Runs coroutines until `close`."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, events: CacheEvents) -> None:
+        self._events = events
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, operation: str, work: Coroutine[Any, Any, object]) -> None:
-        """`operation` is one of metrics.INDEX_OPERATIONS."""
+    def start(self, operation: Operation, work: Coroutine[Any, Any, object]) -> None:
+        """`operation`: what it counts as where it fails."""
 
         async def run() -> None:
             try:
                 await work
             except Exception as error:
-                self._metrics.index_errors.labels(operation).inc()
+                self._events.operation_failed(operation)
                 log.warning("work behind a request failed", operation=operation, error=repr(error))
 
         task = asyncio.create_task(run())

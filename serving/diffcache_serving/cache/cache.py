@@ -16,8 +16,7 @@ from diffcache_core.cache.states import Entry, StateKind, StateRecord
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
 from diffcache_serving.cache.background import Background
 from diffcache_serving.cache.breaker import Breaker
-from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
-from diffcache_serving.cache.identity import CacheIdentity, CacheQuery
+from diffcache_serving.cache.events import CacheEvents
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
 from diffcache_serving.cache.keeper import Keeper
 from diffcache_serving.cache.ledger import Budget, Ledger, LedgerUnavailable, Target, Totals
@@ -25,9 +24,11 @@ from diffcache_serving.cache.look_up import LookUp
 from diffcache_serving.cache.pending import PendingEntry
 from diffcache_serving.cache.pieces import pieces
 from diffcache_serving.cache.store import StateStore
-from diffcache_serving.engine.adapter import TextEncoding
-from diffcache_serving.finite import is_finite
-from diffcache_serving.metrics import Metrics
+from diffcache_serving.values.finite import is_finite
+from diffcache_serving.values.found import CapturedState, Exact, Found, Miss, Resume
+from diffcache_serving.values.hot_config import HotConfig
+from diffcache_serving.values.identity import CacheIdentity, CacheQuery
+from diffcache_serving.values.text import TextEncoding
 
 LOOK_UP_SECONDS = 0.2
 """Deadline of a look-up over index, ledger and store. Longer waits for a slow index at the price of every request's
@@ -64,7 +65,7 @@ class Cache:
         ledger: Ledger,
         store: StateStore,
         index: Index,
-        metrics: Metrics,
+        events: CacheEvents,
         identity: CacheIdentity,
         levels: Levels,
         kind: StateKind,
@@ -74,13 +75,13 @@ class Cache:
     ) -> None:
         """`has_admission`: leave out, when full, what its parent covers already; False is for comparisons."""
         self.levels, self.kind, self.budget = levels, kind, budget
-        self._ledger, self._store, self._index, self._metrics, self._identity = ledger, store, index, metrics, identity
+        self._ledger, self._store, self._index, self._events, self._identity = ledger, store, index, events, identity
         self._look_up_seconds, self._has_admission = look_up_seconds, has_admission
         self._breaker = Breaker()
         self._outages_repaired: tuple[int, int] | None = None  # of index and ledger, at the last repair
-        self._background = Background(metrics)
-        self._keeper = Keeper(ledger, store, index, metrics, kind, budget)
-        self._finder = LookUp(ledger, store, index, self._keeper, metrics, levels, kind, self._background)
+        self._background = Background(events)
+        self._keeper = Keeper(ledger, store, index, events, kind, budget)
+        self._finder = LookUp(ledger, store, index, self._keeper, events, levels, kind, self._background)
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -99,14 +100,14 @@ class Cache:
         if not query.text.has_key:
             return Miss()
         if not self._breaker.allows(time.monotonic()):
-            self._metrics.look_ups_skipped.inc()
+            self._events.look_up_skipped()
             return Miss()
         try:
             async with asyncio.timeout(self._look_up_seconds):
                 found = await self._finder.find(query)
         except Exception as error:  # an outage has many types, and none of them may fail a request
             self._breaker.failed(time.monotonic())
-            self._metrics.index_errors.labels("look_up").inc()
+            self._events.operation_failed("look_up")
             log.warning("look-up failed, the request is a miss", error=repr(error), request_id=request.request_id)
             return Miss()
         self._breaker.succeeded()
@@ -134,13 +135,13 @@ class Cache:
             return ""
         is_full = self._has_admission and self._keeper.is_full
         if not admits(is_full=is_full, granted_skip=found.granted_skip, top_skip=self.levels.top_skip):
-            self._metrics.dropped.labels("admission").inc()
+            self._events.dropped("admission", 1)
             return ""
         if not all(is_finite(tensor) for state in states for tensor in state.tensors.values()):
-            self._metrics.dropped.labels("not_finite").inc(len(states))
+            self._events.dropped("not_finite", len(states))
             return ""
         if self._keeper.was_purged(found.parent):
-            self._metrics.dropped.labels("purged").inc()
+            self._events.dropped("purged", 1)
             return ""
         entry_id = uuid.uuid4().hex
         records = {uuid.uuid4().hex: state for state in states}
@@ -223,7 +224,7 @@ class Cache:
                 log.info("index and ledger answer again")
             self._outages_repaired = outages
         except (IndexUnavailable, LedgerUnavailable) as error:
-            self._metrics.index_errors.labels("repair").inc()
+            self._events.operation_failed("repair")
             what = "index" if isinstance(error, IndexUnavailable) else "ledger"
             log.warning(f"the {what} does not answer; until it does, requests may miss", error=str(error))
 
@@ -259,6 +260,11 @@ class Cache:
         except IndexUnavailable as error:  # an outage: the repair after it does this too
             log.warning("collections of retired models were not dropped yet", error=str(error))
 
+    async def apply(self, hot: HotConfig) -> None:
+        """Raises what the ledger raises; the levels are in force all the same."""
+        self.set_levels(hot.levels)
+        await self.resize(Budget(hot.config.cache.capacity_bytes, hot.config.cache.max_entries))
+
     async def resize(self, budget: Budget) -> None:
         """Keeps to another budget from now on; what no longer fits is evicted."""
         self.budget = budget
@@ -290,7 +296,7 @@ class Cache:
 
     async def _drop_missing(self, state_ids: set[str]) -> int:
         dropped = await self._ledger.drop_states(state_ids)
-        self._metrics.dropped.labels("missing").inc(len(dropped.states))
+        self._events.dropped("missing", len(dropped.states))
         return len(dropped.states)
 
     async def _forget_models(self) -> None:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from diffcache_core.cache.space import FORMAT_VERSION
-from diffcache_serving.finite import check_finite
+from diffcache_serving.values.finite import check_finite
 
 
 class DamagedState(Exception):

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import structlog
 
 from diffcache_core.foreign import quoted
+from diffcache_serving.cache.events import CacheEvents
 from diffcache_serving.cache.store import NotDeleted, StateStore
-from diffcache_serving.metrics import Metrics
 
 REMEMBERED = 100_000
 """Ids, 10 MB of memory. Of more than that the sweep finds the rest: of a shared store hourly, of a volume at the next
@@ -21,8 +21,8 @@ log = structlog.get_logger("diffcache.cache")
 class Deletions:
     """Of one store. No method raises for what the store does."""
 
-    def __init__(self, store: StateStore, metrics: Metrics) -> None:
-        self._store, self._metrics = store, metrics
+    def __init__(self, store: StateStore, events: CacheEvents) -> None:
+        self._store, self._events = store, events
         self._left: dict[str, None] = {}  # in the order in which they are tried
         self._lock = asyncio.Lock()
 
@@ -31,12 +31,12 @@ class Deletions:
         try:
             await self._store.delete(state_ids)
         except NotDeleted as error:
-            self._metrics.index_errors.labels("delete").inc()
+            self._events.operation_failed("delete")
             self._left.update(dict.fromkeys(error.state_ids))
             for state_id in list(self._left)[REMEMBERED:]:
                 del self._left[state_id]
             log.warning("bytes were not deleted; tried again", states=len(error.state_ids), error=quoted(str(error)))
-        self._metrics.states_undeleted.set(len(self._left))
+        self._events.undeleted(len(self._left))
 
     async def retry(self) -> None:
         """Tries again what is on the list; at once only once."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from diffcache_serving.cache.events import Operation
 from diffcache_serving.cache.pieces import pieces
 
 
@@ -152,7 +153,7 @@ class LayeredIndex:
     def __init__(
         self,
         backing: Index,
-        on_error: Callable[[str, Exception], None],
+        on_error: Callable[[Operation, Exception], None],
         flush_rows: int = FLUSH_ROWS,
         shared: bool = False,
     ) -> None:

@@ -17,12 +17,12 @@ import structlog
 from diffcache_core.cache.states import StateKind, allocated_bytes
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.deletions import Deletions
+from diffcache_serving.cache.events import CacheEvents, Drop, Eviction
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
 from diffcache_serving.cache.ledger import Budget, Dropped, Ledger, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.pending import Pending, PendingEntry
 from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.cache.store import StateStore, StoreFull
-from diffcache_serving.metrics import Metrics
 
 QUEUE_BYTES = 64 * 2**20
 """Tensors that wait to be written: 64 MiB are 2,000 latents of Stable Diffusion 1.x at 512 pixels. Beyond it new
@@ -39,20 +39,20 @@ class Keeper:
     """One task and one queue; `close` must be awaited."""
 
     def __init__(
-        self, ledger: Ledger, store: StateStore, index: Index, metrics: Metrics, kind: StateKind, budget: Budget
+        self, ledger: Ledger, store: StateStore, index: Index, events: CacheEvents, kind: StateKind, budget: Budget
     ) -> None:
         self.pending = Pending()
         self.write_lock = asyncio.Lock()  # held by whoever changes ledger, index and store
-        self._ledger, self._store, self._index, self._metrics = ledger, store, index, metrics
+        self._ledger, self._store, self._index, self._events = ledger, store, index, events
         self._kind, self._budget = kind, budget
-        self.deletions = Deletions(store, metrics)
+        self.deletions = Deletions(store, events)
         self._totals = Totals()
         # A future is somebody who waits for what was put before it; None ends the task.
         self._queue: asyncio.Queue[PendingEntry | asyncio.Future[None] | None] = asyncio.Queue()
         self._purges: set[asyncio.Task[Dropped]] = set()
         self._purged: deque[str] = deque(maxlen=PURGED_KEPT)
         self.task = asyncio.create_task(self._keep_all(), name="keeper")
-        metrics.capacity_bytes.set(budget.bytes)
+        events.may_hold(budget.bytes)
 
     @property
     def is_full(self) -> bool:
@@ -64,7 +64,7 @@ class Keeper:
     def put(self, pending: PendingEntry) -> bool:
         """Queues an entry; from now on it is served. False, and it is dropped, when too much waits."""
         if self.pending.nbytes + pending.nbytes > QUEUE_BYTES:
-            self._metrics.dropped.labels("queue").inc(len(pending.entry.states))
+            self._events.dropped("queue", len(pending.entry.states))
             return False
         self.pending.add(pending)
         self._queue.put_nowait(pending)
@@ -76,11 +76,11 @@ class Keeper:
         self._queue.put_nowait(reached)
         await reached
 
-    async def forget(self, state_id: str, reason: str) -> None:
+    async def forget(self, state_id: str, reason: Drop) -> None:
         """Drops a state whose bytes are gone or damaged; counted once, however many requests came upon it."""
         async with self.write_lock:
             dropped = await self._ledger.drop_states([state_id])
-            self._metrics.dropped.labels(reason).inc(len(dropped.states))
+            self._events.dropped(reason, len(dropped.states))
             await self.let_go(dropped)
             await self.count()
 
@@ -108,7 +108,7 @@ class Keeper:
         """Keeps to another budget from now on; what no longer fits is evicted."""
         async with self.write_lock:
             self._budget = budget
-            self._metrics.capacity_bytes.set(budget.bytes)
+            self._events.may_hold(budget.bytes)
             await self.let_go(await self._ledger.reserve(0, 0, budget), "capacity")
             await self.count()
 
@@ -116,25 +116,24 @@ class Keeper:
         """Whether a purge has dropped this entry, while a run that resumed from it was still going on."""
         return entry_id in self._purged
 
-    async def let_go(self, dropped: Dropped, reason: str = "") -> None:
-        """What left the ledger leaves index and store. `reason`: of metrics.EVICTION_REASONS."""
+    async def let_go(self, dropped: Dropped, reason: Eviction | None = None) -> None:
+        """What left the ledger leaves index and store; without a `reason` it is no eviction."""
         if not dropped.states:
             return
         try:
             for gone in pieces(await self._without_use(dropped)):
                 await self._index.delete(gone)
         except (IndexUnavailable, LedgerUnavailable) as error:  # look-ups tolerate dead rows, the next repair ends them
-            self._metrics.index_errors.labels("delete").inc()
+            self._events.operation_failed("delete")
             log.warning("index rows were not deleted", error=str(error))
         await self.deletions.delete(state.id for state in dropped.states)
         if reason:
-            self._metrics.evictions.labels(reason).inc(len(dropped.states))
+            self._events.evicted(reason, len(dropped.states))
 
     async def count(self) -> None:
         """Learns how much the cache holds, of all who write to it."""
         self._totals = await self._ledger.totals()
-        self._metrics.entries.set(self._totals.entries)
-        self._metrics.cache_bytes.set(self._totals.bytes)
+        self._events.holds(self._totals.entries, self._totals.bytes)
 
     async def close(self) -> None:
         """Writes what is queued, and ends."""
@@ -173,7 +172,7 @@ class Keeper:
                     await self._write(pending)
             except Exception as error:
                 reason = _reason(error)
-                self._metrics.dropped.labels(reason).inc(len(pending.entry.states))
+                self._events.dropped(reason, len(pending.entry.states))
                 log.warning("a generation was not kept", reason=reason, error=repr(error))
             finally:
                 self.pending.remove(pending.entry.id)
@@ -186,7 +185,7 @@ class Keeper:
         )
         needed = sum(state.bytes for state in states)
         if needed > self._budget.bytes:
-            self._metrics.dropped.labels("size").inc(len(states))
+            self._events.dropped("size", len(states))
             return
         await self.let_go(await self._ledger.reserve(needed, 1, self._budget), "capacity")
         try:
@@ -201,15 +200,14 @@ class Keeper:
         await self.let_go(inserted.evicted, "capacity")
         await self.let_go(inserted.replaced, "replaced")
         if inserted.was_purged:
-            self._metrics.dropped.labels("purged").inc(len(states))
+            self._events.dropped("purged", len(states))
             await self.deletions.delete(encoded)
         elif pending.is_indexed:
             await self._index.insert([IndexRow(pending.entry.id, pending.entry.space, pending.key)])
         await self.count()
 
 
-def _reason(error: Exception) -> str:
-    """Of metrics.DROP_REASONS."""
+def _reason(error: Exception) -> Drop:
     if isinstance(error, LedgerUnavailable):
         return "ledger"
     is_full = isinstance(error, StoreFull) or (isinstance(error, sqlite3.OperationalError) and "full" in str(error))

@@ -59,7 +59,7 @@ from diffcache_serving.cache.ledger import (
 )
 from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.cache.redis_client import RedisAccess, cluster_refusal, connect
-from diffcache_serving.errors import LedgerError
+from diffcache_serving.values.errors import LedgerError
 
 PAGE = 200  # entries read at once where all are looked at
 

@@ -31,7 +31,7 @@ from diffcache_core.cache.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache.ledger import Budget, Dropped, IndexedIds, Inserted, KeyRow, Target, Totals
 from diffcache_serving.cache.ledger_schema import add_what_is_missing, create_tables
 from diffcache_serving.cache.pieces import PIECE, pieces
-from diffcache_serving.errors import LedgerError
+from diffcache_serving.values.errors import LedgerError
 
 T = TypeVar("T")
 

@@ -16,14 +16,14 @@ from diffcache_core.cache.resume import Candidate, Decision, Levels, Limits, cho
 from diffcache_core.cache.states import Entry, StateKind, StateRecord
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.background import Background
-from diffcache_serving.cache.found import Exact, Miss, Resume
-from diffcache_serving.cache.identity import CacheQuery
+from diffcache_serving.cache.events import CacheEvents, Drop
 from diffcache_serving.cache.index import Index
 from diffcache_serving.cache.keeper import Keeper
 from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.store import StateStore
-from diffcache_serving.errors import NotFinite
-from diffcache_serving.metrics import Metrics
+from diffcache_serving.values.errors import NotFinite
+from diffcache_serving.values.found import Exact, Miss, Resume
+from diffcache_serving.values.identity import CacheQuery
 
 NEIGHBOURS, WIDENED = 16, 64
 """Rows asked of the index, and asked for once more when an unseen row could offer more."""
@@ -42,7 +42,7 @@ class LookUp:
     store: StateStore
     index: Index
     keeper: Keeper
-    metrics: Metrics
+    events: CacheEvents
     levels: Levels
     kind: StateKind
     background: Background
@@ -103,7 +103,7 @@ class LookUp:
                 continue
             credit = credit_of_hit(choice.k, choice.k_without)
             self.background.start("hit", self._record_hit(choice.state, choice.k, credit))
-            self.metrics.similarity.observe(choice.similarity)
+            self.events.resumed(choice.similarity)
             uninterrupted = self.kind is StateKind.TRAJECTORY and choice.own_run
             return Resume(
                 k=choice.k,
@@ -128,7 +128,7 @@ class LookUp:
             decision = choose_resume(candidates, self.levels, limits, unseen=unseen)
             if decision.conclusive:
                 return decision
-        self.metrics.inconclusive.inc()
+        self.events.search_inconclusive()
         return decision
 
     async def _near(
@@ -184,7 +184,7 @@ class LookUp:
             data = await self.store.get(state.id)
             return await asyncio.to_thread(codec.decode, state.id, data, state.checksum)
         except FileNotFoundError:
-            reason = "missing"
+            reason: Drop = "missing"
         except codec.DamagedState as error:
             reason = "damaged"
             log.warning("a damaged state is dropped", error=str(error))

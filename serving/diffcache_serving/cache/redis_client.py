@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from diffcache_core.foreign import without_credentials
-from diffcache_serving.errors import LedgerError
+from diffcache_serving.values.errors import LedgerError
 
 CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 2.0

@@ -17,8 +17,8 @@ from diffcache_core.net.proxies import host_of
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.environment import drop_foreign_variables
-from diffcache_serving.errors import ConfigError
 from diffcache_serving.local_hosts import is_local
+from diffcache_serving.values.errors import ConfigError
 
 CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
 """Of one request; a look-up gives up sooner by its own deadline. More time and retries keep more of what a slow bucket

@@ -11,10 +11,11 @@ import torch
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.calibration.prompts import Prompt
 from diffcache_serving.calibration.settings import Settings
-from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
+from diffcache_serving.engine.adapter import StableDiffusion
 from diffcache_serving.engine.schedulers import Schedule
-from diffcache_serving.finite import check_finite
 from diffcache_serving.scorer import ClipScorer
+from diffcache_serving.values.finite import check_finite
+from diffcache_serving.values.text import TextEncoding
 
 FIRST_SEED = 1000
 """Prompt i runs with seed FIRST_SEED + i everywhere: one run serves as a parent, as an uncached picture and in chains,

@@ -28,8 +28,8 @@ from diffcache_serving.calibration.record import Record
 from diffcache_serving.calibration.reseed import ReseedPoint, measure_reseed, read_reseed
 from diffcache_serving.calibration.settings import CalibrationError, Settings
 from diffcache_serving.engine.loading import LoadedModel, load_model
-from diffcache_serving.errors import NotFinite, ScorerError
 from diffcache_serving.scorer import ClipScorer
+from diffcache_serving.values.errors import NotFinite, ScorerError
 
 RECORD_FILE = "measurements.jsonl"
 CURVE_CHUNK = 4  # prompts of the curve measured together: their 32 runs keep a batch of 16 full

@@ -20,31 +20,11 @@ from diffcache_core.generation import GenerationRequest, InvalidRequest, Violati
 from diffcache_core.recently_used import RecentlyUsed
 from diffcache_serving.engine.schedulers import Schedule
 from diffcache_serving.engine.step_counts import StepCounts
-from diffcache_serving.finite import check_finite
+from diffcache_serving.values.finite import check_finite
+from diffcache_serving.values.text import TextEncoding
 
 NEGATIVE_PROMPTS_KEPT = 64
 """Encoded negative prompts kept on the device: a tenant's requests share a few, and each costs a text encoder call."""
-
-
-@dataclass(frozen=True)
-class TextEncoding:
-    """A prompt as the model sees it.
-
-    `conditioning` is (rows, tokens, width): [negative, prompt] with classifier-free guidance, else [prompt].
-    """
-
-    key: np.ndarray  # (dim,) float32, L2-normalised: what the index searches
-    prompt_ids: tuple[int, ...]
-    negative_ids: tuple[int, ...]
-    conditioning: torch.Tensor
-    guidance: float
-    dropped: int = 0  # tokens of the prompt beyond what the tokenizer holds
-    negative_dropped: int = 0
-
-    @property
-    def has_key(self) -> bool:
-        """False for a zero or NaN embedding, which would be equally near to everything."""
-        return bool(np.isfinite(self.key).all())
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.cache.found import Found
-from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
+from diffcache_serving.engine.adapter import StableDiffusion
 from diffcache_serving.engine.jobs import Encode, Spare
 from diffcache_serving.engine.jobs import Run as Run
 from diffcache_serving.engine.jobs import Timings as Timings
 from diffcache_serving.engine.step_loop import Job, StepLoop
-from diffcache_serving.errors import DeviceFailed
-from diffcache_serving.errors import DeviceOutOfMemory as DeviceOutOfMemory
+from diffcache_serving.values.errors import DeviceFailed
+from diffcache_serving.values.errors import DeviceOutOfMemory as DeviceOutOfMemory
+from diffcache_serving.values.found import Found
+from diffcache_serving.values.hot_config import HotConfig
+from diffcache_serving.values.text import TextEncoding
 
 T = TypeVar("T")
 
@@ -56,6 +58,9 @@ class Engine:
     @max_batch.setter
     def max_batch(self, size: int) -> None:
         self._steps.max_batch = size
+
+    async def apply(self, hot: HotConfig) -> None:
+        self.max_batch = hot.config.batch_max_size
 
     async def encode(self, request: GenerationRequest) -> tuple[TextEncoding, Timings]:
         """Conditioning and key of a request, and how long that took and waited."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcache_core.foreign import first_line
-from diffcache_serving.errors import ModelError
+from diffcache_serving.values.errors import ModelError
 
 
 def check_fit(source: str, folder: Path, pipe: Any) -> None:

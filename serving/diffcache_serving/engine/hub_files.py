@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from diffcache_serving.engine.sources import DIFFCACHE_FOLDER, MODEL_INDEX, NEEDED, OPTIONAL
-from diffcache_serving.errors import ModelError
+from diffcache_serving.values.errors import ModelError
 
 FORMATS = ("safetensors", "bin")  # the first that is there
 VARIANTS = ("fp16", "bf16")  # in place of plain weights, the first that is there; they are rounded, hence not first

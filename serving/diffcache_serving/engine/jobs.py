@@ -13,9 +13,9 @@ from typing import Any, Self
 from PIL import Image
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.cache.found import CapturedState, Found
-from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.engine.run import DeviceRun
+from diffcache_serving.values.found import CapturedState, Found
+from diffcache_serving.values.text import TextEncoding
 
 
 @dataclass

@@ -16,7 +16,6 @@ from diffcache_core.choices import DType
 from diffcache_core.documents import read_json
 from diffcache_core.foreign import first_line, quoted
 from diffcache_core.serving_config import ModelConfig
-from diffcache_serving.defaults import ModelDefaults, choose_defaults
 from diffcache_serving.engine.adapter import StableDiffusion
 from diffcache_serving.engine.fingerprint import fingerprint as fingerprint
 from diffcache_serving.engine.fit import check_fit, own_size
@@ -25,9 +24,11 @@ from diffcache_serving.engine.sources import BUNDLED as BUNDLED
 from diffcache_serving.engine.sources import DIFFCACHE_FOLDER as DIFFCACHE_FOLDER
 from diffcache_serving.engine.sources import check_pipeline, model_name
 from diffcache_serving.engine.sources import model_folder as model_folder
-from diffcache_serving.errors import CudaUnavailable, DeviceOutOfMemory
-from diffcache_serving.errors import ModelError as ModelError
-from diffcache_serving.finite import is_finite
+from diffcache_serving.values.defaults import ModelDefaults, choose_defaults
+from diffcache_serving.values.errors import CudaUnavailable, DeviceOutOfMemory
+from diffcache_serving.values.errors import ModelError as ModelError
+from diffcache_serving.values.finite import is_finite
+from diffcache_serving.values.identity import CacheIdentity
 
 _DTYPES = {DType.FLOAT16: torch.float16, DType.BFLOAT16: torch.bfloat16, DType.FLOAT32: torch.float32}
 
@@ -43,6 +44,17 @@ class LoadedModel:
     levels_source: str  # "model" or "none"
     own_size: tuple[int, int]  # width, height that it was made for; pixels
     defaults: ModelDefaults
+
+    def identity(self, *, shared: bool) -> CacheIdentity:
+        """`shared`: all tenants resume from each other's states."""
+        return CacheIdentity(
+            model_name=self.name,
+            model=self.fingerprint,
+            embedder=self.embedder,
+            dtype=str(self.diffusion.dtype).removeprefix("torch."),
+            scheduler=self.diffusion.schedule(1, 0).digest,  # once: making one takes 1 to 2 ms, and requests ask often
+            shared=shared,
+        )
 
     @property
     def default_guidance(self) -> float:

@@ -20,7 +20,7 @@ from diffcache_serving.engine.hub_files import choose_weights, parts_of
 from diffcache_serving.engine.scheduler_config import BETA_SCHEDULERS, translate
 from diffcache_serving.engine.schedulers import build_scheduler, served_class
 from diffcache_serving.engine.sources import MODEL_INDEX, NEEDED, OPTIONAL
-from diffcache_serving.errors import ModelError
+from diffcache_serving.values.errors import ModelError
 
 WITH_WEIGHTS = ("text_encoder", "unet", "vae", "safety_checker", "image_encoder")
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}

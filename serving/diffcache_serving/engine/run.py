@@ -8,9 +8,10 @@ import torch
 
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.cache.found import CapturedState, Exact, Found, Resume
-from diffcache_serving.engine.adapter import StableDiffusion, TextEncoding
-from diffcache_serving.finite import check_finite
+from diffcache_serving.engine.adapter import StableDiffusion
+from diffcache_serving.values.finite import check_finite
+from diffcache_serving.values.found import CapturedState, Exact, Found, Resume
+from diffcache_serving.values.text import TextEncoding
 
 RESEED_PHI = math.pi / 4
 """Angle between a `Trajectory` state's noise and the request's own, radians. Higher sets seeds further apart and

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffcache_core.choices import SourceKind
 from diffcache_core.documents import read_json
 from diffcache_core.names import MODEL_MOUNT
-from diffcache_serving.errors import ModelError
+from diffcache_serving.values.errors import ModelError
 
 SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
 NEEDED = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")

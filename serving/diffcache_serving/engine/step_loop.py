@@ -22,7 +22,7 @@ from diffcache_serving.engine.call_sizes import CallSizes
 from diffcache_serving.engine.device_errors import is_fatal, is_out_of_memory
 from diffcache_serving.engine.jobs import Encode, Run, Spare, Timings, resolve
 from diffcache_serving.engine.run import DeviceRun
-from diffcache_serving.errors import DeviceFailed, DeviceOutOfMemory
+from diffcache_serving.values.errors import DeviceFailed, DeviceOutOfMemory
 
 T = TypeVar("T")
 

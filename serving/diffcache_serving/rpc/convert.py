@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
-import struct
-import uuid
-
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from diffcache_core.cache.states import Entry
-from diffcache_core.generation import (
-    CacheMode,
-    GenerationRequest,
-    ImageFormat,
-    InvalidRequest,
-    Result,
-    Violation,
-    check_request,
-)
+from diffcache_core.generation import CacheMode, ImageFormat, InvalidRequest, Result, Violation
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_serving.cache.ledger import Target
-from diffcache_serving.defaults import ModelDefaults
 from diffcache_serving.generate import Generation
+from diffcache_serving.service.cache_service import Stats
+from diffcache_serving.service.draft import RequestDraft
 
 _MODES = {
     pb.CACHE_MODE_UNSPECIFIED: CacheMode.DEFAULT,
@@ -49,8 +38,8 @@ _PB_FORMATS = {
 }
 
 
-def parse_request(message: pb.GenerateRequest, tenant: str, defaults: ModelDefaults) -> GenerationRequest:
-    """The checked request. Raises InvalidRequest with every wrong field."""
+def draft_of(message: pb.GenerateRequest) -> RequestDraft:
+    """What the message says. A name of mode or format that is not known is a violation of the draft."""
     violations = []
     if message.cache_mode not in _MODES:
         violations.append(
@@ -60,35 +49,21 @@ def parse_request(message: pb.GenerateRequest, tenant: str, defaults: ModelDefau
         violations.append(
             Violation("format", f"{message.format} is not an image format; known are " + ", ".join(ImageFormat))
         )
-    explicit = message.HasField("seed")
-    request = GenerationRequest(
+    return RequestDraft(
         prompt=message.prompt,
         negative_prompt=message.negative_prompt,
-        seed=message.seed if explicit else secrets.randbelow(2**32),
-        seed_is_explicit=explicit,
-        steps=message.steps if message.HasField("steps") else defaults.steps,
-        guidance=_as_float32(message.guidance if message.HasField("guidance") else defaults.guidance),
-        width=message.width if message.HasField("width") else defaults.width,
-        height=message.height if message.HasField("height") else defaults.height,
+        seed=message.seed if message.HasField("seed") else None,
+        steps=message.steps if message.HasField("steps") else None,
+        guidance=message.guidance if message.HasField("guidance") else None,
+        width=message.width if message.HasField("width") else None,
+        height=message.height if message.HasField("height") else None,
         format=_FORMATS.get(message.format, ImageFormat.PNG),
         cache_mode=_MODES.get(message.cache_mode, CacheMode.DEFAULT),
-        min_similarity=message.min_similarity if message.HasField("min_similarity") else -1.0,
-        max_skip=message.max_skip_percent if message.HasField("max_skip_percent") else 100,
-        request_id=message.request_id or uuid.uuid4().hex,
-        tenant=tenant,
+        min_similarity=message.min_similarity if message.HasField("min_similarity") else None,
+        max_skip=message.max_skip_percent if message.HasField("max_skip_percent") else None,
+        request_id=message.request_id,
+        violations=violations,
     )
-    try:
-        check_request(request, size_multiple=defaults.size_multiple, max_pixels=defaults.max_pixels)
-    except InvalidRequest as error:
-        violations += error.violations
-    if violations:
-        raise InvalidRequest(violations)
-    return request
-
-
-def _as_float32(value: float) -> float:
-    """What the wire can carry, for a default as well: the same guidance, said or not, is the same space."""
-    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def generation_to_pb(generation: Generation, model: str) -> pb.GenerateResponse:
@@ -110,6 +85,29 @@ def generation_to_pb(generation: Generation, model: str) -> pb.GenerateResponse:
         flagged=generation.flagged,
         prompt_tokens_dropped=generation.dropped_tokens,
         negative_prompt_tokens_dropped=generation.negative_dropped_tokens,
+    )
+
+
+def stats_to_pb(stats: Stats, model: str, device: str) -> pb.GetStatsResponse:
+    errors = stats.requests["error"]
+    counts = {name: count for name, count in stats.requests.items() if name != "error"}
+    return pb.GetStatsResponse(
+        requests=sum(stats.requests.values()),
+        errors=errors,
+        **counts,
+        steps_run=stats.steps - stats.steps_skipped,
+        steps_skipped=stats.steps_skipped,
+        steps_saved_ratio=stats.steps_saved_ratio,
+        entries=stats.held.entries,
+        states=stats.held.states,
+        bytes=stats.held.bytes,
+        capacity_bytes=stats.capacity_bytes,
+        pending_steps=stats.pending_steps,
+        model=model,
+        device=device,
+        levels_source=stats.levels_source,
+        levels=[pb.Level(skip_percent=v.skip_percent, similarity=v.similarity) for v in stats.levels.table],
+        tuning=stats.tuning,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ from grpc_reflection.v1alpha import reflection
 
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
-from diffcache_serving.errors import ConfigError, PortTaken
-from diffcache_serving.metrics import Metrics
 from diffcache_serving.rpc.errors import IMAGE_SERVICE, ErrorInterceptor
 from diffcache_serving.rpc.servicer import CacheAdmin, ImageGeneration
+from diffcache_serving.values.errors import ConfigError, PortTaken
 
 ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
 
@@ -28,8 +28,11 @@ a picture for every client that a load balancer makes ping each 10 s. Clients ma
 pings that are delayed on their way and arrive close together. Lower lets a client cost more with pings alone."""
 
 
-def build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics) -> tuple[Any, Any, Any]:
-    """The server of pictures, the admin one, and the health service that both have."""
+def build_servers(images: ImageGeneration, admin: CacheAdmin, on_failure: Callable[[], None]) -> tuple[Any, Any, Any]:
+    """The server of pictures, the admin one, and the health service of both.
+
+    `on_failure` is called for each request for a picture that failed.
+    """
     options = [
         ("grpc.so_reuseport", 0),  # two servers on one port would share it silently
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MILLISECONDS),
@@ -42,7 +45,7 @@ def build_servers(images: ImageGeneration, admin: CacheAdmin, metrics: Metrics) 
         (pb_grpc.add_ImageGenerationServicer_to_server, images, IMAGE_SERVICE),
         (pb_grpc.add_CacheAdminServicer_to_server, admin, ADMIN_SERVICE),
     ):
-        server = grpc.aio.server(interceptors=[ErrorInterceptor(metrics)], options=options)
+        server = grpc.aio.server(interceptors=[ErrorInterceptor(on_failure)], options=options)
         add(implementation, server)  # type: ignore[no-untyped-call]  # generated
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         reflection.enable_server_reflection((name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

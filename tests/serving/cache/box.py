@@ -14,14 +14,14 @@ from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.cache.cache import Cache
-from diffcache_serving.cache.found import CapturedState, Exact, Found, Miss, Resume
-from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import Index, MemoryIndex
 from diffcache_serving.cache.ledger import Budget, Ledger
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.store import StateStore
-from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.metrics import Metrics
+from diffcache_serving.values.found import CapturedState, Exact, Found, Miss, Resume
+from diffcache_serving.values.identity import CacheIdentity
+from diffcache_serving.values.text import TextEncoding
 
 CLEAN, TRAJECTORY = StateKind.CLEAN, StateKind.TRAJECTORY
 LEVELS = Levels((Level(25, 0.65), Level(50, 0.8)), reseed_skip_percent=25)

@@ -11,8 +11,8 @@ import torch
 
 from diffcache_core.cache.resume import Levels
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
-from diffcache_serving.cache.found import CapturedState, Exact, Miss, Resume
 from diffcache_serving.cache.ledger import Budget, Target
+from diffcache_serving.values.found import CapturedState, Exact, Miss, Resume
 from tests.serving.cache.box import (
     CLEAN,
     STATE_BYTES,

@@ -14,14 +14,14 @@ import pytest
 from diffcache_core.cache.policies import LCBFU
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.cache.cache import LOOK_UP_SECONDS, Cache
-from diffcache_serving.cache.found import Exact, Miss, Resume
-from diffcache_serving.cache.identity import CacheIdentity
 from diffcache_serving.cache.index import IndexRow, LayeredIndex, MemoryIndex
 from diffcache_serving.cache.ledger import Budget, Target
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.metrics import Metrics
+from diffcache_serving.values.found import Exact, Miss, Resume
+from diffcache_serving.values.identity import CacheIdentity
 from tests.serving.cache.box import (
     CLEAN,
     LEVELS,

@@ -23,7 +23,7 @@ from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.redis_client import RedisAccess, connect
 from diffcache_serving.cache.s3 import S3StateStore
-from diffcache_serving.shadow_caches.redis_stream import RedisStream
+from diffcache_serving.simulated_caches.redis_stream import RedisStream
 from tests.serving.cache.redis_server import RedisServer
 
 OUTAGES = 30

@@ -10,10 +10,10 @@ import pytest
 from pymilvus import MilvusClient
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.cache.found import Miss, Resume
 from diffcache_serving.cache.index import IndexRow, LayeredIndex
 from diffcache_serving.cache.milvus import MilvusIndex, collection_name, collection_prefix
 from diffcache_serving.cache.milvus_lite import MilvusLite
+from diffcache_serving.values.found import Miss, Resume
 from tests.serving.cache.box import Box, seeded, text
 
 NOBODY = "http://127.0.0.1:1"

@@ -20,7 +20,7 @@ from diffcache_serving.cache.ledger import Budget, LedgerUnavailable, Target, To
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.pieces import PIECE
 from diffcache_serving.cache.redis_client import RedisAccess
-from diffcache_serving.errors import LedgerError
+from diffcache_serving.values.errors import LedgerError
 from tests.serving.cache.entries import KEY, entry, trajectory
 from tests.serving.cache.redis_server import RedisServer
 

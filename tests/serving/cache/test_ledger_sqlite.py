@@ -12,7 +12,7 @@ from diffcache_core.cache.policies import LCBFU, POLICIES
 from diffcache_core.cache.states import StateKind
 from diffcache_serving.cache.ledger import Budget, Totals
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
-from diffcache_serving.errors import LedgerError
+from diffcache_serving.values.errors import LedgerError
 from tests.serving.cache.entries import KEY, entry
 
 

@@ -11,8 +11,8 @@ import pytest
 from diffcache_serving.cache.ledger import Budget, Target
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.redis_client import RedisAccess, connect
-from diffcache_serving.errors import LedgerError
-from diffcache_serving.shadow_caches.redis_stream import RedisStream
+from diffcache_serving.simulated_caches.redis_stream import RedisStream
+from diffcache_serving.values.errors import LedgerError
 from tests.serving.cache.entries import KEY, entry, trajectory
 from tests.serving.cache.redis_server import RedisServer
 

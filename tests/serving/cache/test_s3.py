@@ -9,7 +9,7 @@ import pytest
 
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.s3 import BucketMissing, S3StateStore
-from diffcache_serving.errors import ConfigError
+from diffcache_serving.values.errors import ConfigError
 from tests.serving.cache.s3_server import S3Server
 
 pytestmark = pytest.mark.shared

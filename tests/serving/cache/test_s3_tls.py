@@ -11,7 +11,7 @@ import trustme
 
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.s3 import S3StateStore
-from diffcache_serving.errors import ConfigError
+from diffcache_serving.values.errors import ConfigError
 from tests.serving.cache.s3_front import S3Front
 
 pytestmark = pytest.mark.shared

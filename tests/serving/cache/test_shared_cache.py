@@ -14,7 +14,6 @@ import pytest
 
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.serving_config import StoreConfig
-from diffcache_serving.cache.found import Exact, Miss, Resume
 from diffcache_serving.cache.index import Index, IndexRow, LayeredIndex, MemoryIndex
 from diffcache_serving.cache.ledger import Budget, Target
 from diffcache_serving.cache.ledger_redis import RedisLedger
@@ -22,6 +21,7 @@ from diffcache_serving.cache.milvus import MilvusIndex, collection_name, collect
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.cache.redis_client import RedisAccess
 from diffcache_serving.cache.s3 import S3StateStore
+from diffcache_serving.values.found import Exact, Miss, Resume
 from tests.serving.cache.box import STATE_BYTES, Box, latent_of, seeded, states, text
 from tests.serving.cache.redis_server import RedisServer
 from tests.serving.cache.s3_server import S3Server

@@ -12,10 +12,10 @@ import torch
 
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.cache import codec
-from diffcache_serving.cache.found import Miss
 from diffcache_serving.cache.index import IndexRow
 from diffcache_serving.cache.ledger import Target
-from diffcache_serving.finite import is_finite
+from diffcache_serving.values.finite import is_finite
+from diffcache_serving.values.found import Miss
 from tests.serving.cache.box import CLEAN, TRAJECTORY, Box, seeded, text
 
 BAD = [float("nan"), float("inf"), float("-inf")]

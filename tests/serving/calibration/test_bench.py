@@ -19,8 +19,8 @@ from diffcache_serving.calibration.prompts import Prompt
 from diffcache_serving.calibration.reseed import measure_reseed
 from diffcache_serving.calibration.settings import Band, Settings, Skip
 from diffcache_serving.engine.loading import BUNDLED, load_model
-from diffcache_serving.errors import ScorerError
 from diffcache_serving.scorer import ClipScorer
+from diffcache_serving.values.errors import ScorerError
 
 PROMPTS = [
     Prompt("red apple", "red apple, noto style"),

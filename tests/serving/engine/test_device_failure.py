@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.cache.found import Miss
 from diffcache_serving.engine.device_errors import is_fatal, is_out_of_memory
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel
-from diffcache_serving.errors import DeviceFailed
+from diffcache_serving.values.errors import DeviceFailed
+from diffcache_serving.values.found import Miss
 
 Draw = Callable[..., Awaitable[Any]]
 Engines = Callable[..., Engine]

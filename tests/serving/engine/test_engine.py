@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.cache.found import Exact, Miss
 from diffcache_serving.engine.engine import DeviceOutOfMemory, Engine, EngineStopped
 from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.values.found import Exact, Miss
 
 Draw = Callable[..., Awaitable[Any]]
 Engines = Callable[..., Engine]

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, load_model
-from diffcache_serving.errors import ModelError
-from diffcache_serving.server import warm_up
+from diffcache_serving.values.errors import ModelError
+from diffcache_serving.warm_up import warm_up
 from tests.serving.conftest import EMOJI, Draw
 from tests.serving.folders import edit
 

@@ -12,10 +12,10 @@ import torch
 
 from diffcache_core.cache.states import StateKind
 from diffcache_core.choices import SCHEDULERS
-from diffcache_serving.cache.found import Resume
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.engine.schedulers import build_scheduler
+from diffcache_serving.values.found import Resume
 
 Draw = Callable[..., Awaitable[Any]]
 Models = Callable[[str], LoadedModel]

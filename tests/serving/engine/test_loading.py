@@ -15,9 +15,9 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from diffcache_core.choices import DType
 from diffcache_core.serving_config import ModelConfig
-from diffcache_serving.defaults import ModelDefaults
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import BUNDLED, LoadedModel, ModelError, fingerprint, load_levels, load_model
+from diffcache_serving.values.defaults import ModelDefaults
 
 Engines = Callable[..., Engine]
 Draw = Callable[..., Awaitable[Any]]

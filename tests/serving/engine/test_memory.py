@@ -14,7 +14,7 @@ import torch
 
 from diffcache_serving.engine.engine import DeviceOutOfMemory, Engine
 from diffcache_serving.engine.loading import LoadedModel
-from diffcache_serving.finite import is_finite
+from diffcache_serving.values.finite import is_finite
 
 Draw = Callable[..., Awaitable[Any]]
 Engines = Callable[..., Engine]

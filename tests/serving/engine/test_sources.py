@@ -9,7 +9,7 @@ from pathlib import Path
 PROGRAM = """
 import os, sys
 from diffcache_serving.engine.sources import model_folder
-from diffcache_serving.errors import ModelError
+from diffcache_serving.values.errors import ModelError
 if os.getuid() == 0:
     os.setuid(10001)
 try:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from google.rpc import code_pb2, error_details_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from diffcache_core.generation import InvalidRequest, Violation
 from diffcache_serving.engine.engine import DeviceOutOfMemory, EngineStopped
-from diffcache_serving.errors import DeviceFailed, NotFinite
 from diffcache_serving.queueing import QueueFull
-from diffcache_serving.rpc.errors import Draining, status_of
+from diffcache_serving.rpc.errors import status_of
+from diffcache_serving.service.errors import Draining, failure_of
+from diffcache_serving.values.errors import DeviceFailed, NotFinite
+
+
+def status_after(error: Exception) -> status_pb2.Status:
+    failure = failure_of(error)
+    assert failure is not None
+    return status_of(failure)
 
 
 def test_invalid_requests_carry_each_violation() -> None:
-    status = status_of(InvalidRequest([Violation("steps", "too many"), Violation("prompt", "empty")]))
-    assert status is not None
+    status = status_after(InvalidRequest([Violation("steps", "too many"), Violation("prompt", "empty")]))
     bad = error_details_pb2.BadRequest()
     assert status.details[0].Unpack(bad)
     assert status.code == code_pb2.INVALID_ARGUMENT
@@ -32,8 +38,7 @@ def test_invalid_requests_carry_each_violation() -> None:
     ],
 )
 def test_what_passes_says_when_to_come_back(error: Exception, code: int) -> None:
-    status = status_of(error)
-    assert status is not None
+    status = status_after(error)
     retry = error_details_pb2.RetryInfo()
     assert status.details[0].Unpack(retry)
     assert status.code == code
@@ -41,12 +46,11 @@ def test_what_passes_says_when_to_come_back(error: Exception, code: int) -> None
 
 
 def test_a_bug_has_no_status_of_its_own() -> None:
-    assert status_of(ZeroDivisionError("secret")) is None
+    assert failure_of(ZeroDivisionError("secret")) is None
 
 
 def test_what_is_not_finite_says_what_helps() -> None:
-    status = status_of(NotFinite("latent"))
-    assert status is not None
+    status = status_after(NotFinite("latent"))
     assert status.code == code_pb2.INTERNAL
     assert "not finite" in status.message
     assert "BFloat16" in status.message

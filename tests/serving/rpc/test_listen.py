@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.lifecycle import drain, start
 from diffcache_serving.rpc.listen import PING_MILLISECONDS
 from diffcache_serving.server import Server, wired
 from tests.system.serverprocess import serving_config
@@ -65,9 +66,9 @@ class PingCounter:
 @pytest.fixture
 async def server(model: LoadedModel, tmp_path: Path) -> AsyncIterator[Server]:
     async with wired(serving_config(tmp_path), model, None) as server:
-        await server.start()
+        await start(server)
         yield server
-        await server.drain(5.0)
+        await drain(server, 5.0)
 
 
 def pinging(port: int) -> grpc.aio.Channel:
@@ -81,7 +82,7 @@ def pinging(port: int) -> grpc.aio.Channel:
 
 
 async def test_pings_in_the_middle_of_a_picture_and_of_a_call_to_the_admin(server: Server) -> None:
-    listen = server.config.listen
+    listen = server.reloader.config.listen
     async with (
         PingCounter(listen.port) as images,
         PingCounter(listen.admin_port) as admin,

@@ -34,6 +34,7 @@ from diffcache_core.serving_config import (
 )
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.lifecycle import drain, start
 from diffcache_serving.server import Server, wired
 from tests.serving.cache.entries import KEY, entry
 
@@ -98,7 +99,7 @@ async def wire(
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         grpc.aio.insecure_channel(f"127.0.0.1:{admin}") as admin_channel,
     ):
-        await server.start()
+        await start(server)
         yield Wire(
             server,
             pb_grpc.ImageGenerationStub(channel),
@@ -106,7 +107,7 @@ async def wire(
             health_pb2_grpc.HealthStub(channel),
             f"http://127.0.0.1:{metrics}/metrics",
         )
-        await server.drain(5.0)
+        await drain(server, 5.0)
     lite.stop()
 
 
@@ -270,7 +271,7 @@ async def test_a_bad_request_is_refused_field_by_field(fields: dict[str, Any], n
 @pytest.mark.parametrize("method", ["Generate", "GenerateStream"])
 async def test_bytes_that_are_no_request_are_refused(data: bytes, method: str, wire: Wire) -> None:
     """A lone surrogate in UTF-8 among them; protobuf's own client would not even send it."""
-    port = wire.server.config.listen.port
+    port = wire.server.reloader.config.listen.port
     path = f"/diffcache.v1.ImageGeneration/{method}"
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answer = channel.unary_unary(path)(data) if method == "Generate" else channel.unary_stream(path)(data).read()
@@ -445,6 +446,6 @@ async def test_states_reach_milvus_and_are_found_there(wire: Wire) -> None:
 async def test_the_server_leaves_a_folder_that_others_can_read(wire: Wire) -> None:
     await wire.generate(seed=1)
     await wire.server.generator.cache.settle()
-    folder: Path = wire.server.config.data_dir
+    folder: Path = wire.server.reloader.config.data_dir
     assert (folder / "ledger.db").is_file()
     assert list((folder / "states").rglob("*.safetensors"))

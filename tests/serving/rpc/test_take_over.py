@@ -29,9 +29,10 @@ from diffcache_core.serving_config import (
 )
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.config_watch import NotWhole
-from diffcache_serving.defaults import choose_defaults
 from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.lifecycle import drain, start
 from diffcache_serving.server import Server, wired
+from diffcache_serving.values.defaults import choose_defaults
 
 NOTHING: tuple[LevelConfig, ...] = ()
 LEVELS = (LevelConfig(skip_percent=50, similarity=0.5),)
@@ -48,7 +49,7 @@ class Running:
 
     async def take_over(self, revision: str = "r", **changes: Any) -> None:
         """`changes` of fields, or of those of `model` and `cache` by their own names."""
-        config = self.server.config
+        config = self.server.reloader.config
         model = {k: v for k, v in changes.items() if k in ModelConfig.model_fields}
         cache = {k: v for k, v in changes.items() if k in CacheConfig.model_fields}
         fields = {k: v for k, v in changes.items() if k in ServingConfig.model_fields}
@@ -60,10 +61,10 @@ class Running:
                 **fields,
             }
         )
-        await self.server.take_over(ConfigFile(Path("config.json"), revision, new))
+        await self.server.reloader.take_over(ConfigFile(Path("config.json"), revision, new))
 
     def metric(self, name: str, **labels: str) -> float | None:
-        return self.server.generator.metrics.registry.get_sample_value(name, labels)
+        return self.server.metrics.registry.get_sample_value(name, labels)
 
 
 @pytest.fixture
@@ -91,9 +92,9 @@ async def running(model: LoadedModel, tmp_path: Path, free_ports: Callable[[int]
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         grpc.aio.insecure_channel(f"127.0.0.1:{admin}") as admin_channel,
     ):
-        await server.start()
+        await start(server)
         yield Running(server, pb_grpc.ImageGenerationStub(channel), pb_grpc.CacheAdminStub(admin_channel))
-        await server.drain(5.0)
+        await drain(server, 5.0)
 
 
 async def test_defaults_change(running: Running) -> None:
@@ -135,10 +136,10 @@ async def test_a_smaller_capacity_evicts_and_a_smaller_queue_refuses(running: Ru
 
 
 async def test_a_size_that_the_model_cannot_make_changes_nothing(running: Running) -> None:
-    before = running.server.config
+    before = running.server.reloader.config
     with pytest.raises(NotWhole, match=r"defaults: spec\.model\.width: must be a multiple of 8"):
         await running.take_over(width=20, steps=1, batch_max_size=1)
-    assert running.server.config == before
+    assert running.server.reloader.config == before
     assert (await running.draw()).steps == 4
 
 
@@ -171,7 +172,7 @@ async def test_a_ledger_that_cannot_be_written_holds_up_its_own_part_and_no_othe
     await running.server.generator.cache.settle()
     smaller = (await running.server.generator.cache.totals()).bytes // 3
     await running.take_over("one")
-    with contextlib.closing(sqlite3.connect(running.server.config.data_dir / "ledger.db")) as other:
+    with contextlib.closing(sqlite3.connect(running.server.reloader.config.data_dir / "ledger.db")) as other:
         other.execute("BEGIN IMMEDIATE")  # nobody else writes now
         with pytest.raises(NotWhole, match="database is locked") as caught:
             await running.take_over("two", capacity_bytes=smaller, steps=3, tuning=TuningConfig(revision=7))

@@ -11,8 +11,8 @@ import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from diffcache import Client, GenerationError
-from diffcache_serving.errors import ConfigError
 from diffcache_serving.rpc.listen import bind
+from diffcache_serving.values.errors import ConfigError
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import SimulatedRequest
 from diffcache_serving.cache.redis_client import RedisAccess, connect
-from diffcache_serving.shadow_caches.events import (
+from diffcache_serving.simulated_caches.events import (
     Answered,
     Asked,
     Event,
@@ -26,8 +26,8 @@ from diffcache_serving.shadow_caches.events import (
     digest,
     encode,
 )
-from diffcache_serving.shadow_caches.redis_stream import STREAM_EVENTS, RedisStream
-from diffcache_serving.shadow_caches.stream import LocalStream, Reading, RequestStream
+from diffcache_serving.simulated_caches.redis_stream import STREAM_EVENTS, RedisStream
+from diffcache_serving.simulated_caches.stream import LocalStream, Reading, RequestStream
 from tests.serving.cache.redis_server import RedisServer
 
 WAIT = 1.0  # seconds that a read may wait; it comes back as soon as it has something

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from diffcache_serving.shadow_caches.events import Event
+from diffcache_serving.simulated_caches.events import Event
 
 QUEUE_EVENTS = 4096
 """Events that wait. At 512 dimensions a key takes 2 KiB, so they take 8 MiB at most; more survive longer bursts."""

@@ -19,13 +19,15 @@ from diffcache_core.tuning.comparisons import WORST_COST, MeanCost, StepBudget, 
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.engine.engine import Engine, EngineStopped
 from diffcache_serving.engine.sources import scorer_folder
-from diffcache_serving.errors import DeviceFailed, ModelError, ScorerError
 from diffcache_serving.metrics import Metrics
+from diffcache_serving.quality.draw import Device, Flagged, Pair
+from diffcache_serving.quality.plan import Arrival, Plan, make_plan
+from diffcache_serving.quality.queue import QUEUE_BYTES, PlanQueue
 from diffcache_serving.queueing import StepQueue
 from diffcache_serving.scorer import ClipScorer
-from diffcache_serving.shadow.draw import Device, Flagged, Pair
-from diffcache_serving.shadow.plan import Answered, Arrival, Plan, make_plan
-from diffcache_serving.shadow.queue import QUEUE_BYTES, PlanQueue
+from diffcache_serving.values.errors import DeviceFailed, ModelError, ScorerError
+from diffcache_serving.values.hot_config import HotConfig
+from diffcache_serving.values.request_events import Answered, RequestListener
 
 WAIT_SECONDS = 900.0
 """How long a comparison waits for idle time. Longer carries more of a busy time into the next idle one, and keeps
@@ -40,7 +42,7 @@ TEXTS_KEPT = 8
 log = structlog.get_logger("diffcache.shadow")
 
 
-class Shadows:
+class Comparisons:
     """Made by the constructor, given its settings by `configure`, ended by `close`."""
 
     def __init__(
@@ -62,7 +64,10 @@ class Shadows:
         self._planning: set[asyncio.Task[None]] = set()
         self._queue = queue
         self._device = Device(engine, queue.idle, self._patience, self._count_step)
-        self.task = asyncio.create_task(self._work(), name="shadows")
+        self.task = asyncio.create_task(self._work(), name="comparisons")
+
+    async def apply(self, hot: HotConfig) -> None:
+        await self.configure(hot.config.quality)
 
     async def configure(self, quality: QualityConfig) -> None:
         """Goes by these settings from now on. A scorer that cannot be loaded is told once, and nothing is compared."""
@@ -75,17 +80,17 @@ class Shadows:
         if quality.shadow_percent and not quality.scorer and quality != before:
             log.warning("quality is not measured: there is no scorer for this model, set tuning.quality.scorer")
 
-    def arrive(self, request: GenerationRequest) -> Arrival:
-        """Whether a request that has just come is to be compared: by its id, whatever will come of it."""
+    def arrived(self, request: GenerationRequest) -> RequestListener:
+        """Whether it is compared depends on its id alone, whatever will come of it."""
         share = self._cost.share(self._percent) if self.scorer is not None else 0.0
         due = is_due(request.request_id, share) and self._budget.covers(
             WORST_COST * self._work_of(request, request.steps)
         )
-        return Arrival(due, time.time())
+        return _Compared(self, Arrival(due, time.time()))
 
-    def answer(self, arrival: Arrival, answered: Answered) -> None:
+    def answered(self, arrival: Arrival, answered: Answered) -> None:
         """A request that came as `arrival` was served. Returns at once and never raises."""
-        request = answered.query.request
+        request = answered.request
         self._budget.earn(self._work_of(request, request.steps), self._percent)
         if arrival.is_due:
             task = asyncio.create_task(self._plan(arrival, answered))
@@ -188,3 +193,11 @@ class Shadows:
     def _fail(self, error: Exception) -> None:
         self._count("failed")
         log.warning("a comparison failed", error=repr(error))
+
+
+class _Compared(RequestListener):
+    def __init__(self, comparisons: Comparisons, arrival: Arrival) -> None:
+        self._comparisons, self._arrival = comparisons, arrival
+
+    def answered(self, answered: Answered) -> None:
+        self._comparisons.answered(self._arrival, answered)

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.cache.found import Found, Miss
-from diffcache_serving.engine.adapter import TextEncoding
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.run import DeviceRun
+from diffcache_serving.quality.plan import Level, Plan
 from diffcache_serving.scorer import ClipScorer
-from diffcache_serving.shadow.plan import Level, Plan
+from diffcache_serving.values.found import Found, Miss
+from diffcache_serving.values.text import TextEncoding
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from diffcache_serving.errors import NotFinite
+from diffcache_serving.values.errors import NotFinite
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

@@ -7,9 +7,9 @@ from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import RestoredState
 from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.pieces import pieces
-from diffcache_serving.shadow_caches.caches import Restored
-from diffcache_serving.shadow_caches.events import digest, short
-from diffcache_serving.shadow_caches.feed import request_of
+from diffcache_serving.simulated_caches.caches import Restored
+from diffcache_serving.simulated_caches.events import digest, short
+from diffcache_serving.simulated_caches.feed import request_of
 
 
 async def read_ledger(ledger: Ledger, kind: StateKind) -> tuple[list[Restored], PolicyRecord]:

@@ -19,9 +19,10 @@ from diffcache_core.serving_config import (
 )
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.lifecycle import drain, start
 from diffcache_serving.server import wired
 from tests.serving.conftest import EMOJI
-from tests.serving.shadow.conftest import ALWAYS
+from tests.serving.quality.conftest import ALWAYS
 
 
 async def test_a_server_begins_to_compare_and_ends_with_comparisons_waiting(
@@ -47,14 +48,14 @@ async def test_a_server_begins_to_compare_and_ends_with_comparisons_waiting(
     folder.mkdir()
     small = replace(request_, steps=4, width=32, height=32)
     async with wired(config, model, None) as server:
-        await server.start()
+        await start(server)
         for quality, seeds in ((QualityConfig(), range(3)), (ALWAYS, range(3, 6))):
             new = config.model_copy(update={"quality": quality})
-            await server.take_over(ConfigFile(folder / "config.json", "r", new))
+            await server.reloader.take_over(ConfigFile(folder / "config.json", "r", new))
             for seed in seeds:
                 answered = await server.generator.generate(replace(small, seed=seed, request_id=f"request-{seed}"))
-            await server.shadows.settle()
-            told = server.generator.metrics
+            await server.comparisons.settle()
+            told = server.metrics
             compared = told.value("diffcache_shadow_runs_total", outcome="compared")
             assert compared == (2 if quality is ALWAYS else 0)  # the first answer pays for the next
         assert answered.result is Result.APPROXIMATE
@@ -62,6 +63,6 @@ async def test_a_server_begins_to_compare_and_ends_with_comparisons_waiting(
         server.generator.queue.seconds_per_step = 1e9
         with server.generator.queue.reserve(1):  # no idle moment comes any more
             await server.generator.generate(replace(small, seed=9, request_id="request-9"))
-            await server.shadows.planned()
-            await server.drain(0.0)
+            await server.comparisons.planned()
+            await drain(server, 0.0)
         assert told.value("diffcache_shadow_runs_total", outcome="compared") == 2

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from diffcache_core.cache.states import Entry, allocated_bytes
+from diffcache_core.generation import GenerationRequest
 from diffcache_core.recently_used import RecentlyUsed
 from diffcache_core.simulator.cache import SimulatedRequest
 from diffcache_serving.cache import codec
-from diffcache_serving.cache.found import CapturedState
-from diffcache_serving.cache.identity import CacheIdentity, CacheQuery
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.metrics import Metrics
-from diffcache_serving.shadow_caches.events import Answered, Asked, Event, Purged, digest, short
-from diffcache_serving.shadow_caches.stream import RequestStream
+from diffcache_serving.simulated_caches.events import Answered, Asked, Event, Purged, digest, short
+from diffcache_serving.simulated_caches.stream import RequestStream
+from diffcache_serving.values.found import CapturedState
+from diffcache_serving.values.identity import CacheIdentity, CacheQuery
+from diffcache_serving.values.request_events import RequestListener
 
 _NO_KEY = np.empty(0, np.float32)
 
@@ -40,6 +42,9 @@ class Feed:
     _name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _sizes: RecentlyUsed[Signature, int] = field(default_factory=lambda: RecentlyUsed(SIZES_KEPT))  # allocated bytes
+
+    def arrived(self, request: GenerationRequest) -> RequestListener:
+        return _Fed(self)
 
     def asked(self, query: CacheQuery) -> str:
         """Before the look-up. Returns the ticket for `answered`."""
@@ -100,6 +105,17 @@ class Feed:
         if size is not None:
             return size
         return self._sizes.put(signature, allocated_bytes(len(codec.encode(uuid.uuid4().hex, state.tensors))))
+
+
+class _Fed(RequestListener):
+    def __init__(self, feed: Feed) -> None:
+        self._feed, self._ticket = feed, ""
+
+    def encoded(self, query: CacheQuery) -> None:
+        self._ticket = self._feed.asked(query)
+
+    def drawn(self, states: Sequence[CapturedState], entry: str, *, flagged: bool) -> None:
+        self._feed.answered(self._ticket, states, entry, may_keep=not flagged)
 
 
 def request_of(entry: Entry) -> SimulatedRequest:

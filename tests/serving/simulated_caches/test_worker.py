@@ -12,9 +12,9 @@ from diffcache_core.cache.resume import Levels
 from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import Budget
 from diffcache_serving.metrics import Metrics
-from diffcache_serving.shadow_caches.caches import Restored
-from diffcache_serving.shadow_caches.stream import LocalStream
-from diffcache_serving.shadow_caches.worker import ShadowWorker
+from diffcache_serving.simulated_caches.caches import Restored
+from diffcache_serving.simulated_caches.stream import LocalStream
+from diffcache_serving.simulated_caches.worker import ShadowWorker
 
 
 async def test_closing_in_the_middle_of_a_computation_leaves_the_loop_to_others() -> None:

@@ -31,8 +31,8 @@ from diffcache_core.simulator.cache import (
     SimulatedCache,
     SimulatedRequest,
 )
-from diffcache_serving.shadow_caches.events import Answered, Asked, Event, Purged
-from diffcache_serving.shadow_caches.keys import KeyTable
+from diffcache_serving.simulated_caches.events import Answered, Asked, Event, Purged
+from diffcache_serving.simulated_caches.keys import KeyTable
 
 MAX_ENTRIES = 50_000
 """Of one shadow cache. At 512 dimensions its keys take 100 MB, what each cache knows of an entry 1.1 KiB, and a search

@@ -22,13 +22,13 @@ from diffcache_core.generation import CacheMode, GenerationRequest, Result
 from diffcache_core.names import similarity_bin
 from diffcache_core.serving_config import QualityConfig
 from diffcache_core.tuning.comparisons import moments
-from diffcache_serving.cache.found import Found, Miss
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.engine.engine import EngineStopped, Run
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.generate import Generation
 from diffcache_serving.scorer import ClipScorer
-from tests.serving.shadow.conftest import ALWAYS, LEVELS_FROM_HALF, MakeStage, Stage
+from diffcache_serving.values.found import Found, Miss
+from tests.serving.quality.conftest import ALWAYS, LEVELS_FROM_HALF, MakeStage, Stage
 
 FIRST = "red apple, noto style"  # cosines to it, rounded: .91, .49, .15, -.29
 CLOSE, ALIKE, APART, OTHER = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.work import AREA_MULTIPLE
-from diffcache_serving.errors import ModelError
+from diffcache_serving.values.errors import ModelError
 
 DEFAULT_STEPS, DEFAULT_GUIDANCE = 50, 7.5  # diffusers' own for Stable Diffusion
 

@@ -13,15 +13,16 @@ from diffcache_core.simulator.cache import Budget
 from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.redis_client import RedisAccess, connect
 from diffcache_serving.metrics import Metrics
-from diffcache_serving.shadow_caches.feed import Feed
-from diffcache_serving.shadow_caches.redis_stream import RedisStream
-from diffcache_serving.shadow_caches.stream import LocalStream, RequestStream
-from diffcache_serving.shadow_caches.warm import read_ledger
-from diffcache_serving.shadow_caches.worker import ShadowWorker
+from diffcache_serving.simulated_caches.feed import Feed
+from diffcache_serving.simulated_caches.redis_stream import RedisStream
+from diffcache_serving.simulated_caches.restore import read_ledger
+from diffcache_serving.simulated_caches.stream import LocalStream, RequestStream
+from diffcache_serving.simulated_caches.worker import ShadowWorker
+from diffcache_serving.values.hot_config import HotConfig
 
 
 @dataclass
-class ShadowCachesBeside:
+class SimulatedCaches:
     """`configure` at the start and for each new config; `close` must be awaited while the ledger is open."""
 
     feed: Feed
@@ -30,6 +31,9 @@ class ShadowCachesBeside:
     worker: ShadowWorker | None = None
     on_start: Callable[[Iterable[asyncio.Task[None]]], None] = lambda tasks: None
     """Told of the tasks of each worker that is started."""
+
+    async def apply(self, hot: HotConfig) -> None:
+        await self.configure(hot.config, hot.levels)
 
     async def configure(self, config: ServingConfig, levels: Levels) -> None:
         if not config.tuning.shadow_caches:

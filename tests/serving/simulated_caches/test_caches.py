@@ -17,9 +17,9 @@ from diffcache_core.cache.states import BLOCK_BYTES, StateKind
 from diffcache_core.names import SHADOW_MULTIPLES
 from diffcache_core.simulator.cache import Budget, Neighbour, RestoredState, SimulatedRequest
 from diffcache_core.simulator.replay import ReplayOptions, ReplayRequest, replay
-from diffcache_serving.shadow_caches import caches as caches_module
-from diffcache_serving.shadow_caches.caches import WAITING, Restored, ShadowCaches
-from diffcache_serving.shadow_caches.events import Answered, Asked, Purged, digest
+from diffcache_serving.simulated_caches import caches as caches_module
+from diffcache_serving.simulated_caches.caches import WAITING, Restored, ShadowCaches
+from diffcache_serving.simulated_caches.events import Answered, Asked, Purged, digest
 from tests.reachable import count_reachable
 
 LEVELS = Levels((Level(25, 0.65), Level(50, 0.9)), reseed_skip_percent=25)

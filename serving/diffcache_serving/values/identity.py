@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from diffcache_core.cache.space import Space, TrajectoryGrid, exact_digest, sha256_of_json
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.engine.adapter import TextEncoding
-from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.values.text import TextEncoding
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,6 @@ class CacheIdentity:
     dtype: str
     scheduler: str  # digest of class and config
     shared: bool  # by all tenants
-
-    @classmethod
-    def of(cls, model: LoadedModel, *, shared: bool) -> CacheIdentity:
-        diffusion = model.diffusion
-        return cls(
-            model_name=model.name,
-            model=model.fingerprint,
-            embedder=model.embedder,
-            dtype=str(diffusion.dtype).removeprefix("torch."),
-            scheduler=diffusion.schedule(1, 0).digest,  # once: making one takes 1 to 2 ms, and requests ask often
-            shared=shared,
-        )
 
     @property
     def model_id(self) -> str:

@@ -12,8 +12,8 @@ from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest, Result
 from diffcache_core.tuning.comparisons import ALLOWED_SHARE, fraction_of, granted_percent, percent_to_try
 from diffcache_serving.cache.cache import Cache
-from diffcache_serving.cache.found import Found, Resume
-from diffcache_serving.cache.identity import CacheQuery
+from diffcache_serving.values.found import Found, Resume
+from diffcache_serving.values.request_events import Answered
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,6 @@ class Arrival:
 
     is_due: bool
     at: float  # seconds since the epoch
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A request that was served, and how."""
-
-    query: CacheQuery
-    found: Found
-    image: Image.Image
-    flagged: bool  # by the safety checker: the picture is black
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ class Plan:
 
 async def make_plan(cache: Cache, answered: Answered, arrived: float, wait_seconds: float) -> Plan | None:
     """None when there is nothing to compare. Raises what index and ledger raise."""
-    request, found = answered.query.request, answered.found
+    request, found = answered.request, answered.found
     if found.result not in (Result.APPROXIMATE, Result.MISS) or not request.cache_mode.reads or answered.flagged:
         return None
     hit = _level_of_hit(found, cache.levels, request.steps)
@@ -94,7 +84,7 @@ def _level_of_hit(found: Found, levels: Levels, steps: int) -> Level | None:
 
 
 async def _choose_probe(cache: Cache, answered: Answered, arrived: float) -> Probe | None:
-    query, request = answered.query, answered.query.request
+    query, request = answered.query, answered.request
     if not cache.levels.table or not query.text.has_key:
         return None
     near = await cache.nearest(query, arrived)

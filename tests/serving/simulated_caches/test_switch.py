@@ -28,9 +28,9 @@ from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.server import Server, wired
-from diffcache_serving.shadow_caches.caches import ShadowCaches
-from diffcache_serving.shadow_caches.events import Asked
-from diffcache_serving.shadow_caches.stream import LocalStream, Reading
+from diffcache_serving.simulated_caches.caches import ShadowCaches
+from diffcache_serving.simulated_caches.events import Asked
+from diffcache_serving.simulated_caches.stream import LocalStream, Reading
 from tests.serving.cache.redis_server import RedisServer
 
 TOLERANCE = 0.01  # of the steps saved ratio: the tuner freezes beyond it
@@ -92,17 +92,17 @@ async def draw(server: Server, wanted: Sequence[GenerationRequest], at_once: int
 
 async def caught_up(server: Server) -> ShadowCaches:
     """When the shadow caches have seen every answer. The test's own time limit ends it if they never do."""
-    metrics = server.generator.metrics
+    metrics = server.metrics
     while metrics.value(SHADOW_CACHE_STEPS, multiple="1") < metrics.value(STEPS):
         await asyncio.sleep(0.01)
-    assert server.shadow_caches.worker is not None
-    assert server.shadow_caches.worker.caches is not None
-    return server.shadow_caches.worker.caches
+    assert server.simulated.worker is not None
+    assert server.simulated.worker.caches is not None
+    return server.simulated.worker.caches
 
 
 async def started(server: Server) -> ShadowCaches:
     """When they hold what the ledger held."""
-    worker = server.shadow_caches.worker
+    worker = server.simulated.worker
     assert worker is not None
     while worker.caches is None:
         await asyncio.sleep(0.01)
@@ -126,7 +126,7 @@ async def test_1x_is_the_real_cache(model: LoadedModel, folder: Path, kind: Stat
         await started(server)
         await draw(server, requests(240, seed=1), at_once)
         await caught_up(server)
-        metrics = server.generator.metrics
+        metrics = server.metrics
         assert measured(metrics) > 0.1
         # Of requests at the same time nobody says which came first, and the two may see them in another order.
         assert abs(simulated(metrics, 1.0) - measured(metrics)) <= (TOLERANCE if at_once == 1 else 3 * TOLERANCE)
@@ -142,7 +142,7 @@ async def test_a_restart_goes_on_from_the_ledger(model: LoadedModel, folder: Pat
         assert [caches.size_of(m) for m in (1.0, 1.5, 2.0, 4.0)] == [entries] * 4
         await draw(server, requests(120, seed=3))
         await caught_up(server)
-        metrics = server.generator.metrics
+        metrics = server.metrics
         assert abs(simulated(metrics, 1.0) - measured(metrics)) <= TOLERANCE
 
 
@@ -157,13 +157,13 @@ async def test_one_of_two_replicas_sees_what_both_are_asked(model: LoadedModel, 
             async with wired(config, model, None) as other:
                 await draw(one, requests(20, seed=10))
                 await draw(other, requests(20, seed=11))
-                while one.generator.metrics.value(SHADOW_CACHE_STEPS, multiple="1") < 4 * 40:
+                while one.metrics.value(SHADOW_CACHE_STEPS, multiple="1") < 4 * 40:
                     await asyncio.sleep(0.01)
-                assert other.shadow_caches.worker is not None
-                assert other.shadow_caches.worker.caches is None
-                assert other.generator.metrics.value(SHADOW_CACHE_STEPS, multiple="1") == 0
+                assert other.simulated.worker is not None
+                assert other.simulated.worker.caches is None
+                assert other.metrics.value(SHADOW_CACHE_STEPS, multiple="1") == 0
                 assert len(caches) > 0
-        assert one.generator.metrics.value("diffcache_shadow_cache_events_dropped_total") == 0
+        assert one.metrics.value("diffcache_shadow_cache_events_dropped_total") == 0
 
 
 async def test_hot_changes_keep_it_in_step(model: LoadedModel, folder: Path) -> None:
@@ -178,8 +178,8 @@ async def test_hot_changes_keep_it_in_step(model: LoadedModel, folder: Path) -> 
                 "tuning": TuningConfig(revision=7, shadow_caches=True),
             }
         )
-        await server.take_over(ConfigFile(folder / "config.json", "r", config))
-        metrics = server.generator.metrics
+        await server.reloader.take_over(ConfigFile(folder / "config.json", "r", config))
+        metrics = server.metrics
         before = [metrics.value(name) for name in (STEPS, STEPS_SKIPPED)]
         shadow = [metrics.value(name, multiple="1") for name in (SHADOW_CACHE_STEPS, SHADOW_CACHE_SKIPPED)]
         await draw(server, requests(120, seed=5))
@@ -199,8 +199,8 @@ async def test_a_purge_reaches_them(model: LoadedModel, folder: Path) -> None:
         assert len(caches) > 0
         target = Target(tenant="default")
         await server.generator.cache.purge(target)
-        assert server.generator.feed is not None
-        server.generator.feed.purged(target)
+        assert server.feed is not None
+        server.feed.purged(target)
         await draw(server, [replace(requests(1, seed=6)[0], cache_mode=CacheMode.BYPASS)])
         await caught_up(server)
         assert caches.size_of(1.0) == (await server.generator.cache.totals()).entries
@@ -210,28 +210,28 @@ async def test_turned_off_they_end_and_export_nothing(model: LoadedModel, folder
     async with wired(config_of(folder), model, None) as server:
         await draw(server, requests(20, seed=7))
         await caught_up(server)
-        registry = server.generator.metrics.registry
+        registry = server.metrics.registry
         name = "diffcache_shadow_steps_saved_ratio"
         while registry.get_sample_value(name, {"multiple": "4"}) is None:
             await asyncio.sleep(0.01)
         off = config_of(folder).model_copy(update={"tuning": TuningConfig()})
-        await server.take_over(ConfigFile(folder / "config.json", "off", off))
-        assert server.shadow_caches.worker is None
+        await server.reloader.take_over(ConfigFile(folder / "config.json", "off", off))
+        assert server.simulated.worker is None
         assert registry.get_sample_value(name, {"multiple": "4"}) is None
         await draw(server, requests(5, seed=8))  # and requests go on
 
 
 async def test_what_does_not_fit_the_queue_is_counted(model: LoadedModel, folder: Path) -> None:
     async with wired(config_of(folder), model, None) as server:
-        assert server.generator.feed is not None
-        server.generator.feed.stream = LocalStream(limit=0)
+        assert server.feed is not None
+        server.feed.stream = LocalStream(limit=0)
         await draw(server, requests(3, seed=9))
-        assert server.generator.metrics.value("diffcache_shadow_cache_events_dropped_total") == 2 * 3
+        assert server.metrics.value("diffcache_shadow_cache_events_dropped_total") == 2 * 3
 
 
 async def test_no_text_leaves_the_feed(model: LoadedModel, folder: Path) -> None:
     async with wired(config_of(folder), model, None) as server:
-        feed = server.generator.feed
+        feed = server.feed
         assert feed is not None
         feed.stream = LocalStream()
         await draw(server, [replace(requests(1, seed=1)[0], prompt="a secret word", tenant="acme")])

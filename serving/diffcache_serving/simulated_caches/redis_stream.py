@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from diffcache_core.recently_used import RecentlyUsed
-from diffcache_serving.shadow_caches.events import Event, UnreadableEvent, decode, encode
-from diffcache_serving.shadow_caches.stream import BATCH_EVENTS, QUEUE_EVENTS, Reading
+from diffcache_serving.simulated_caches.events import Event, UnreadableEvent, decode, encode
+from diffcache_serving.simulated_caches.stream import BATCH_EVENTS, QUEUE_EVENTS, Reading
 
 STREAM_EVENTS = 10_000
 """Events that Redis holds: 25 MB at 512 dimensions. A reader that falls further behind misses some, and counts them."""

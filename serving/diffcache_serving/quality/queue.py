@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from diffcache_serving.shadow.plan import Plan
+from diffcache_serving.quality.plan import Plan
 
 QUEUE_BYTES = 64 * 2**20
 """Pictures and states that wait: 64 MiB are 80 comparisons at 512 pixels, of some thousand requests. More carries a

@@ -17,9 +17,9 @@ from diffcache_core.cache.resume import Levels
 from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import Budget
 from diffcache_serving.metrics import Metrics
-from diffcache_serving.shadow_caches.caches import Restored, ShadowCaches
-from diffcache_serving.shadow_caches.events import Event
-from diffcache_serving.shadow_caches.stream import RequestStream
+from diffcache_serving.simulated_caches.caches import Restored, ShadowCaches
+from diffcache_serving.simulated_caches.events import Event
+from diffcache_serving.simulated_caches.stream import RequestStream
 
 READ_SECONDS = 5.0  # longest wait for events: no more than how late a lost lease may be noticed
 

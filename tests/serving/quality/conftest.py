@@ -16,9 +16,9 @@ from diffcache_core.serving_config import QualityConfig
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import BUNDLED, LoadedModel
 from diffcache_serving.generate import Generation, Generator
+from diffcache_serving.quality.comparisons import Comparisons
 from diffcache_serving.queueing import StepQueue
 from diffcache_serving.scorer import ClipScorer
-from diffcache_serving.shadow.shadows import Shadows
 from tests.serving.cache.box import Box
 
 ALWAYS = QualityConfig(shadow_percent=1000, scorer="bundled://emoji-clip")
@@ -34,7 +34,7 @@ class Stage:
     box: Box
     engine: Engine
     queue: StepQueue
-    shadows: Shadows
+    shadows: Comparisons
     generator: Generator
     request: GenerationRequest
 
@@ -89,8 +89,8 @@ async def stages(model: LoadedModel, folder: Path, request_: GenerationRequest) 
         queue.seconds_per_step = 1e9  # no piece of a comparison waits so long for an idle moment
         engine = Engine(model.diffusion, 8)
         box = await Box(folder / str(len(made))).open(levels=levels, kind=kind)
-        shadows = Shadows(queue, engine, box.cache, box.metrics, **bounds)
-        generator = Generator(queue, engine, box.cache, box.metrics, shadows)
+        shadows = Comparisons(queue, engine, box.cache, box.metrics, **bounds)
+        generator = Generator(queue, engine, box.cache, [box.metrics, shadows])
         made.append(Stage(box, engine, queue, shadows, generator, request_))
         await shadows.configure(quality)
         return made[-1]

@@ -1,0 +1,1 @@
+"""The values that travel through a serving process. They know nobody else here."""

@@ -1,0 +1,53 @@
+"""The first picture of a process, before it serves."""
+
+from __future__ import annotations
+
+import asyncio
+
+from diffcache_core.foreign import first_line
+from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat, InvalidRequest
+from diffcache_serving.engine.engine import Engine
+from diffcache_serving.engine.loading import LoadedModel
+from diffcache_serving.images import compress
+from diffcache_serving.values.errors import DeviceOutOfMemory, ModelError, NotFinite
+from diffcache_serving.values.found import Miss
+
+
+async def warm_up(engine: Engine, model: LoadedModel) -> None:
+    """A picture as a request that says nothing gets it: the first request is not the slow one, memory is known to
+    suffice, and what fails in every request is said at once.
+
+    Raises ModelError, or DeviceOutOfMemory.
+    """
+    defaults = model.defaults
+    request = GenerationRequest(
+        "warm up",
+        0,
+        True,
+        defaults.steps,
+        defaults.guidance,
+        defaults.width,
+        defaults.height,
+        cache_mode=CacheMode.BYPASS,
+    )
+    try:
+        text, _ = await engine.encode(request)
+        async with engine.run(request, text, Miss()) as run:
+            image = await run.image()
+    except DeviceOutOfMemory:
+        raise
+    except InvalidRequest as error:
+        raise ModelError(f"spec.model: {error}") from None
+    except NotFinite as error:
+        raise ModelError(
+            f"model {model.name}: in a first picture {error}: set spec.model.dtype to BFloat16 or Float32; if it is "
+            "that already, the weights are damaged, or the scheduler's config does not fit them (zero terminal SNR "
+            "needs v_prediction)"
+        ) from None
+    except Exception as error:  # parts that do not fit each other fail anywhere, as anything
+        raise ModelError(
+            f"model {model.name} cannot draw a first picture ({first_line(error)}): its parts do not fit each other, "
+            "copy the model again"
+        ) from error
+    for fmt in ImageFormat:  # Pillow imports each format's code at its first use
+        await asyncio.to_thread(compress, image, fmt)
