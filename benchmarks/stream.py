@@ -28,7 +28,7 @@ from diffcache_core.serving_config import ModelConfig
 from diffcache_serving.openmp import set_openmp_defaults
 
 if TYPE_CHECKING:  # torch takes ten seconds to import, and who only wants prompts has no use for it
-    from diffcache_serving.engine.adapter import StableDiffusion
+    from diffcache_serving.engine.diffusion_model import DiffusionModel
     from diffcache_serving.engine.loading import LoadedModel
 
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -133,7 +133,7 @@ def build_scenes(concepts: Sequence[tuple[str, tuple[str, ...]]], size: int, see
     return tuple(scenes)
 
 
-def encode_pool(model: StableDiffusion, prompts: Sequence[str]) -> Pool:
+def encode_pool(model: DiffusionModel, prompts: Sequence[str]) -> Pool:
     """The pool with keys from the model's own text encoder, as a request's key is made."""
     import torch
 

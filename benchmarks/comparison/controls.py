@@ -12,9 +12,10 @@ from benchmarks.comparison.rows import FEWER, FEWER_EXACT, LATE, RANDOM, UNIFORM
 from benchmarks.comparison.statistics import share_steps
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest, Result
-from diffcache_serving.engine.adapter import StableDiffusion
 from diffcache_serving.engine.batch import next_batch
-from diffcache_serving.engine.run import DeviceRun
+from diffcache_serving.engine.device_run import DeviceRun
+from diffcache_serving.engine.diffusion_model import DiffusionModel
+from diffcache_serving.engine.step import step
 from diffcache_serving.values.found import Found, Miss, Resume
 from diffcache_serving.values.text import TextEncoding
 
@@ -36,23 +37,21 @@ def uncached_job(request: GenerationRequest, text: TextEncoding, steps: int) -> 
     return Job(replace(request, steps=steps), text, Miss())
 
 
-def encode_all(model: StableDiffusion, requests: Sequence[GenerationRequest]) -> list[TextEncoding]:
+def encode_all(model: DiffusionModel, requests: Sequence[GenerationRequest]) -> list[TextEncoding]:
     with torch.inference_mode():
         return [model.encode(request) for request in requests]
 
 
-def draw_batched(model: StableDiffusion, jobs: Sequence[Job]) -> list[Drawn]:
+def draw_batched(model: DiffusionModel, jobs: Sequence[Job]) -> list[Drawn]:
     """The pictures of `jobs`, with the serving process's own runs; several share a denoiser call."""
     with torch.inference_mode():
-        runs = [DeviceRun(model, job.request, job.text, job.found, ()) for job in jobs]
+        runs = [DeviceRun.begin(model, job.request, job.text, job.found) for job in jobs]
         call = 0
         while waiting := [run for run in runs if not run.is_denoised]:
             call += 1
             batch = next_batch(waiting, BATCH)
-            inputs, timesteps = zip(*(run.denoiser_input() for run in batch), strict=True)
-            outputs = model.predict(inputs, timesteps, [run.text for run in batch])
-            for run, output in zip(batch, outputs, strict=True):
-                run.advance(output)
+            step(model, batch)
+            for run in batch:
                 run.last_step = call
         return [
             Drawn(
@@ -67,7 +66,7 @@ def draw_batched(model: StableDiffusion, jobs: Sequence[Job]) -> list[Drawn]:
         ]
 
 
-def late_start(model: StableDiffusion, request: GenerationRequest, k: int) -> Found:
+def late_start(model: DiffusionModel, request: GenerationRequest, k: int) -> Found:
     """From the request's own noise at step k. At full strength: scaled down to k's it scores no better (measured)."""
     return _resume(k, StateKind.TRAJECTORY, model.noise(request))
 
@@ -100,7 +99,7 @@ Identity = tuple[str, int]  # prompt and seed; N is the same for all requests of
 class Controls:
     """Draws the controls of one N. What a row drew before, it answers an exact repeat with."""
 
-    model: StableDiffusion
+    model: DiffusionModel
     seed: int
     memory: dict[str, dict[Identity, Drawn]] = field(default_factory=dict)
     parents: list[torch.Tensor] = field(default_factory=list)  # final latents of ours, oldest first

@@ -33,7 +33,7 @@ from benchmarks.comparison.rows import (
 from benchmarks.comparison.statistics import pairwise_rms
 from benchmarks.comparison.systems import Ours, System
 from diffcache_core.generation import CacheMode, GenerationRequest
-from diffcache_serving.engine.adapter import StableDiffusion
+from diffcache_serving.engine.diffusion_model import DiffusionModel
 from diffcache_serving.values.found import Found, Miss
 from diffcache_serving.values.text import TextEncoding
 
@@ -79,7 +79,7 @@ class Probes:
 
 
 def build_probes(
-    model: StableDiffusion,
+    model: DiffusionModel,
     requests: Sequence[GenerationRequest],
     prompts: int,
     seeds: int,
@@ -127,7 +127,7 @@ async def draw_probes(
 
 
 def _draw_found(
-    model: StableDiffusion, probes: Probes, founds: Sequence[Found], uncached: Sequence[Drawn]
+    model: DiffusionModel, probes: Probes, founds: Sequence[Found], uncached: Sequence[Drawn]
 ) -> list[Drawn]:
     jobs = zip(probes.requests, probes.texts, founds, strict=True)
     resumed = iter(draw_batched(model, [Job(r, t, f) for r, t, f in jobs if f.k]))

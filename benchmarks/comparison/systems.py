@@ -30,6 +30,7 @@ from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.engine import Engine, Run
+from diffcache_serving.engine.families.stable_diffusion.model import StableDiffusion
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.engine.schedulers import build_scheduler
 from diffcache_serving.generate import Generator
@@ -51,8 +52,10 @@ class Stock:
     """StableDiffusionPipeline as its users call it, and a PNG of the picture, which ours delivers too."""
 
     def __init__(self, model: LoadedModel) -> None:
-        pipe = model.diffusion.pipe
-        scheduler = build_scheduler(model.diffusion.scheduler, pipe.scheduler.config)
+        diffusion = model.diffusion
+        assert isinstance(diffusion, StableDiffusion)
+        pipe = diffusion.pipe
+        scheduler = build_scheduler(diffusion.scheduler, pipe.scheduler.config)
         self._pipe = type(pipe)(**pipe.components | {"scheduler": scheduler}, requires_safety_checker=False)
         self._pipe.set_progress_bar_config(disable=True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stock")  # ours has a thread of its own too

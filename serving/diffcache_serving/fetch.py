@@ -21,8 +21,10 @@ from diffcache_core.choices import SourceKind
 from diffcache_core.documents import read_json
 from diffcache_core.serving_config import ModelConfig
 from diffcache_serving.config_file import read_config_file
-from diffcache_serving.engine.hub_files import choose_files, parts_of
-from diffcache_serving.engine.sources import COMPLETE_MARKER, MODEL_INDEX, check_pipeline, hub_folder
+from diffcache_serving.engine.families.known import check_pipeline
+from diffcache_serving.engine.families.stable_diffusion.files import parts_of
+from diffcache_serving.engine.hub_files import choose_files
+from diffcache_serving.engine.sources import COMPLETE_MARKER, MODEL_INDEX, hub_folder
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.model_folders import FoldersLocked, lock_folders, unretire
 from diffcache_serving.refusal import refuse

@@ -34,6 +34,7 @@ from diffcache_serving.generate import Generator
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.queueing import StepQueue
 from diffcache_serving.values.identity import CacheIdentity
+from tests.serving.pipeline import pipe_of
 
 
 async def generator(
@@ -86,7 +87,7 @@ async def test_a_flagged_picture_is_black_told_and_not_kept(
             height=None,
         )
     )
-    assert isinstance(model.diffusion.pipe.safety_checker, torch.nn.Module)
+    assert isinstance(pipe_of(model).safety_checker, torch.nn.Module)
     made = await generator(model, engines(model), Levels())
     request = replace(request_, steps=2, width=16, height=16)
     first = await made.generate(request)
@@ -123,7 +124,7 @@ async def test_a_run_that_nobody_waits_for_counts_until_the_device_is_done(
         loop.call_soon_threadsafe(inside.set)
         proceed.wait()
 
-    hook = model.diffusion.pipe.unet.register_forward_pre_hook(stop_here)
+    hook = pipe_of(model).unet.register_forward_pre_hook(stop_here)
     try:
         running = asyncio.create_task(made.generate(replace(request_, steps=5)))
         await inside.wait()
@@ -176,7 +177,7 @@ async def test_tokens_that_were_dropped_are_told(
     request_: GenerationRequest,
 ) -> None:
     made = await generator(model, engines(model), Levels())
-    tokenizer = model.diffusion.pipe.tokenizer
+    tokenizer = pipe_of(model).tokenizer
     lost = len(tokenizer(LONG, truncation=False, verbose=False).input_ids) - tokenizer.model_max_length
     request = replace(request_, prompt=prompt, negative_prompt=negative, guidance=guidance, steps=1)
     for _ in range(2):  # the second time the negative prompt's encoding is at hand

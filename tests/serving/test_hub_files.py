@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from diffcache_serving.engine.hub_files import choose_files, parts_of
+from diffcache_serving.engine.families.stable_diffusion.files import parts_of
+from diffcache_serving.engine.hub_files import choose_files
 from diffcache_serving.values.errors import ModelError
 
 

@@ -27,6 +27,7 @@ from diffcache_serving.values.found import CapturedState, Miss
 from diffcache_serving.warm_up import warm_up
 from tests.serving.cache.box import CLEAN, TRAJECTORY
 from tests.serving.conftest import EMOJI
+from tests.serving.pipeline import diffusion_of, pipe_of
 from tests.serving.test_generate import generator, metrics_of
 
 LEVELS = Levels((Level(50, 0.5),), 50)
@@ -49,7 +50,7 @@ def spoiled(module: torch.nn.Module, value: float) -> Iterator[None]:
 
 
 def part_of(model: LoadedModel, part: str) -> torch.nn.Module:
-    pipe = model.diffusion.pipe
+    pipe = pipe_of(model)
     return {"encoding": pipe.text_encoder, "latent": pipe.unet, "picture": pipe.vae.decoder}[part]
 
 
@@ -82,7 +83,7 @@ async def test_a_negative_prompt_that_came_out_spoiled_is_encoded_anew(
 ) -> None:
     made = await generator(model, engines(model), LEVELS)
     request = replace(request_, steps=1, negative_prompt="ugly, and spoiled once")
-    encoder, calls = model.diffusion.pipe.text_encoder, []
+    encoder, calls = pipe_of(model).text_encoder, []
 
     def spoil_second(module: Any, inputs: Any, output: Any) -> None:
         calls.append(1)
@@ -113,7 +114,7 @@ async def test_one_of_a_batch_takes_no_other_with_it(
             spoiled_calls.append(1)
             output[0][1, 0, 0, 0] = float("nan")
 
-    hook = model.diffusion.pipe.unet.register_forward_hook(spoil_once)
+    hook = pipe_of(model).unet.register_forward_hook(spoil_once)
     try:
         results = await asyncio.gather(*(made.generate(r) for r in requests), return_exceptions=True)
     finally:
@@ -143,14 +144,14 @@ async def test_a_key_that_is_not_finite_is_looked_up_and_kept_nowhere(
     model: LoadedModel, engines: Callable[..., Engine], request_: GenerationRequest
 ) -> None:
     made = await generator(model, engines(model), LEVELS)
-    projection = model.diffusion.projection
+    projection = diffusion_of(model).projection
     assert projection is not None
-    model.diffusion.projection = torch.full_like(projection, float("nan"))
+    diffusion_of(model).projection = torch.full_like(projection, float("nan"))
     try:
         for _ in range(2):
             assert (await made.generate(replace(request_, steps=1))).result is Result.MISS
     finally:
-        model.diffusion.projection = projection
+        diffusion_of(model).projection = projection
     assert await held(made) == 0
     assert metrics_of(made).value("diffcache_not_finite_total", part="key") == 2
     await made.cache.close()
@@ -180,8 +181,9 @@ async def test_a_model_that_draws_nothing_finite_is_refused(
 
 async def test_a_model_whose_projection_is_not_finite_is_refused(model: LoadedModel, tmp_path: Path) -> None:
     folder = shutil.copytree(model.folder, tmp_path / "bad")
-    assert model.diffusion.projection is not None
-    bad = model.diffusion.projection.clone()
+    projection = diffusion_of(model).projection
+    assert projection is not None
+    bad = projection.clone()
     bad[0, 0] = float("inf")
     save_file({"weight": bad}, folder / "diffcache" / "projection.safetensors")
     with pytest.raises(ModelError, match="not finite"):

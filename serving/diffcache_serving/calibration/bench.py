@@ -1,20 +1,20 @@
-"""The model at work for a calibration: many runs at once, through the very adapter that serves."""
+"""The model at work for a calibration: many runs at once, through the steps that serve."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.calibration.prompts import Prompt
 from diffcache_serving.calibration.settings import Settings
-from diffcache_serving.engine.adapter import StableDiffusion
-from diffcache_serving.engine.schedulers import Schedule
+from diffcache_serving.engine.device_run import DeviceRun
+from diffcache_serving.engine.diffusion_model import DiffusionModel
+from diffcache_serving.engine.step import step
 from diffcache_serving.scorer import ClipScorer
-from diffcache_serving.values.finite import check_finite
 from diffcache_serving.values.text import TextEncoding
 
 FIRST_SEED = 1000
@@ -22,22 +22,12 @@ FIRST_SEED = 1000
 and no two prompts share their noise."""
 
 
-@dataclass
-class Job:
-    """One run to do: the latent `x` (1, channels, h, w) before step `i` of its schedule."""
-
-    text: TextEncoding
-    schedule: Schedule
-    x: torch.Tensor
-    i: int
-
-
 class Bench:
     """Runs and scores prompts. `clean` keeps the final latents: parents are used again and again."""
 
     def __init__(
         self,
-        model: StableDiffusion,
+        model: DiffusionModel,
         scorer: ClipScorer,
         prompts: Sequence[Prompt],
         settings: Settings,
@@ -57,33 +47,28 @@ class Bench:
         """(1, channels, h, w): of prompt i's own seed, or of another one when `offset` is not 0."""
         return self.model.noise(replace(self._request, seed=FIRST_SEED + i + offset * len(self.prompts)))
 
-    def from_noise(self, text: TextEncoding, noise: torch.Tensor, steps: int) -> Job:
+    def from_noise(self, text: TextEncoding, noise: torch.Tensor, steps: int) -> DeviceRun:
         """A run without a cache, of any number of steps."""
         schedule = self.model.schedule(steps, 0)
-        return Job(text, schedule, schedule.start(noise), 0)
+        return DeviceRun(self.model, text, schedule.start(noise), schedule, steps)
 
-    def late_start(self, text: TextEncoding, noise: torch.Tensor, k: int) -> Job:
+    def late_start(self, text: TextEncoding, noise: torch.Tensor, k: int) -> DeviceRun:
         """The control without a state: at k, where a parent's latent would be, there is nothing but noise."""
         return self.resumed(text, torch.zeros_like(noise), noise, k)
 
-    def resumed(self, text: TextEncoding, clean: torch.Tensor, noise: torch.Tensor, k: int) -> Job:
+    def resumed(self, text: TextEncoding, clean: torch.Tensor, noise: torch.Tensor, k: int) -> DeviceRun:
         """A resume as it is served: the parent's final latent, noised to k with the request's own noise."""
         schedule = self.model.schedule(self.settings.steps, k)
-        return Job(text, schedule, schedule.noised(clean, noise), k)
+        return DeviceRun(self.model, text, schedule.noised(clean, noise), schedule, self.settings.steps, k)
 
-    def run(self, jobs: Sequence[Job]) -> list[torch.Tensor]:
+    def run(self, jobs: Sequence[DeviceRun]) -> list[torch.Tensor]:
         """The final latents, in the order of `jobs`. Runs that end make room for the next ones."""
-        waiting, active = deque(jobs), list[Job]()
+        waiting, active = deque(jobs), list[DeviceRun]()
         while waiting or active:
             while waiting and len(active) < self.batch:
                 active.append(waiting.popleft())
-            inputs = [job.schedule.model_input(job.i, job.x) for job in active]
-            timesteps = [job.schedule.timesteps[job.i] for job in active]
-            outputs = self.model.predict(inputs, timesteps, [job.text for job in active])
-            for job, output in zip(active, outputs, strict=True):
-                job.x = job.schedule.step(job.i, output, job.x)
-                job.i += 1
-            active = [job for job in active if job.i < job.schedule.steps]
+            step(self.model, active)
+            active = [job for job in active if not job.is_denoised]
         return [job.x for job in jobs]
 
     def clean(self, indexes: Iterable[int]) -> dict[int, torch.Tensor]:
@@ -96,11 +81,10 @@ class Bench:
 
     def pictures(self, latents: Sequence[torch.Tensor]) -> torch.Tensor:
         """(n, 3, height, width) float32 in 0..1, rounded to 8 bits as a caller gets them."""
-        vae, parts = self.model.pipe.vae, []
+        parts = []
         for at in range(0, len(latents), self.batch):
             latent = torch.cat(list(latents[at : at + self.batch]))
-            pixels = vae.decode(latent / vae.config.scaling_factor, return_dict=False)[0]
-            check_finite("picture", [pixels])
+            pixels = self.model.decode_pixels(latent)
             parts.append(((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round() / 255)
         return torch.cat(parts)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from diffcache_serving.calibration.bench import Bench, Job
+from diffcache_serving.calibration.bench import Bench
 from diffcache_serving.calibration.fit import Pair
 from diffcache_serving.calibration.pairs import Half, Unit
 from diffcache_serving.calibration.record import Record
+from diffcache_serving.engine.device_run import DeviceRun
 
 CONTROLS = ("late_start", "fewer_steps", "random_parent")
 
@@ -18,7 +19,7 @@ def measure_unit(bench: Bench, unit: Unit) -> dict[str, Any]:
     i, skips = unit.prompt, [skip.k for skip in bench.settings.skips]
     clean = bench.clean([i, unit.random_parent, *(p.parent for p in unit.partners)])
     text, noise = bench.encode(i), bench.noise(i)
-    jobs: list[Job] = [bench.late_start(text, noise, k) for k in skips]
+    jobs: list[DeviceRun] = [bench.late_start(text, noise, k) for k in skips]
     jobs += [bench.from_noise(text, noise, bench.settings.steps - k) for k in skips]
     for parent in (unit.random_parent, *(p.parent for p in unit.partners)):
         jobs += [bench.resumed(text, clean[parent], noise, k) for k in skips]

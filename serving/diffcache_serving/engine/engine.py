@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.engine.adapter import StableDiffusion
-from diffcache_serving.engine.jobs import Encode, Spare
-from diffcache_serving.engine.jobs import Run as Run
-from diffcache_serving.engine.jobs import Timings as Timings
+from diffcache_serving.engine.diffusion_model import DiffusionModel
+from diffcache_serving.engine.run import Encode, Spare
+from diffcache_serving.engine.run import Run as Run
+from diffcache_serving.engine.run import Timings as Timings
 from diffcache_serving.engine.step_loop import Job, StepLoop
 from diffcache_serving.values.errors import DeviceFailed
 from diffcache_serving.values.errors import DeviceOutOfMemory as DeviceOutOfMemory
@@ -34,7 +34,7 @@ class Engine:
 
     def __init__(
         self,
-        model: StableDiffusion,
+        model: DiffusionModel,
         max_batch: int,
         on_call: Callable[[float, int, int], None] = lambda seconds, size, pixels: None,
         on_memory: Callable[[str], None] = lambda call: None,

@@ -7,11 +7,10 @@ other programs: several times what is needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Any
 
-from diffcache_serving.engine.sources import DIFFCACHE_FOLDER, MODEL_INDEX, NEEDED, OPTIONAL
+from diffcache_serving.engine.sources import DIFFCACHE_FOLDER, MODEL_INDEX
 from diffcache_serving.values.errors import ModelError
 
 FORMATS = ("safetensors", "bin")  # the first that is there
@@ -24,12 +23,6 @@ _WEIGHTS = re.compile(
     r"(?P<variant>\.\w+)??(?:-\d+-of-\d+)?\.(?P<format>safetensors|bin)"
     r"(?P<index>\.index(?P<index_variant>\.\w+)?\.json)?"
 )
-
-
-def parts_of(model_index: Mapping[str, Any]) -> list[str]:
-    """The parts that a model_index.json names and we load; [null, null] is a part that is left out."""
-    named = {name for name, value in model_index.items() if isinstance(value, list) and value and value[0] is not None}
-    return [name for name in (*NEEDED, *OPTIONAL) if name in named]
 
 
 def choose_files(source: str, paths: Iterable[str], parts: Iterable[str]) -> list[str]:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.choices import DType
 from diffcache_core.documents import read_json
 from diffcache_core.foreign import first_line, quoted
 from diffcache_core.serving_config import ModelConfig
-from diffcache_serving.engine.adapter import StableDiffusion
+from diffcache_serving.engine.diffusion_model import DiffusionModel
+from diffcache_serving.engine.families.known import check_pipeline
+from diffcache_serving.engine.families.stable_diffusion.load import load
 from diffcache_serving.engine.fingerprint import fingerprint as fingerprint
-from diffcache_serving.engine.fit import check_fit, own_size
-from diffcache_serving.engine.parts import load_pipeline
 from diffcache_serving.engine.sources import BUNDLED as BUNDLED
 from diffcache_serving.engine.sources import DIFFCACHE_FOLDER as DIFFCACHE_FOLDER
-from diffcache_serving.engine.sources import check_pipeline, model_name
 from diffcache_serving.engine.sources import model_folder as model_folder
+from diffcache_serving.engine.sources import model_name
 from diffcache_serving.values.defaults import ModelDefaults, choose_defaults
-from diffcache_serving.values.errors import CudaUnavailable, DeviceOutOfMemory
+from diffcache_serving.values.errors import CudaUnavailable
 from diffcache_serving.values.errors import ModelError as ModelError
-from diffcache_serving.values.finite import is_finite
 from diffcache_serving.values.identity import CacheIdentity
 
 _DTYPES = {DType.FLOAT16: torch.float16, DType.BFLOAT16: torch.bfloat16, DType.FLOAT32: torch.float32}
@@ -37,12 +33,11 @@ _DTYPES = {DType.FLOAT16: torch.float16, DType.BFLOAT16: torch.bfloat16, DType.F
 class LoadedModel:
     name: str
     folder: Path
-    diffusion: StableDiffusion
+    diffusion: DiffusionModel
     fingerprint: str  # of weights and configs
     embedder: str  # of what makes the keys
     levels: Levels
     levels_source: str  # "model" or "none"
-    own_size: tuple[int, int]  # width, height that it was made for; pixels
     defaults: ModelDefaults
 
     def identity(self, *, shared: bool) -> CacheIdentity:
@@ -55,6 +50,11 @@ class LoadedModel:
             scheduler=self.diffusion.schedule(1, 0).digest,  # once: making one takes 1 to 2 ms, and requests ask often
             shared=shared,
         )
+
+    @property
+    def own_size(self) -> tuple[int, int]:
+        """Width and height in pixels that it was made for."""
+        return self.diffusion.own_size
 
     @property
     def default_guidance(self) -> float:
@@ -75,33 +75,21 @@ def load_model(config: ModelConfig, data_dir: Path | None = None) -> LoadedModel
     device, dtype = choose_device(config.dtype)
     check_pipeline(config.source, folder)
     quiet_libraries()
-    try:
-        pipe = load_pipeline(config.source, folder, dtype, config.scheduler)
-    except OSError as error:
-        raise ModelError(f"model {config.source}: {error.filename}: {error.strerror}: make it readable") from None
-    check_fit(config.source, folder, pipe)
-    size = own_size(config.source, folder, pipe)
-    try:
-        pipe.to(device)
-    except torch.OutOfMemoryError:
-        raise DeviceOutOfMemory(f"model {config.source} does not fit into the memory of {device}: free some") from None
-    projection, projection_digest = _load_projection(config.source, folder, pipe)
+    diffusion = load(config.source, folder, device, dtype, config.scheduler)
     levels, levels_source = load_levels(config.source, folder)
     try:
         weights = fingerprint(folder, data_dir)
     except OSError as error:
         raise ModelError(f"model {config.source}: {error.filename}: {error.strerror}: make it readable") from None
-    diffusion = StableDiffusion(pipe, projection, config.scheduler)
     return LoadedModel(
         name=model_name(config.source),
         folder=folder,
         diffusion=diffusion,
         fingerprint=weights,
-        embedder=f"{weights}:{projection_digest}",
+        embedder=f"{weights}:{diffusion.embedder}",
         levels=levels,
         levels_source=levels_source,
-        own_size=size,
-        defaults=choose_defaults(config, size, diffusion.size_multiple),
+        defaults=choose_defaults(config, diffusion.own_size, diffusion.size_multiple),
     )
 
 
@@ -136,25 +124,6 @@ def quiet_libraries() -> None:
     diffusers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-
-
-def _load_projection(source: str, folder: Path, pipe: Any) -> tuple[torch.Tensor | None, str]:
-    path = folder / DIFFCACHE_FOLDER / "projection.safetensors"
-    if not path.is_file():
-        return None, "pooled"
-    try:
-        weight = load_file(path)["weight"].float()
-    except Exception as error:  # of a foreign file anything may come
-        raise ModelError(
-            f"model {source}: {path} is damaged ({first_line(error)}): copy it again, or remove it to use the pooled "
-            "output as key (calibrate anew)"
-        ) from None
-    if not is_finite(weight):
-        raise ModelError(f"model {source}: {path} holds values that are not finite (NaN or infinity): copy it again")
-    width = pipe.text_encoder.config.hidden_size
-    if weight.ndim != 2 or weight.shape[1] != width:
-        raise ModelError(f"model {source}: {path} must be a (dim, {width}) matrix, is {tuple(weight.shape)}")
-    return weight, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_levels(source: str, folder: Path) -> tuple[Levels, str]:

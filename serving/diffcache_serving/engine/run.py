@@ -1,101 +1,127 @@
-"""One request on the device: from noise or a state, step by step, to the final latent. Device thread only."""
+"""What the event loop asks of the device thread, and how it hears of it."""
 
 from __future__ import annotations
 
-import math
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
 
-import torch
+from PIL import Image
 
-from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.engine.adapter import StableDiffusion
-from diffcache_serving.values.finite import check_finite
-from diffcache_serving.values.found import CapturedState, Exact, Found, Resume
+from diffcache_serving.engine.device_run import DeviceRun
+from diffcache_serving.values.found import CapturedState, Found
 from diffcache_serving.values.text import TextEncoding
 
-RESEED_PHI = math.pi / 4
-"""Angle between a `Trajectory` state's noise and the request's own, radians. Higher sets seeds further apart and
-takes the state further from where it was; at pi/4 both noises weigh the same."""
+
+@dataclass
+class Timings:
+    """Seconds of one run. `queue` is all waiting for the device, over encode, steps and decode."""
+
+    queue: float = 0.0
+    encode: float = 0.0
+    denoise: float = 0.0
+    decode: float = 0.0
 
 
-class DeviceRun:
-    """The latent of one request and where it stands."""
+@dataclass(eq=False)
+class Encode:
+    request: GenerationRequest
+    future: asyncio.Future[tuple[TextEncoding, Timings]]
+    posted: float = field(default_factory=time.perf_counter)
+
+    def give_up(self, error: BaseException) -> None:
+        """Event loop: it will not be done."""
+        resolve(self.future, None, error)
+
+
+@dataclass(eq=False)
+class Spare:
+    work: Callable[[], Any]
+    between_steps: bool
+    future: asyncio.Future[Any]
+
+    def give_up(self, error: BaseException) -> None:
+        """Event loop: it will not be done."""
+        resolve(self.future, None, error)
+
+
+class Run:
+    """One request in the step loop. An async context manager: leaving it cancels what is left to do."""
 
     def __init__(
         self,
-        model: StableDiffusion,
+        loop: asyncio.AbstractEventLoop,
+        start: Callable[[Run], None],
         request: GenerationRequest,
         text: TextEncoding,
         found: Found,
         keep: tuple[int, ...],
+        on_step: Callable[[], None],
     ) -> None:
-        """`keep`: the steps k at which to leave a `Trajectory` state."""
-        self.text, self.steps, self.keep = text, request.steps, keep
-        self.i = found.k  # steps done or skipped
-        self.last_step = 0
-        self.captured: list[CapturedState] = []
-        self._model = model
-        self._mix_noise: torch.Tensor | None = None
-        if isinstance(found, Exact):
-            self.x = found.tensors["latent"].to(model.device)
-            return
-        self._schedule = model.schedule(request.steps, found.k)
-        noise = model.noise(request)
-        if not isinstance(found, Resume):
-            self.x = self._schedule.start(noise)
-            return
-        latent = found.tensors["latent"].to(model.device)
-        if found.kind is StateKind.CLEAN:
-            self.x = self._schedule.noised(latent, noise)
+        """`start(run)` hands it to the device thread."""
+        self.request, self.text, self.found, self.keep = request, text, found, keep
+        self.timings = Timings()
+        self.states: list[CapturedState] = []  # filled when the picture is there
+        self.flagged = False
+        self.cancelled = threading.Event()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        """Done when the device has nothing to do with it any more: a call that has begun ends, whoever leaves."""
+        self.device: DeviceRun | None = None  # device thread only, as the next two
+        self.waiting_since = time.perf_counter()
+        self.steps_started = 0.0
+        self._start = start
+        self._on_step = on_step
+        self._steps: asyncio.Queue[int | None] = asyncio.Queue()  # None: no further step will come
+        self._done: asyncio.Future[Image.Image] = loop.create_future()
+
+    async def __aenter__(self) -> Self:
+        self._start(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancelled.set()
+        if self._done.done() and not self._done.cancelled():
+            self._done.exception()  # seen: whoever left early does not want to be told by the garbage collector
         else:
-            self.x = latent
-            if found.own_run:
-                self._schedule.restore({k: v.to(model.device) for k, v in found.tensors.items() if k != "latent"})
-            else:
-                self._mix_noise = noise
+            self._done.cancel()
 
-    @property
-    def rows(self) -> int:
-        """Of the denoiser call: with guidance the prompt's and the negative prompt's."""
-        return len(self.text.conditioning)
+    async def image(self) -> Image.Image:
+        """Raises DeviceOutOfMemory, EngineStopped, or whatever went wrong on the device."""
+        return await self._done
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.x.shape)
+    async def progress(self) -> AsyncIterator[int]:
+        """Steps done or skipped so far, each time that changes, until the last step is done."""
+        while (step := await self._steps.get()) is not None:
+            yield step
 
-    @property
-    def is_denoised(self) -> bool:
-        return self.i >= self.steps
+    def stepped(self, i: int) -> None:
+        """Event loop: one step was made."""
+        self._on_step()
+        self._steps.put_nowait(i)
 
-    def denoiser_input(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled latent and scalar timestep of the step at hand."""
-        return self._schedule.model_input(self.i, self.x), self._schedule.timesteps[self.i]
+    def finished(self, image: Image.Image | None, error: BaseException | None) -> None:
+        """Event loop: there is a picture, or there never will be."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self._steps.put_nowait(None)
+        resolve(self._done, image, error)
 
-    def advance(self, output: torch.Tensor) -> None:
-        """Takes the step that `output` was predicted for: whole, or not at all where it raises.
-
-        Raises NotFinite if a state is to be left here and cannot.
-        """
-        schedule, after = self._schedule, self.i + 1
-        with schedule.restored_on_error():
-            if self._mix_noise is not None:
-                x = schedule.step_mixing(output, self.x, self._mix_noise, RESEED_PHI)
-                schedule = schedule.at(after) if after < self.steps else schedule
-            else:
-                x = schedule.step(self.i, output, self.x)
-            if after in self.keep:
-                self.captured.append(_captured(StateKind.TRAJECTORY, after, {"latent": x, **schedule.history()}))
-        self.x, self.i, self._schedule, self._mix_noise = x, after, schedule, None
-
-    def finish(self) -> tuple[object, bool]:
-        """The picture and whether it was flagged; the final latent is captured. Raises NotFinite."""
-        final = _captured(StateKind.CLEAN, 0, {"latent": self.x})
-        picture = self._model.decode(self.x)
-        self.captured.append(final)
-        return picture
+    def give_up(self, error: BaseException) -> None:
+        """Event loop: it will not be done."""
+        self.finished(None, error)
 
 
-def _captured(kind: StateKind, k: int, tensors: dict[str, torch.Tensor]) -> CapturedState:
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    check_finite("latent", copies.values())
-    return CapturedState(kind, k, copies)
+def resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Where a model's files lie on this machine, by its source; and whether they are a pipeline that we serve. No torch."""
+"""Where a model's files lie on this machine, by its source. No torch."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ import os
 from pathlib import Path
 
 from diffcache_core.choices import SourceKind
-from diffcache_core.documents import read_json
 from diffcache_core.names import MODEL_MOUNT
 from diffcache_serving.values.errors import ModelError
-
-SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
-NEEDED = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
-OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts of such a pipeline, each in a folder of its name; whatever else a model_index.json names is not looked at."""
 
 BUNDLED = Path(__file__).parents[1] / "models"
 DIFFCACHE_FOLDER = "diffcache"
@@ -82,16 +76,3 @@ def hub_folder(data_dir: Path, source: str, revision: str) -> Path:
 def model_name(source: str) -> str:
     """The last part of a source: what metrics, answers and entries call the model."""
     return source.rpartition("://")[2].rstrip("/").rpartition("/")[2]
-
-
-def check_pipeline(source: str, folder: Path) -> None:
-    """Raises ModelError unless the folder's model_index.json names a pipeline that we serve."""
-    try:
-        class_name = read_json(folder / MODEL_INDEX)["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"model {source}: {folder / MODEL_INDEX} is damaged ({error}): copy the model again") from None
-    if class_name not in SUPPORTED_PIPELINES:
-        raise ModelError(
-            f"model {source} is a {class_name}; diffcache serves: {', '.join(SUPPORTED_PIPELINES)} "
-            "(Stable Diffusion 1.x and 2.x)"
-        )

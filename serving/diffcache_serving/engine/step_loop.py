@@ -16,12 +16,13 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from diffcache_serving.engine.adapter import StableDiffusion
 from diffcache_serving.engine.batch import next_batch
 from diffcache_serving.engine.call_sizes import CallSizes
 from diffcache_serving.engine.device_errors import is_fatal, is_out_of_memory
-from diffcache_serving.engine.jobs import Encode, Run, Spare, Timings, resolve
-from diffcache_serving.engine.run import DeviceRun
+from diffcache_serving.engine.device_run import DeviceRun
+from diffcache_serving.engine.diffusion_model import DiffusionModel
+from diffcache_serving.engine.run import Encode, Run, Spare, Timings, resolve
+from diffcache_serving.engine.step import predict
 from diffcache_serving.values.errors import DeviceFailed, DeviceOutOfMemory
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class StepLoop:
 
     def __init__(
         self,
-        model: StableDiffusion,
+        model: DiffusionModel,
         max_batch: int,
         post: Post,
         on_call: Callable[[float, int, int], None],
@@ -131,7 +132,9 @@ class StepLoop:
         if run.cancelled.is_set():
             return
         try:
-            run.device = self._alone("start", lambda: DeviceRun(self.model, run.request, run.text, run.found, run.keep))
+            run.device = self._alone(
+                "start", lambda: DeviceRun.begin(self.model, run.request, run.text, run.found, run.keep)
+            )
             run.device.last_step = self._calls  # it waits since now: behind those who were there before
         except Exception as error:
             self._refuse(run, error)
@@ -174,15 +177,14 @@ class StepLoop:
         all of them.
         """
 
-        def predict() -> list[torch.Tensor]:
-            inputs, timesteps = zip(*(device.denoiser_input() for device in batch), strict=True)
-            outputs = self.model.predict(inputs, timesteps, [device.text for device in batch])
+        def predicted() -> list[torch.Tensor]:
+            outputs = predict(self.model, batch)
             self.model.synchronize()
             return outputs
 
         advanced: list[DeviceRun] = []
         try:
-            outputs = self._shared(len(batch), predict)
+            outputs = self._shared(len(batch), predicted)
         except _TooLarge:
             return advanced, False
         fitted = True

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from diffcache_core.generation import GenerationRequest
+from diffcache_serving.engine.device_run import DeviceRun
 from diffcache_serving.engine.engine import Engine
-from diffcache_serving.engine.run import DeviceRun
+from diffcache_serving.engine.step import step
 from diffcache_serving.quality.plan import Level, Plan
 from diffcache_serving.scorer import ClipScorer
 from diffcache_serving.values.found import Found, Miss
@@ -65,9 +66,9 @@ class Device:
         return [Pair(level, cached, q_u) for level, cached in zip(levels, q_c, strict=True)]
 
     async def _draw(self, request: GenerationRequest, text: TextEncoding, found: Found) -> Image.Image:
-        run = await self._piece(request, lambda: DeviceRun(self.engine.model, request, text, found, keep=()))
+        run = await self._piece(request, lambda: DeviceRun.begin(self.engine.model, request, text, found))
         while not run.is_denoised:
-            await self._piece(request, lambda: _step(self.engine, run))
+            await self._piece(request, lambda: step(self.engine.model, [run]))
             self.on_step()
         image, is_flagged = await self._piece(request, run.finish)
         if is_flagged:
@@ -89,9 +90,3 @@ class Device:
         except TimeoutError:
             return await self.engine.spare(work, between_steps=True)
         return await self.engine.spare(work)
-
-
-def _step(engine: Engine, run: DeviceRun) -> None:
-    latent, timestep = run.denoiser_input()
-    (output,) = engine.model.predict([latent], [timestep], [run.text])
-    run.advance(output)

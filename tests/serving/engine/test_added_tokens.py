@@ -17,6 +17,7 @@ from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, load_model
 from tests.serving.conftest import EMOJI
 from tests.serving.folders import edit
+from tests.serving.pipeline import diffusion_of, pipe_of
 
 Draw = Callable[..., Awaitable[Any]]
 Engines = Callable[..., Engine]
@@ -43,7 +44,7 @@ async def test_a_textual_inversion_draws_the_stock_picture(
     model = load(inverted(stable_diffusion, tmp_path / "inverted", vectors))
     texts = {"prompt": "a <zork> apple", "negative_prompt": "moon <zork>"}
     drawn = await draw(engines(model), steps=2, width=16, height=16, **texts)
-    pipe = model.diffusion.pipe
+    pipe = pipe_of(model)
     stock = pipe(
         **texts,
         num_inference_steps=2,
@@ -72,9 +73,9 @@ async def test_prompts_with_an_added_token_have_keys_of_their_own(
 async def test_keys_without_added_tokens_stay(stable_diffusion: Path, tmp_path: Path) -> None:
     """They are in caches, and levels were measured with them."""
     model = load(stable_diffusion)
-    tokens = model.diffusion.pipe.tokenizer("red apple", padding="max_length", return_tensors="pt")
-    pooled = model.diffusion.pipe.text_encoder(tokens.input_ids).pooler_output
-    assert torch.equal(model.diffusion._encode("red apple").pooled, pooled)
+    tokens = pipe_of(model).tokenizer("red apple", padding="max_length", return_tensors="pt")
+    pooled = pipe_of(model).text_encoder(tokens.input_ids).pooler_output
+    assert torch.equal(diffusion_of(model)._encode("red apple").pooled, pooled)
 
 
 async def test_a_token_that_the_text_encoder_lacks_is_the_callers_fault(

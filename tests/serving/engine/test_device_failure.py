@@ -16,6 +16,7 @@ from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.values.errors import DeviceFailed
 from diffcache_serving.values.found import Miss
+from tests.serving.pipeline import pipe_of
 
 Draw = Callable[..., Awaitable[Any]]
 Engines = Callable[..., Engine]
@@ -41,7 +42,7 @@ async def test_all_who_wait_are_told(
 ) -> None:
     engine = engines(model)
     text, _ = await engine.encode(request_)
-    pipe = model.diffusion.pipe
+    pipe = pipe_of(model)
     module = {"decoder": pipe.vae.decoder, "scorer": pipe.unet}.get(part) or getattr(pipe, part)
 
     def fail(*_: Any) -> None:

@@ -16,6 +16,7 @@ from diffcache_core.generation import GenerationRequest
 from diffcache_serving.engine.engine import DeviceOutOfMemory, Engine, EngineStopped
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.values.found import Exact, Miss
+from tests.serving.pipeline import pipe_of
 
 Draw = Callable[..., Awaitable[Any]]
 Engines = Callable[..., Engine]
@@ -82,7 +83,7 @@ async def test_the_event_loop_never_waits_for_the_device(
         loop.call_soon_threadsafe(inside.set)
         proceed.wait()
 
-    hook = model.diffusion.pipe.unet.register_forward_pre_hook(stop_here)
+    hook = pipe_of(model).unet.register_forward_pre_hook(stop_here)
     try:
         drawing = asyncio.ensure_future(draw(engine, steps=1))
         await inside.wait()
@@ -141,7 +142,7 @@ async def test_out_of_memory_fails_the_request_and_the_engine_lives(
     def fail(*_: Any) -> None:
         raise error
 
-    hook = model.diffusion.pipe.unet.register_forward_pre_hook(fail)
+    hook = pipe_of(model).unet.register_forward_pre_hook(fail)
     with pytest.raises(DeviceOutOfMemory):
         await draw(engine)
     hook.remove()
@@ -151,7 +152,7 @@ async def test_out_of_memory_fails_the_request_and_the_engine_lives(
 @pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
 async def test_an_error_belongs_to_its_request(part: str, model: LoadedModel, engines: Engines, draw: Draw) -> None:
     engine = engines(model)
-    module = getattr(model.diffusion.pipe, part)
+    module = getattr(pipe_of(model), part)
     target = module.decoder if part == "vae" else module
 
     def fail(*_: Any) -> None:
@@ -198,7 +199,7 @@ async def test_spare_work_waits_for_every_request_in_the_loop(
     engine = engines(model)
     request = replace(request_, steps=3, width=32, height=32)
     text, _ = await engine.encode(request)
-    hook = model.diffusion.pipe.unet.register_forward_pre_hook(lambda *_: order.append("step"))
+    hook = pipe_of(model).unet.register_forward_pre_hook(lambda *_: order.append("step"))
     try:
         async with engine.run(request, text, Miss()) as run:
             spare = [asyncio.ensure_future(engine.spare(partial(order.append, n))) for n in ("first", "second")]

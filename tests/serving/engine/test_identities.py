@@ -16,6 +16,7 @@ from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.engine.schedulers import build_scheduler
 from diffcache_serving.values.found import Resume
+from tests.serving.pipeline import pipe_of
 
 Draw = Callable[..., Awaitable[Any]]
 Models = Callable[[str], LoadedModel]
@@ -27,7 +28,7 @@ def resume(tensors: Any, k: int, kind: StateKind, *, own_run: bool) -> Resume:
 
 
 def stock(model: LoadedModel, scheduler: str, steps: int, **changes: Any) -> np.ndarray:
-    pipe = model.diffusion.pipe
+    pipe = pipe_of(model)
     own, pipe.scheduler = pipe.scheduler, build_scheduler(scheduler, pipe.scheduler.config)
     try:
         arguments = {"prompt": "red apple, noto style", "guidance_scale": 3.0, "width": 64, "height": 64} | changes

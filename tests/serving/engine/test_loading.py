@@ -18,6 +18,7 @@ from diffcache_core.serving_config import ModelConfig
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import BUNDLED, LoadedModel, ModelError, fingerprint, load_levels, load_model
 from diffcache_serving.values.defaults import ModelDefaults
+from tests.serving.pipeline import pipe_of
 
 Engines = Callable[..., Engine]
 Draw = Callable[..., Awaitable[Any]]
@@ -41,7 +42,7 @@ async def test_any_stable_diffusion_is_served_bit_for_bit(stable_diffusion: Path
         steps=50, guidance=7.5, width=16, height=16, size_multiple=8, max_pixels=1024
     )
     drawn = await draw(engines(model), steps=3, width=16, height=16)
-    pipe = model.diffusion.pipe
+    pipe = pipe_of(model)
     pipe.scheduler = model.diffusion.schedule(3, 0)._scheduler
     stock = pipe(
         "red apple, noto style",

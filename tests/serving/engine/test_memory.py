@@ -15,6 +15,7 @@ import torch
 from diffcache_serving.engine.engine import DeviceOutOfMemory, Engine
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.values.finite import is_finite
+from tests.serving.pipeline import pipe_of
 
 Draw = Callable[..., Awaitable[Any]]
 Engines = Callable[..., Engine]
@@ -55,7 +56,7 @@ async def test_eight_at_once_with_room_for_two_all_get_their_picture(
     told: list[str] = []
     engine = engines(model, on_memory=told.append)
     alone = [await draw(engine, steps=3, seed=seed, width=32, height=32) for seed in range(8)]
-    with room_for(model.diffusion.pipe.unet, 4, error) as fitted:  # a guided run takes two rows
+    with room_for(pipe_of(model).unet, 4, error) as fitted:  # a guided run takes two rows
         together = await asyncio.gather(*(draw(engine, steps=3, seed=seed, width=32, height=32) for seed in range(8)))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(one.pixels, other.pixels, atol=1)
@@ -71,7 +72,7 @@ async def test_what_does_not_fit_alone_fails_alone(model: LoadedModel, engines: 
         if args[0].shape[-1] > 8 or len(args[0]) > 4:
             raise ERRORS[0]
 
-    hook = model.diffusion.pipe.unet.register_forward_pre_hook(check)
+    hook = pipe_of(model).unet.register_forward_pre_hook(check)
     try:
         small = [draw(engine, steps=4, seed=seed, width=32, height=32) for seed in range(4)]
         results = await asyncio.gather(draw(engine, steps=4), *small, return_exceptions=True)
@@ -90,7 +91,7 @@ async def test_the_limit_of_one_size_is_not_that_of_another(model: LoadedModel, 
         if args[0].shape[-1] <= 8:
             sizes.append(len(args[0]))
 
-    hook = model.diffusion.pipe.unet.register_forward_pre_hook(check)
+    hook = pipe_of(model).unet.register_forward_pre_hook(check)
     try:
         await asyncio.gather(*(draw(engine, steps=2, seed=seed) for seed in range(3)))
         await asyncio.gather(*(draw(engine, steps=6, seed=seed, width=32, height=32) for seed in range(4)))
@@ -105,7 +106,7 @@ async def test_a_call_alone_is_tried_again_once_all_is_given_back(
 ) -> None:
     told: list[str] = []
     engine = engines(model, on_memory=told.append)
-    pipe = model.diffusion.pipe
+    pipe = pipe_of(model)
     module = pipe.vae.decoder if part == "decoder" else getattr(pipe, part)
     before = await draw(engine, steps=2)
     calls = 0
@@ -129,7 +130,7 @@ async def test_a_call_alone_is_tried_again_once_all_is_given_back(
 @pytest.mark.parametrize("part", ["text_encoder", "unet", "decoder"])
 async def test_the_engine_lives_on(part: str, model: LoadedModel, engines: Engines, draw: Draw) -> None:
     engine = engines(model)
-    pipe = model.diffusion.pipe
+    pipe = pipe_of(model)
     module = pipe.vae.decoder if part == "decoder" else getattr(pipe, part)
 
     def fail(*_: Any) -> None:

@@ -8,16 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffcache_serving.engine.adapter import NEGATIVE_PROMPTS_KEPT, StableDiffusion
+from diffcache_serving.engine.families.stable_diffusion.model import NEGATIVE_PROMPTS_KEPT, StableDiffusion
 from diffcache_serving.engine.loading import LoadedModel
 from tests.serving.conftest import REQUEST
+from tests.serving.pipeline import diffusion_of, pipe_of
 
 
 class Encoder:
     """Counts what the model's text encoder is asked, prompts and negative prompts alike."""
 
     def __init__(self, model: LoadedModel) -> None:
-        loaded = model.diffusion
+        loaded = diffusion_of(model)
         self.diffusion = StableDiffusion(loaded.pipe, loaded.projection, loaded.scheduler)
         self.passes = 0
 
@@ -34,7 +35,7 @@ class Encoder:
 @pytest.fixture
 def encoder(model: LoadedModel) -> Iterator[Encoder]:
     encoder = Encoder(model)
-    hook = model.diffusion.pipe.text_encoder.register_forward_hook(encoder.count)
+    hook = pipe_of(model).text_encoder.register_forward_hook(encoder.count)
     yield encoder
     hook.remove()
 

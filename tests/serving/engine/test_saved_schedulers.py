@@ -17,6 +17,7 @@ from diffcache_serving.engine.scheduler_config import BETA_SCHEDULERS, translate
 from diffcache_serving.engine.schedulers import build_scheduler, served_class
 from tests.serving.conftest import EMOJI
 from tests.serving.folders import edit, save_scheduler, saved_again
+from tests.serving.pipeline import pipe_of
 
 Draw = Callable[..., Awaitable[Any]]
 Engines = Callable[..., Engine]
@@ -38,7 +39,7 @@ def load(folder: Path, scheduler: str) -> LoadedModel:
 
 def stock(model: LoadedModel, scheduler: Any, steps: int) -> np.ndarray:
     """What diffusers' own pipeline draws with the author's scheduler, in float32."""
-    pipe = type(model.diffusion.pipe)(**model.diffusion.pipe.components | {"scheduler": scheduler})
+    pipe = type(pipe_of(model))(**pipe_of(model).components | {"scheduler": scheduler})
     pipe.set_progress_bar_config(disable=True)
     drawn = pipe(
         "red apple, noto style",
@@ -118,7 +119,7 @@ def test_a_class_that_needs_an_absent_package_is_served(folder: Path) -> None:
     """Only its file is read: LMS needs scipy to be made."""
     save_scheduler(folder, "EulerDiscreteScheduler")
     edit(folder / "model_index.json", lambda index: index.update(scheduler=["diffusers", "LMSDiscreteScheduler"]))
-    assert load(folder, "DDIM").diffusion.pipe.scheduler.config.clip_sample is False
+    assert pipe_of(load(folder, "DDIM")).scheduler.config.clip_sample is False
 
 
 @pytest.mark.parametrize("author", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "CogVideoXDDIMScheduler"])

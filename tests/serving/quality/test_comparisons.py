@@ -28,6 +28,7 @@ from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.generate import Generation
 from diffcache_serving.scorer import ClipScorer
 from diffcache_serving.values.found import Found, Miss
+from tests.serving.pipeline import pipe_of
 from tests.serving.quality.conftest import ALWAYS, LEVELS_FROM_HALF, MakeStage, Stage
 
 FIRST = "red apple, noto style"  # cosines to it, rounded: .91, .49, .15, -.29
@@ -209,7 +210,7 @@ async def test_a_request_waits_for_no_more_than_one_step(stages: MakeStage, mode
             proceed.wait()
 
     await stage.generate(CLOSE)
-    hook = model.diffusion.pipe.unet.register_forward_pre_hook(stop_here)
+    hook = pipe_of(model).unet.register_forward_pre_hook(stop_here)
     try:
         await entered.wait()
         arriving = asyncio.ensure_future(stage.generate(OTHER, steps=20))
@@ -263,7 +264,7 @@ async def test_whatever_breaks_in_a_comparison_stays_there(part: str, stages: Ma
     stage = await stages()
     await stage.generate(FIRST)
     assert stage.shadows.scorer is not None
-    pipe, clip = model.diffusion.pipe, stage.shadows.scorer.clip
+    pipe, clip = pipe_of(model), stage.shadows.scorer.clip
     modules = {
         "text_encoder": pipe.text_encoder,
         "unet": pipe.unet,

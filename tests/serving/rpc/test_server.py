@@ -37,6 +37,7 @@ from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.lifecycle import drain, start
 from diffcache_serving.server import Server, wired
 from tests.serving.cache.entries import KEY, entry
+from tests.serving.pipeline import pipe_of
 
 APPLE = "red apple, noto style"
 LIKE_APPLE = "red apple, flat style"
@@ -354,7 +355,7 @@ async def test_a_bug_is_internal_and_tells_nothing(wire: Wire, model: LoadedMode
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("a secret of the inside")
 
-    hook = model.diffusion.pipe.unet.register_forward_pre_hook(fail)
+    hook = pipe_of(model).unet.register_forward_pre_hook(fail)
     processors = [structlog.contextvars.merge_contextvars]
     with structlog.testing.capture_logs(processors) as lines, pytest.raises(grpc.aio.AioRpcError) as caught:
         await wire.generate(request_id="broken-one")

@@ -18,6 +18,7 @@ from PIL import Image
 
 from diffcache_core.generation import GenerationRequest, InvalidRequest, Violation
 from diffcache_core.recently_used import RecentlyUsed
+from diffcache_serving.engine.projection import POOLED
 from diffcache_serving.engine.schedulers import Schedule
 from diffcache_serving.engine.step_counts import StepCounts
 from diffcache_serving.values.finite import check_finite
@@ -40,8 +41,15 @@ class _Encoded:
 class StableDiffusion:
     """The device side of one loaded pipeline."""
 
-    def __init__(self, pipe: Any, projection: torch.Tensor | None, scheduler: str) -> None:
-        self.pipe = pipe
+    def __init__(
+        self,
+        pipe: Any,
+        projection: torch.Tensor | None,
+        scheduler: str,
+        own_size: tuple[int, int] = (512, 512),
+        embedder: str = POOLED,
+    ) -> None:
+        self.pipe, self.own_size, self.embedder = pipe, own_size, embedder
         self.projection = projection  # (dim, width) float32 on the CPU; None: keys are the pooled output itself
         self.scheduler = scheduler
         self.device: torch.device = pipe.device
@@ -119,10 +127,16 @@ class StableDiffusion:
             guided.append(part)
         return guided
 
+    def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """(n, 3, height, width) from -1 to 1, of final latents (n, channels, h, w). Raises NotFinite."""
+        vae = self.pipe.vae
+        pixels: torch.Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        check_finite("picture", [pixels])
+        return pixels
+
     def decode(self, latent: torch.Tensor) -> tuple[Image.Image, bool]:
         """The picture of a final latent, and whether the pipeline's safety checker flagged it. Raises NotFinite."""
-        pixels = self.pipe.vae.decode(latent / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
-        check_finite("picture", [pixels])
+        pixels = self.decode_pixels(latent)
         pixels, flagged = self.pipe.run_safety_checker(pixels, self.device, self.dtype)
         is_flagged = bool(flagged and flagged[0])
         return self.pipe.image_processor.postprocess(pixels, output_type="pil", do_denormalize=[not is_flagged])[

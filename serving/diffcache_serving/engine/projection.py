@@ -1,0 +1,36 @@
+"""The matrix that turns a text encoder's pooled output into a key, where a model folder has one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from diffcache_core.foreign import first_line
+from diffcache_serving.engine.sources import DIFFCACHE_FOLDER
+from diffcache_serving.values.errors import ModelError
+from diffcache_serving.values.finite import is_finite
+
+POOLED = "pooled"
+"""The digest of no projection: keys are the pooled output itself."""
+
+
+def load_projection(source: str, folder: Path, width: int) -> tuple[torch.Tensor | None, str]:
+    """(dim, `width`) float32 on the CPU, None where there is none; and its digest. Raises ModelError."""
+    path = folder / DIFFCACHE_FOLDER / "projection.safetensors"
+    if not path.is_file():
+        return None, POOLED
+    try:
+        weight = load_file(path)["weight"].float()
+    except Exception as error:  # of a foreign file anything may come
+        raise ModelError(
+            f"model {source}: {path} is damaged ({first_line(error)}): copy it again, or remove it to use the pooled "
+            "output as key (calibrate anew)"
+        ) from None
+    if not is_finite(weight):
+        raise ModelError(f"model {source}: {path} holds values that are not finite (NaN or infinity): copy it again")
+    if weight.ndim != 2 or weight.shape[1] != width:
+        raise ModelError(f"model {source}: {path} must be a (dim, {width}) matrix, is {tuple(weight.shape)}")
+    return weight, hashlib.sha256(path.read_bytes()).hexdigest()
