@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 
 FORMAT_VERSION = 1
 """Of states, keys and ledger. Raised when an older cache can no longer be read as it lies."""
+
+
+_ALWAYS = frozenset({"grid", "format_version"})
+"""Fields with a default that are in the digest all the same: they were before defaults were left out."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,9 @@ class TrajectoryGrid:
 class Space:
     """Every field separates: two requests share states only where all of them are equal.
 
-    Adapters have no field because none can be loaded yet: the fingerprint covers the weights.
+    A new field gets a default, the value that all earlier entries have: at its default it is left out of the digest, so
+    that an upgrade keeps every cache. Adapters have no field because none can be loaded yet: the fingerprint covers the
+    weights.
     """
 
     tenant: str  # empty when the cache is shared by all tenants
@@ -38,7 +44,11 @@ class Space:
 
     def digest(self) -> str:
         """64 hexadecimal digits; the only thing about a space that leaves the process."""
-        return sha256_of_json(asdict(self))
+        values = asdict(self)
+        for field in fields(self):
+            if field.name not in _ALWAYS and field.default is not MISSING and values[field.name] == field.default:
+                del values[field.name]
+        return sha256_of_json(values)
 
 
 def exact_digest(space: str, prompt: tuple[int, ...], seed: int, steps: int, scheduler: str) -> str:
