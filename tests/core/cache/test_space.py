@@ -64,7 +64,9 @@ def test_a_field_of_a_later_version_leaves_the_digests_of_its_default() -> None:
 GOLDEN = {
     SPACE: "f228caa3136c09e28fbe7eeb690bb1d1a6a8c958ba2eb435e4294ffcfdda61aa",
     replace(SPACE, grid=None): "71ed1409d48976d7d5bdcf8f1f74d6315be7e522d238c6c8d633f688eec31e76",
-    replace(SPACE, tenant="", guidance=1.0, negative_prompt=()): "c7c3be5501025d7a65ee26901f1d722f2dffb61139abafd02f18e45f470db0b5",
+    replace(
+        SPACE, tenant="", guidance=1.0, negative_prompt=()
+    ): "c7c3be5501025d7a65ee26901f1d722f2dffb61139abafd02f18e45f470db0b5",
 }
 
 

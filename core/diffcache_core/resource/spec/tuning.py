@@ -156,7 +156,7 @@ class AutoscalingSpec(Block):
     target_backlog_seconds: Annotated[StrictInt, Field(ge=1, le=3600), Change.HOT] = 10
     """Work that may wait for a pod: steps left to run times seconds a step."""
     scale_down_stabilization_seconds: Annotated[StrictInt, Field(ge=0, le=3600), Change.HOT] = 300
-    """For so long fewer replicas must have sufficed before there are fewer."""
+    """Seconds for which fewer replicas must have been enough before the operator removes one."""
     rules = (
         Rule(
             "self.mode != 'Operator' || has(self.maxReplicas)",
