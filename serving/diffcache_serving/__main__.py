@@ -19,7 +19,7 @@ from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.config_file import read_config_file
 from diffcache_serving.openmp import set_openmp_defaults
 from diffcache_serving.refusal import refuse
-from diffcache_serving.surroundings import exit_at_sigterm, keep_caches_in, stay_offline
+from diffcache_serving.surroundings import check_allocator, exit_at_sigterm, keep_caches_in, stay_offline
 from diffcache_serving.values.errors import FolderUnusable, PortTaken
 
 
@@ -46,6 +46,7 @@ def run(path: Path, manifest: Path | None = None) -> None:
     check_ports(config.listen)
     keep_caches_in(config.data_dir)
     stay_offline()
+    check_allocator()
     set_openmp_defaults(spare_cores=1)  # for the event loop and the index
 
     def on_wait(holder: str) -> None:

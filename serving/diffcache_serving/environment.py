@@ -9,6 +9,7 @@ use:
 | obstore | `AWS_*`: endpoint, bucket, region, encryption, every option of its client; credentials | the credentials |
 | huggingface-hub | `HF_*`, `HUGGINGFACE_*`: endpoint, token, caches, time-outs, staging | endpoint, token, cache, Xet |
 | diffusers, transformers, accelerate | `DIFFUSERS_*`, `TRANSFORMERS_*`, `ACCELERATE_*`, `USE_*`: back ends | nothing |
+| torch | `TORCH*`, `PYTORCH_*`, `LOGLEVEL`: logs, compilers, debugging, precision | its allocator's options |
 | prometheus-client | `PROMETHEUS_*`: files that several processes share | nothing |
 | redis | nothing | |
 | kubernetes, kopf (the operator) | `KUBERNETES_SERVICE_*`, `KUBECONFIG`: the cluster; proxies | all but proxies |
@@ -49,7 +50,9 @@ HUB = frozenset(
     }
 )
 
-KEPT = CREDENTIALS | HUB
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # a GPU's memory: set on purpose, and ours says nothing
+
+KEPT = CREDENTIALS | HUB | frozenset(ALLOCATOR)
 
 PREFIXES = (
     "ACCELERATE_",
@@ -60,11 +63,24 @@ PREFIXES = (
     "HUGGING_FACE_",
     "MILVUS_",
     "PROMETHEUS_",
+    "PYTORCH_",
+    "TORCH",  # TORCH_, TORCHDYNAMO_, TORCHELASTIC_, TORCHINDUCTOR_
     "TRANSFORMERS_",
     "prometheus_multiproc_dir",
 )
 
-NAMES = frozenset({"USE_FLAX", "USE_JAX", "USE_ONNX", "USE_SAFETENSORS", "USE_TF", "USE_TORCH", "USE_TORCH_XLA"})
+NAMES = frozenset(
+    {
+        "LOGLEVEL",  # torch.distributed's
+        "USE_FLAX",
+        "USE_JAX",
+        "USE_ONNX",
+        "USE_SAFETENSORS",
+        "USE_TF",
+        "USE_TORCH",
+        "USE_TORCH_XLA",
+    }
+)
 
 
 def foreign(names: Iterable[str]) -> list[str]:

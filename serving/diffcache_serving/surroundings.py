@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+from diffcache_core.foreign import quoted
+from diffcache_serving.environment import ALLOCATOR
 from diffcache_serving.values.errors import ConfigError
 
 
@@ -41,6 +45,33 @@ def trust(ca_file: Path, data_dir: Path) -> None:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"the certificates of model.caSecretRef: {ca_file}: {error.strerror or error}") from None
     os.environ["SSL_CERT_FILE"] = str(both)
+
+
+_TRY_ALLOCATOR = """
+import sys, torch
+try:
+    torch._C._accelerator_setAllocatorSettings(sys.argv[1])
+except (RuntimeError, ValueError) as error:
+    print(str(error).splitlines()[0])
+"""
+
+
+def check_allocator() -> None:
+    """That torch can use the options of its allocator, if the environment has any: it aborts when it is imported, or
+    fails at the first tensor on a GPU. Another process tries them, in some seconds. Raises ConfigError."""
+    for name in ALLOCATOR:
+        value = os.environ.get(name)
+        if value is None:
+            continue
+        others = {key: text for key, text in os.environ.items() if key not in ALLOCATOR}
+        command = [sys.executable, "-c", _TRY_ALLOCATOR, value]
+        tried = subprocess.run(command, env={**others, name: value}, capture_output=True, text=True, check=False)
+        if tried.returncode == -signal.SIGABRT or tried.stdout:
+            reason = f" ({quoted(tried.stdout)})" if tried.stdout else ""
+            raise ConfigError(
+                f"{name}: torch cannot use {quoted(value)!r}{reason}: write OPTION:VALUE, such as "
+                "expandable_segments:True, with commas between several, or unset it"
+            )
 
 
 def stay_offline() -> None:

@@ -54,9 +54,7 @@ def calibrate(
     Can be stopped and started again at any time. Takes about half an hour for the bundled model.
     """
     need_modules("calibrating", ("torch", "diffusers", "transformers", "matplotlib"))
-    from diffcache_serving.openmp import set_openmp_defaults
-
-    set_openmp_defaults(spare_cores=0)  # before the next lines import torch
+    _prepare_for_torch()
     from diffcache_serving.calibration.calibrate import Task
     from diffcache_serving.calibration.calibrate import calibrate as run_calibration
     from diffcache_serving.calibration.findings import build_document, write_levels
@@ -102,6 +100,19 @@ def calibrate(
         ) from None
     say(report)
     say(_summary(findings, output, plot))
+
+
+def _prepare_for_torch() -> None:
+    """To be called before it is imported, which reads the environment. Raises ManifestError."""
+    from diffcache_serving.openmp import set_openmp_defaults
+    from diffcache_serving.surroundings import check_allocator
+    from diffcache_serving.values.errors import ConfigError
+
+    set_openmp_defaults(spare_cores=0)
+    try:
+        check_allocator()
+    except ConfigError as error:
+        raise ManifestError(str(error)) from None
 
 
 def _default_work_dir(name: str) -> Path:
