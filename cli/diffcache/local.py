@@ -16,6 +16,7 @@ from diffcache.manifests import read_manifest
 from diffcache.output import note
 from diffcache_core.choices import SourceKind
 from diffcache_core.documents import DocumentError, read_document
+from diffcache_core.os_errors import explain_os_error
 from diffcache_core.private_files import make_private_folder, write_private
 from diffcache_core.resource.manifest import ManifestError
 from diffcache_core.resource.spec import DiffusionCacheSpec, IndexType, LedgerType, ScalingMode, TuningMode, is_shared
@@ -141,7 +142,7 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, 
         path = folder / f"serving-{listen.port}.json"
         write_private(path, config.model_dump_json(indent=2))
     except OSError as error:
-        raise ManifestError(f"{error.filename}: {error.strerror}: choose another folder with --data-dir") from None
+        raise ManifestError(explain_os_error(error, folder, "choose another folder with --data-dir")) from None
     if sys.stderr.isatty():  # a log has lines of its own
         note(f"Loading {config.model.source}; the first time takes some seconds more.")
     if SourceKind.of(config.model.source) is SourceKind.HUB:  # a cluster's pods have an init container for it

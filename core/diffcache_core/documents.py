@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from diffcache_core.foreign import printable, quoted
+from diffcache_core.os_errors import explain_os_error
 
 MAX_BYTES = 2**19
 """Of one file or text, and of a YAML document with its aliases written out. Ours have a few KiB, with what a cluster
@@ -36,7 +37,7 @@ def read_document(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DocumentError(f"{printable(str(path))}: {error.strerror}") from None
+        raise DocumentError(explain_os_error(error, path)) from None
     return checked_text(data, str(path))
 
 

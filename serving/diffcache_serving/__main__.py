@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from diffcache_core.net.listening import ANY, join_host_port, listen_on_all
+from diffcache_core.os_errors import explain_os_error
 from diffcache_core.serving_config import ListenConfig
 from diffcache_serving.cache.lock import lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite
@@ -71,7 +72,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FolderUnusable(f"{error.filename}: {error.strerror}: choose another one") from None
+        raise FolderUnusable(explain_os_error(error, folder, "choose another one")) from None
 
 
 def check_ports(listen: ListenConfig) -> None:

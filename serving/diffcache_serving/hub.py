@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import os
 from collections.abc import Iterator, Mapping
@@ -19,11 +18,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
+from diffcache_core.os_errors import FULL, explain_os_error
 from diffcache_serving.values.errors import DownloadFailed
 
 TOKEN_ENVIRONMENT = "HF_TOKEN"  # noqa: S105  # the variable's name
 FILES_AT_ONCE = 4  # more do not make a download of two large files faster
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Hub:
@@ -95,7 +94,7 @@ class Hub:
                 "claim, lower spec.cache.spaceGraceSeconds, or create the DiffusionCache anew with a larger volume"
             )
         if isinstance(error, OSError) and error.filename is not None:
-            return f"{error.filename}: {error.strerror}: make it writable"
+            return explain_os_error(error, error.filename, "make it writable")
         first = (str(error).strip().splitlines() or [""])[0]
         return (
             f"{self._host} cannot be reached ({type(error).__name__}: {first}): check DNS, proxy and network policies, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ def spec(*, ledger: dict[str, Any] | None = None, s3: dict[str, Any] | None = No
     return {"model": {"source": "bundled://emoji"}, "index": MILVUS, "cache": cache} | more
 
 
+def document(given: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "diffcache.io/v1alpha1",
+        "kind": "DiffusionCache",
+        "metadata": {"name": "a"},
+        "spec": given,
+    }
+
+
 @pytest.mark.parametrize(
     ("given", "field", "remedy"),
     [
@@ -40,11 +50,23 @@ def spec(*, ledger: dict[str, Any] | None = None, s3: dict[str, Any] | None = No
     ],
 )
 def test_what_needs_a_cluster(tmp_path: Path, given: dict[str, Any], field: str, remedy: str) -> None:
-    document = {"apiVersion": "diffcache.io/v1alpha1", "kind": "DiffusionCache", "metadata": {"name": "a"}}
     manifest = tmp_path / "manifest.yaml"
-    manifest.write_text(yaml.safe_dump(document | {"spec": given}))
+    manifest.write_text(yaml.safe_dump(document(given)))
     with pytest.raises(ManifestError, match="needs a cluster") as caught:
         serve_manifest(manifest, tmp_path / "data", ListenConfig())
     assert field in str(caught.value)
     assert remedy in str(caught.value)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_that_takes_no_data_is_named(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.yaml"
+    manifest.write_text(yaml.safe_dump(document({"model": {"source": "bundled://emoji"}})))
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, usual[1]))  # as on a full disk: files open, and a write fails
+    try:
+        with pytest.raises(ManifestError) as caught:
+            serve_manifest(manifest, tmp_path / "data", ListenConfig())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert str(caught.value) == f"{tmp_path}/data: File too large: choose another folder with --data-dir"

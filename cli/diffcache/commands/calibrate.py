@@ -14,6 +14,7 @@ from diffcache.extras import need_modules
 from diffcache.output import bad_option, console, note, say
 from diffcache_core.choices import Scheduler
 from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
+from diffcache_core.os_errors import explain_os_error
 from diffcache_core.resource.manifest import ManifestError
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ def calibrate(
     except (CalibrationError, ModelError) as error:
         raise ManifestError(str(error)) from None
     except OSError as error:
-        raise ManifestError(
-            f"{error.filename or work_dir}: {error.strerror}: choose other paths, or make room"
-        ) from None
+        raise ManifestError(explain_os_error(error, work_dir or "the model's folder", "choose other paths")) from None
     say(report)
     say(_summary(findings, output, plot))
 

@@ -9,6 +9,7 @@ import typer
 
 from diffcache_core.generation import CacheMode, ImageFormat
 from diffcache_core.names import DEFAULT_TENANT, GRPC_PORT
+from diffcache_core.os_errors import explain_os_error
 
 if TYPE_CHECKING:
     from diffcache.client import Client
@@ -80,7 +81,7 @@ def generate(
     try:
         image.write_bytes(generation.data)
     except OSError as error:
-        raise bad_option(f"{image}: {error.strerror}", "--image") from None
+        raise bad_option(explain_os_error(error, image, "choose another file"), "--image") from None
     if output is Output.JSON:
         facts = {k: v for k, v in vars(generation).items() if k not in ("data", "image")}
         print_json(facts | {"image": str(image)})
@@ -106,10 +107,12 @@ def _format_of(image: Path) -> ImageFormat:
 
 
 def _read(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
     try:
-        return None if path is None else path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise bad_option(f"{path}: {error.strerror}", "--ca-certificate") from None
+        raise bad_option(explain_os_error(error, path), "--ca-certificate") from None
 
 
 def _generate_with_bar(client: Client, prompt: str, timeout: float | None, options: GenerateOptions) -> Generation:

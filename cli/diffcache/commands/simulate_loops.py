@@ -14,6 +14,7 @@ import typer
 from diffcache.extras import need_modules
 from diffcache.manifests import NameOption, read_manifest
 from diffcache.output import bad_option, note, say
+from diffcache_core.os_errors import explain_os_error
 from diffcache_core.resource.manifest import ManifestError, parse_manifest
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def simulate_loops(
         try:
             write_plot(output, comparison, f"{len(stream.times):,} requests in {span:.1f} days")
         except OSError as error:
-            raise ManifestError(f"{output}: {error.strerror}: choose another file") from None
+            raise ManifestError(explain_os_error(error, output, "choose another file")) from None
         say(f"plot: {output}")
 
 
@@ -220,7 +221,7 @@ def _read(path: Path, parse: Callable[[io.StringIO, str], Parsed]) -> Parsed:
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise ManifestError(f"{path} is a damaged gzip file: get it again") from None
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}") from None
+        raise ManifestError(explain_os_error(error, path)) from None
     except StreamError as error:
         raise ManifestError(str(error)) from None
 

@@ -13,6 +13,8 @@ import sys
 import threading
 from pathlib import Path
 
+from diffcache_core.os_errors import explain_os_error
+
 START_SECONDS = 60.0  # measured: 2.5 s; the rest is for a machine that is busy loading the model
 STOP_SECONDS = 10.0
 
@@ -72,7 +74,7 @@ class MilvusLite:
             log = self._log.open("w")
         except OSError as error:
             raise MilvusLiteError(
-                f"{error.filename}: {error.strerror}: move it away, or choose another folder with --data-dir"
+                explain_os_error(error, self._folder, "move it away, or choose another folder with --data-dir")
             ) from None
         with log:
             self._child = subprocess.Popen(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffcache_core.os_errors import explain_os_error
 from diffcache_serving.calibration.settings import CalibrationError
 
 TAGS_HEADER = "# concept<tab>tags"
@@ -46,7 +47,7 @@ def read_prompts(path: Path, rng: np.random.Generator) -> PromptList:
         data = path.read_bytes()
         lines = data.decode("utf-8-sig").splitlines()
     except OSError as error:
-        raise CalibrationError(f"--prompts {path}: {error.strerror}") from None
+        raise CalibrationError(f"--prompts {explain_os_error(error, path)}") from None
     except UnicodeDecodeError:
         raise CalibrationError(f"--prompts {path} is not a text file in UTF-8") from None
     rows = list(_rows(path, lines))

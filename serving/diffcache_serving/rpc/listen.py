@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from diffcache_core.os_errors import explain_os_error
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_serving.rpc.errors import IMAGE_SERVICE, ErrorInterceptor
@@ -61,7 +62,7 @@ def bind(server: Any, address: str, certificate: str = "", key: str = "") -> int
         pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
         return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
     except OSError as error:
-        raise ConfigError(f"TLS: {error.filename}: {error.strerror}") from None
+        raise ConfigError(f"TLS: {explain_os_error(error, certificate)}") from None
     except RuntimeError:
         text = f"cannot listen on {address}: it is taken or not an address of this machine"
         if not certificate:

@@ -1,0 +1,25 @@
+"""What the operating system refuses, in one line."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from diffcache_core.foreign import printable
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def explain_os_error(error: OSError, path: Path | str, remedy: str = "") -> str:
+    """The file or folder, what is wrong with it, and what to do.
+
+    Args:
+        error: names no file where a file that is open cannot be read or written.
+        path: what is named then.
+        remedy: what to do about it; where a disk is full, freeing space is told too.
+    """
+    if error.errno in FULL:
+        remedy = f"free some space, or {remedy}" if remedy else "free some space"
+    named = error.filename if error.filename is not None else path
+    told = f"{printable(str(named))}: {error.strerror or error}"
+    return f"{told}: {remedy}" if remedy else told
