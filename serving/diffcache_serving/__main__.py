@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.config_file import read_config_file
 from diffcache_serving.openmp import set_openmp_defaults
 from diffcache_serving.refusal import refuse
-from diffcache_serving.surroundings import check_allocator, exit_at_sigterm, keep_caches_in, stay_offline
+from diffcache_serving.surroundings import check_allocator, exit_at_signals, keep_caches_in, stay_offline
 from diffcache_serving.values.errors import FolderUnusable, PortTaken
 
 
@@ -29,11 +28,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="ServingConfig as JSON")
     parser.add_argument("--manifest", type=Path, help="tune by this DiffusionCache; in a cluster the operator does")
     arguments = parser.parse_args()
-    exit_at_sigterm()
     try:
         run(arguments.config, arguments.manifest)
-    except KeyboardInterrupt:  # before the server listens to signals itself
-        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         sys.exit(refuse(error))
 
@@ -41,6 +37,7 @@ def main() -> None:
 def run(path: Path, manifest: Path | None = None) -> None:
     """Serves until a signal; by `manifest`, if there is one, it tunes itself. Raises
     what refusal.REASONS lists if it cannot."""
+    exit_at_signals()
     file = read_config_file(path)
     config = file.config
     make_folder(config.data_dir)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import threading
 import time
@@ -28,7 +27,7 @@ from diffcache_serving.engine.sources import COMPLETE_MARKER, MODEL_INDEX, hub_f
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.model_folders import FoldersLocked, lock_folders, unretire
 from diffcache_serving.refusal import refuse
-from diffcache_serving.surroundings import exit_at_sigterm, keep_caches_in, trust
+from diffcache_serving.surroundings import exit_at_signals, keep_caches_in, trust
 from diffcache_serving.values.errors import ModelError
 
 PROGRESS_SECONDS = 5.0  # between two lines: often enough to see that it goes on, rare enough for a log
@@ -40,14 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="diffcache_serving.fetch", description="Fetch the model that a config names.")
     parser.add_argument("--config", type=Path, required=True, help="ServingConfig as JSON")
     arguments = parser.parse_args()
-    exit_at_sigterm()
+    exit_at_signals()
     configure_logs(json=not sys.stderr.isatty())
     try:
         config = read_config_file(arguments.config).config
         if SourceKind.of(config.model.source) is SourceKind.HUB:
             fetch(config.model, config.data_dir)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         sys.exit(refuse(error))
 

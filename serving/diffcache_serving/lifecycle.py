@@ -50,13 +50,13 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | Non
     started = time.perf_counter()
     if config.require_cuda:
         check_cuda()
-    model = await asyncio.to_thread(load_model, config.model, config.data_dir)  # until here a signal just ends us
+    model = await asyncio.to_thread(load_model, config.model, config.data_dir)
     retire_others(config.data_dir, model.folder)
     if lite is not None:
         await asyncio.to_thread(lite.uri)
-    stopping = _listen_to_signals()
     async with wired(config, model, lite) as server:
         await warm_up(server.generator.engine, model)
+        stopping = _listen_to_signals()
         await start(server)
         metrics = server.metrics
         metrics.config_taken_over(file.revision, config.tuning.revision)

@@ -46,11 +46,11 @@ class Reloader:
         self._model, self._components, self._metrics = model, components, metrics
         self._applied: dict[str, HotConfig] = {}  # by component
 
-    async def start(self, *parts: str) -> None:
-        """Those components that were not made with the first config take it. Raises what they raise."""
+    async def start(self) -> None:
+        """Every component takes the first config. Raises what they raise."""
         hot = await self._hot(self.config)
-        for part in parts:
-            await self._apply(part, self._components[part], hot)
+        for part, component in self._components.items():
+            await self._apply(part, component, hot)
 
     async def take_over(self, file: ConfigFile) -> None:
         """What of a new config may change now changes now; twice is the same. Raises NotWhole, naming what hangs.

@@ -137,7 +137,7 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
     server.run_beside(upkeep, "upkeep")
     vitals.watch(*cache.tasks, comparisons.task)
     try:
-        await reloader.start("quality", "shadow_caches")
+        await reloader.start()
         yield server
     finally:
         await _cancel_all(server.background)

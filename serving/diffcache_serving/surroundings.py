@@ -79,7 +79,11 @@ def stay_offline() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def exit_at_sigterm() -> None:
-    """Linux drops a signal that the first process of a container does not handle: a pod that is deleted while it loads
-    a model would hold its GPU until it is killed."""
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+def exit_at_signals() -> None:
+    """SIGTERM and SIGINT end the process at once, until it serves: there is nothing to finish before.
+
+    Linux drops a signal that the first process of a container does not handle: a pod that is deleted while it loads a
+    model would hold its GPU until it is killed. And Python's own handler of SIGINT would wait for a first picture.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: os._exit(128 + number))

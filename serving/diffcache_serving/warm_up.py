@@ -32,9 +32,14 @@ async def warm_up(engine: Engine, model: LoadedModel) -> None:
     )
     try:
         text, _ = await engine.encode(request)
+        if not text.has_key:
+            raise ModelError(
+                f"model {model.name}: its text encoder gives no key for a prompt, so nothing could ever be found: copy "
+                "text_encoder and the folder diffcache again"
+            )
         async with engine.run(request, text, Miss()) as run:
             image = await run.image()
-    except DeviceOutOfMemory:
+    except (DeviceOutOfMemory, ModelError):
         raise
     except InvalidRequest as error:
         raise ModelError(f"spec.model: {error}") from None

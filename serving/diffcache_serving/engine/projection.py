@@ -33,4 +33,6 @@ def load_projection(source: str, folder: Path, width: int) -> tuple[torch.Tensor
         raise ModelError(f"model {source}: {path} holds values that are not finite (NaN or infinity): copy it again")
     if weight.ndim != 2 or weight.shape[1] != width:
         raise ModelError(f"model {source}: {path} must be a (dim, {width}) matrix, is {tuple(weight.shape)}")
+    if not weight.any():
+        raise ModelError(f"model {source}: {path} holds zeros only, which make no key: copy it again")
     return weight, hashlib.sha256(path.read_bytes()).hexdigest()

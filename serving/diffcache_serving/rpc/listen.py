@@ -28,6 +28,10 @@ PING_MILLISECONDS = 1000
 a picture for every client that a load balancer makes ping each 10 s. Clients may ping from 5 s on, and the rest is for
 pings that are delayed on their way and arrive close together. Lower lets a client cost more with pings alone."""
 
+HANDSHAKE_MILLISECONDS = 5000
+"""For a new connection to speak TLS or HTTP/2. One that says nothing keeps the server from stopping, for two minutes by
+gRPC's own default. Lower cuts off clients on very slow networks."""
+
 
 def build_servers(images: ImageGeneration, admin: CacheAdmin, on_failure: Callable[[], None]) -> tuple[Any, Any, Any]:
     """The server of pictures, the admin one, and the health service of both.
@@ -38,6 +42,7 @@ def build_servers(images: ImageGeneration, admin: CacheAdmin, on_failure: Callab
         ("grpc.so_reuseport", 0),  # two servers on one port would share it silently
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MILLISECONDS),
         ("grpc.http2.min_ping_interval_without_data_ms", PING_MILLISECONDS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MILLISECONDS),
         ("grpc.keepalive_permit_without_calls", 1),  # load balancers cut connections that are silent between two calls
     ]
     servicer = health.aio.HealthServicer()

@@ -54,6 +54,13 @@ def failure_of(error: Exception) -> Failure | None:
                 "the device is out of memory: try a smaller size, or again when fewer requests run",
                 retry_seconds=OOM_RETRY_SECONDS,
             )
+        case NotFinite(part="encoding"):  # it depends on the prompts alone
+            return Failure(
+                Kind.INTERNAL,
+                f"{error}, so there is no picture: word the prompt or the negative prompt otherwise; if many requests "
+                "end so, serve the model with dtype BFloat16 or Float32, and if that does not help copy its text "
+                "encoder again",
+            )
         case NotFinite():
             return Failure(
                 Kind.INTERNAL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffcache_core.generation import MAX_SIDE
 from diffcache_core.serving_config import ModelConfig
 from diffcache_core.work import AREA_MULTIPLE
 from diffcache_serving.values.errors import ModelError
@@ -41,6 +42,12 @@ def choose_defaults(config: ModelConfig, own_size: tuple[int, int], size_multipl
             f"names no size, is {most}"
         )
     for field, pixels in (("width", defaults.width), ("height", defaults.height)):
+        if pixels > MAX_SIDE:
+            raise ModelError(
+                f"spec.model.{field}: must be at most {MAX_SIDE}, is {pixels}: the model says that it was made for "
+                f"{own_width} x {own_height} pixels; set spec.model.width and height, or correct sample_size in the "
+                "config.json of its denoiser"
+            )
         if pixels % size_multiple:
             raise ModelError(f"spec.model.{field}: must be a multiple of {size_multiple} for this model, is {pixels}")
     return defaults

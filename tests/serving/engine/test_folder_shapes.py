@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, load_model
+from diffcache_serving.engine.sources import BUNDLED
 from diffcache_serving.values.errors import ModelError
 from diffcache_serving.warm_up import warm_up
 from tests.serving.conftest import EMOJI, Draw
@@ -106,6 +107,33 @@ async def test_a_tokenizer_that_does_not_say_its_length(length: int | None, copy
 async def test_a_unet_that_does_not_say_its_size(size: object, copy: Path) -> None:
     edit(copy / "unet" / "config.json", lambda config: config.update(sample_size=size))
     assert "sample_size must be the side of the latent" in await refusal(copy)
+
+
+@pytest.mark.parametrize("factor", [None, 0, -1, "0.18", 1e30, True])
+async def test_a_vae_whose_latents_have_no_scale(factor: object, copy: Path) -> None:
+    edit(copy / "vae" / "config.json", lambda config: config.update(scaling_factor=factor))
+    assert "scaling_factor must be a number from 0.0001 to 10000" in await refusal(copy)
+
+
+@pytest.mark.parametrize("size", [2048, 100_000])
+async def test_a_unet_that_is_larger_than_any_request_may_be(size: int, copy: Path) -> None:
+    edit(copy / "unet" / "config.json", lambda config: config.update(sample_size=size))
+    assert "must be at most 2048" in await refusal(copy)
+
+
+async def test_a_tokenizer_without_its_vocabulary(tmp_path: Path) -> None:
+    """All prompts would be one prompt, and resume from each other."""
+    bundled = BUNDLED / "emoji"
+    folder = Path(shutil.copytree(bundled, tmp_path / "emoji"))
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    assert "different letters become the same tokens" in await refusal(folder)
+
+
+async def test_a_projection_of_zeros(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(BUNDLED / "emoji", tmp_path / "emoji"))
+    path = folder / "diffcache" / "projection.safetensors"
+    save_file({"weight": torch.zeros_like(load_file(path)["weight"])}, path)
+    assert "holds zeros only" in await refusal(folder)
 
 
 async def test_a_scheduler_that_needs_an_absent_package(copy: Path) -> None:

@@ -49,6 +49,12 @@ def test_a_bug_has_no_status_of_its_own() -> None:
     assert failure_of(ZeroDivisionError("secret")) is None
 
 
+def test_an_encoding_that_is_not_finite_has_nothing_to_do_with_seed_or_guidance() -> None:
+    message = status_after(NotFinite("encoding")).message
+    assert "word the prompt or the negative prompt otherwise" in message
+    assert "seed" not in message
+
+
 def test_what_is_not_finite_says_what_helps() -> None:
     status = status_after(NotFinite("latent"))
     assert status.code == code_pb2.INTERNAL

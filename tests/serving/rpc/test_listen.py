@@ -71,6 +71,13 @@ async def server(model: LoadedModel, tmp_path: Path) -> AsyncIterator[Server]:
         await drain(server, 5.0)
 
 
+async def test_a_connection_that_says_nothing_is_cut(server: Server) -> None:
+    """Else it would hold the end of the server for the whole grace."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.reloader.config.listen.port)
+    await reader.read()  # until the server ends it
+    writer.close()
+
+
 def pinging(port: int) -> grpc.aio.Channel:
     """A client that pings nearly as often as it may, between calls, too."""
     options = [

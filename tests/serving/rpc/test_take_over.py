@@ -97,6 +97,12 @@ async def running(model: LoadedModel, tmp_path: Path, free_ports: Callable[[int]
         await drain(server, 5.0)
 
 
+async def test_the_first_config_is_taken_over_by_every_component(running: Running) -> None:
+    """Gauges of what is in force have their values before anything changes."""
+    assert running.metric("diffcache_queue_max_steps") == 1000
+    assert running.metric("diffcache_capacity_bytes") == 2**20
+
+
 async def test_defaults_change(running: Running) -> None:
     assert (await running.draw()).steps == 4
     await running.take_over(steps=2, width=64, height=None)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from diffcache_core.foreign import first_line
 from diffcache_serving.values.errors import ModelError
 
+SCALES = (1e-4, 1e4)
+"""Of a VAE's latents, generously: beyond, float32 gives pictures of one colour."""
+
 
 def check_fit(source: str, folder: Path, pipe: Any) -> None:
     """Raises ModelError for what would fail, or be drawn wrong, in every request."""
     try:
-        problem = _of_unet(pipe) or _of_text(pipe)
+        problem = _of_unet(pipe) or _of_vae(pipe) or _of_text(pipe)
     except Exception as error:  # parts of another kind lack what we ask them for
         raise ModelError(
             f"model {source}: its parts are not those of Stable Diffusion 1.x or 2.x ({first_line(error)}): "
@@ -58,6 +62,16 @@ def _of_unet(pipe: Any) -> tuple[str, str] | None:
     return None
 
 
+def _of_vae(pipe: Any) -> tuple[str, str] | None:
+    factor = pipe.vae.config.scaling_factor
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not SCALES[0] <= factor <= SCALES[1]:
+        return "vae/config.json", (
+            f"scaling_factor must be a number from {SCALES[0]:g} to {SCALES[1]:g} (0.18215 for Stable Diffusion), is "
+            f"{factor!r}: copy the file again"
+        )
+    return None
+
+
 def _of_text(pipe: Any) -> tuple[str, str] | None:
     tokenizer, config = pipe.tokenizer, pipe.text_encoder.config
     path, longest = "tokenizer/tokenizer_config.json", config.max_position_embeddings
@@ -69,6 +83,12 @@ def _of_text(pipe: Any) -> tuple[str, str] | None:
     ids = tokenizer("a", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
     if tokenizer.eos_token_id is None or tokenizer.eos_token_id not in ids:
         return path, "the tokenizer ends no text with its eos_token, where keys are read: copy the tokenizer again"
+    letters = {tuple(tokenizer(letter).input_ids) for letter in ascii_lowercase}
+    if len(letters) < len(ascii_lowercase) // 2:
+        return "tokenizer", (
+            "different letters become the same tokens, so all prompts would be one: its vocabulary is missing or cut "
+            "short, copy tokenizer.json, or vocab.json and merges.txt, again"
+        )
     return None
 
 
