@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from diffcache_operator.clients.api import JSON, Api
-from diffcache_operator.observed import name_of
 from diffcache_operator.plan import Action, Apply, SetOwners
 
 
@@ -13,10 +12,10 @@ async def carry_out(api: Api, action: Action) -> None:
         await api.apply(action.body)
         return
     # With the version it was read in: what somebody else changed meanwhile is not undone.
-    metadata = action.claim["metadata"]
-    version = {"resourceVersion": metadata["resourceVersion"]}
+    metadata = action.claim.metadata
+    version = {"resourceVersion": metadata.resource_version}
     if isinstance(action, SetOwners):
-        patch: JSON = {"metadata": {**version, "ownerReferences": action.owners}}
+        patch: JSON = {"metadata": {**version, "ownerReferences": [owner.as_json() for owner in action.owners]}}
     else:
         patch = {"metadata": version, "spec": {"resources": {"requests": {"storage": action.size}}}}
-    await api.merge("v1", "PersistentVolumeClaim", metadata["namespace"], name_of(action.claim), patch)
+    await api.merge("v1", "PersistentVolumeClaim", metadata.namespace, metadata.name, patch)

@@ -7,7 +7,7 @@ from datetime import datetime
 from diffcache_core.resource.spec import DiffusionCache, ScalingMode
 from diffcache_core.resource.status import CorrectionStatus
 from diffcache_operator.claims import Claim
-from diffcache_operator.observed import Observed, name_of
+from diffcache_operator.observed import Observed
 
 MESSAGE_LENGTH = 1024  # of a correction, as the CRD lets in
 SHOWN_CLAIMS = 10  # in a message
@@ -33,8 +33,8 @@ def claims_left(resource: DiffusionCache, observed: Observed) -> Claim | None:
     spec, name = resource.spec, resource.metadata.name
     own_loop = spec.autoscaling.mode is ScalingMode.OPERATOR
     most = max(1, spec.serving.replicas, (spec.autoscaling.max_replicas or 1) if own_loop else 1)
-    used = {f"data-{name_of(pod)}" for pod in observed.pods} | {f"data-{name}-{i}" for i in range(most)}
-    left = sorted(name_of(claim) for claim in observed.claims if name_of(claim) not in used)
+    used = {f"data-{pod.name}" for pod in observed.pods} | {f"data-{name}-{i}" for i in range(most)}
+    left = sorted(claim.name for claim in observed.claims if claim.name not in used)
     if not left:
         return None
     shown = " ".join(left[:SHOWN_CLAIMS]) + (" ..." if len(left) > SHOWN_CLAIMS else "")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+from diffcache_core.kubernetes.events import Event
+from diffcache_core.kubernetes.pods import ContainerStatus, Pod, Terminated, Waiting
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.reasons import Reason, parse_termination_message
-
-JSON = dict[str, Any]
 
 OVERDUE_SECONDS = 30.0  # after a deletionTimestamp, which holds the time to end in already
 RETRY_SECONDS = 120.0
@@ -18,6 +18,7 @@ RETRY_SECONDS = 120.0
 failed to under way and back; more, and one that goes on well says later that it does."""
 
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+_MOUNT_REASONS = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}  # of events
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,20 @@ class Workload:
 
 
 def diagnose(
-    workload: Workload, pods: Iterable[JSON], claims: Iterable[JSON], events: Iterable[JSON], now: str = ""
+    workload: Workload,
+    pods: Sequence[Pod],
+    claims: Sequence[VolumeClaim],
+    events: Sequence[Event],
+    now: datetime,
 ) -> Problem | None:
-    """The first problem of the first pod that has one. `now`: RFC 3339; empty: nothing is overdue."""
-    pods, claims, events = list(pods), list(claims), list(events)
+    """The first problem of the first pod that has one."""
     for pod in pods:
-        if (leaving := pod["metadata"].get("deletionTimestamp")) is not None:
-            problem = _lost(pod) if leaving < _before(now, OVERDUE_SECONDS) else None
+        if (leaving := pod.metadata.deletion_timestamp) is not None:
+            problem = _lost(pod) if leaving < now - timedelta(seconds=OVERDUE_SECONDS) else None
         else:
             problem = (
                 _unscheduled(pod, claims, workload)
-                or _container_problem(pod, workload, _before(now, RETRY_SECONDS))
+                or _container_problem(pod, workload, now)
                 or _mount_problem(pod, events)
             )
         if problem is not None:
@@ -57,16 +61,9 @@ def diagnose(
     return None if pods else refused_pod(workload, events)
 
 
-def _before(now: str, seconds: float) -> str:
-    """As the API server writes times."""
-    if not now:
-        return ""
-    return (datetime.fromisoformat(now) - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _lost(pod: JSON) -> Problem:
+def _lost(pod: Pod) -> Problem:
     """Only its node can say that it has ended, and until then a StatefulSet makes no other one."""
-    name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
+    name, node = pod.name, pod.spec.node_name
     return Problem(
         "NodeLost",
         f"the pod {name} should have ended, and node {node} does not say so: bring the node back; or, if it is gone "
@@ -74,11 +71,11 @@ def _lost(pod: JSON) -> Problem:
     )
 
 
-def _unscheduled(pod: JSON, claims: list[JSON], workload: Workload) -> Problem | None:
-    condition = next((c for c in pod.get("status", {}).get("conditions", []) if c["type"] == "PodScheduled"), None)
-    if condition is None or condition["status"] != "False":
+def _unscheduled(pod: Pod, claims: Sequence[VolumeClaim], workload: Workload) -> Problem | None:
+    condition = pod.status.condition("PodScheduled")
+    if condition is None or condition.status != "False":
         return None
-    told = condition.get("message", "")
+    told = condition.message
     if workload.gpu and f"Insufficient {workload.gpu}" in told:
         return Problem(
             "InsufficientGPU",
@@ -93,11 +90,11 @@ def _unscheduled(pod: JSON, claims: list[JSON], workload: Workload) -> Problem |
     )
 
 
-def _volume_remedy(claims: list[JSON], workload: Workload) -> str:
-    pending = [claim for claim in claims if claim.get("status", {}).get("phase") != "Bound"]
+def _volume_remedy(claims: Sequence[VolumeClaim], workload: Workload) -> str:
+    pending = [claim for claim in claims if not claim.is_bound]
     if not pending:
         return "the pod waits for its volume"
-    name, wanted = pending[0]["metadata"]["name"], pending[0]["spec"].get("storageClassName")
+    name, wanted = pending[0].name, pending[0].spec.storage_class_name
     if not wanted:
         return (
             f"the claim {name} names no StorageClass and the cluster has no default one: mark a StorageClass as "
@@ -106,51 +103,52 @@ def _volume_remedy(claims: list[JSON], workload: Workload) -> str:
     return f"the claim {name} gets no volume from StorageClass {wanted}: is its provisioner there, and has it room?"
 
 
-def _container_problem(pod: JSON, workload: Workload, settled: str) -> Problem | None:
-    """`settled`: what has run since before then has got over its last failure."""
-    status, name = pod.get("status", {}), pod["metadata"]["name"]
-    first = status.get("initContainerStatuses", [])
-    for container in [*first, *status.get("containerStatuses", [])]:
-        state = container.get("state", {})
-        reason, message = (state.get("waiting", {}).get(key, "") for key in ("reason", "message"))
+def _container_problem(pod: Pod, workload: Workload, now: datetime) -> Problem | None:
+    for container in pod.status.all_containers:
+        waiting = container.state.waiting or Waiting()
+        reason, message = waiting.reason, waiting.message
         if reason in _IMAGE_REASONS:
             remedy = workload.image_remedy or f"check {workload.block}.image"
             return Problem(
                 "ImagePullFailed",
-                f"the image {container['image']} cannot be had: {remedy}; spec.serving.pod.imagePullSecrets is for a "
+                f"the image {container.image} cannot be had: {remedy}; spec.serving.pod.imagePullSecrets is for a "
                 f"private registry ({message or reason})",
                 in_spec=reason == "InvalidImageName",
             )
         if reason == "CreateContainerConfigError":
             return Problem("ReferenceNotFound", f"{message}: create it in this namespace, or mend the reference")
-        ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
-        again = container in first and state.get("running", {}).get("startedAt", settled) < settled
-        if ended and ended.get("exitCode") != 0 and not container.get("ready") and not again:
-            return _ended(ended, name, container["name"], workload)
+        ended = container.ending
+        again = container in pod.status.init_container_statuses and _is_settled(container, now)
+        if ended is not None and ended.exit_code != 0 and not container.ready and not again:
+            return _ended(ended, pod.name, container.name, workload)
     return None
 
 
-def _ended(ended: JSON, pod: str, container: str, workload: Workload) -> Problem:
-    if ended.get("reason") == "OOMKilled":
+def _is_settled(container: ContainerStatus, now: datetime) -> bool:
+    """It has run for so long that it has got over its last failure."""
+    since = container.state.running.started_at if container.state.running is not None else None
+    return since is not None and since < now - timedelta(seconds=RETRY_SECONDS)
+
+
+def _ended(ended: Terminated, pod: str, container: str, workload: Workload) -> Problem:
+    if ended.reason == "OOMKilled":
         return Problem(
             "OutOfMemory", f"{container} was killed for its memory: raise {workload.block}.resources.limits.memory"
         )
-    told = parse_termination_message(ended.get("message", ""))
+    told = parse_termination_message(ended.message)
     if told is not None:
         reason, text = told
         return Problem(reason, text, in_spec=reason is Reason.MODEL_LOAD_FAILED)
-    code = ended.get("exitCode")
-    return Problem(
-        "Crashed", f"{container} ended with status {code}: see `kubectl logs {pod} -c {container} --previous`"
-    )
+    see = f"see `kubectl logs {pod} -c {container} --previous`"
+    return Problem("Crashed", f"{container} ended with status {ended.exit_code}: {see}")
 
 
-def _mount_problem(pod: JSON, events: list[JSON]) -> Problem | None:
-    mine = [e for e in events if e["involvedObject"].get("uid") == pod["metadata"]["uid"]]
-    failed = [e for e in mine if e.get("reason") in ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")]
+def _mount_problem(pod: Pod, events: Sequence[Event]) -> Problem | None:
+    mine = [event for event in events if event.involved_object.uid == pod.metadata.uid]
+    failed = [event for event in mine if event.reason in _MOUNT_REASONS]
     if not failed:
         return None
-    message = failed[-1].get("message", "")
+    message = failed[-1].message
     if re.search(r'(secret|configmap|persistentvolumeclaim) "[^"]+" not found|references non-existent', message):
         return Problem("ReferenceNotFound", f"{message}: create it in this namespace, or mend the reference")
     return Problem("VolumeNotMounted", message)
@@ -172,13 +170,13 @@ _FIELDS = (
 """What an admission plugin or the API server says, and the field of the workload's block that it is about."""
 
 
-def refused_pod(workload: Workload, events: list[JSON]) -> Problem | None:
+def refused_pod(workload: Workload, events: Sequence[Event]) -> Problem | None:
     """What keeps a StatefulSet from making its pod."""
-    mine = [e for e in events if e["involvedObject"].get("name") == workload.name]
-    refused = [e for e in mine if e.get("reason") == "FailedCreate"]
+    mine = [event for event in events if event.involved_object.name == workload.name]
+    refused = [event for event in mine if event.reason == "FailedCreate"]
     if not refused:
         return None
-    told = refused[-1].get("message", "")
+    told = refused[-1].message
     return Problem(
         "PodRefused", f"the cluster does not let the pod be made: {_refusal_remedy(told, workload)} ({told})"
     )

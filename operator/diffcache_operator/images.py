@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from diffcache_core.kubernetes.pods import Pod
+from diffcache_core.kubernetes.stateful_sets import StatefulSet
 from diffcache_core.names import IMAGE_ANNOTATION
 from diffcache_core.resource.spec import DiffusionCache
 from diffcache_core.resource.status import DiffusionCacheStatus
-from diffcache_operator.metadata import JSON, milvus_name, redis_name
-from diffcache_operator.observed import Observed, is_ours, is_ready, revision_of
+from diffcache_operator.metadata import milvus_name, redis_name
+from diffcache_operator.observed import Observed, is_ours, of_template
 
 
 @dataclass(frozen=True)
@@ -89,43 +91,32 @@ def is_changed(resource: DiffusionCache, status: DiffusionCacheStatus) -> bool:
 
 @dataclass(frozen=True)
 class _Live:
-    """A StatefulSet of ours as it is. The image is its template's: in a pod a webhook may have rewritten it."""
+    """A StatefulSet of ours as it is."""
 
     image: str = ""
-    pods: tuple[JSON, ...] = ()  # of this template
+    pods: tuple[Pod, ...] = ()  # of this template
 
     def is_proven(self) -> bool:
-        return any(map(is_ready, self.pods))
+        return any(pod.is_ready for pod in self.pods)
 
     def holds(self, *, spec_changed: bool) -> bool:
         """Whether the image stays although none is recorded: pods are ready with it; or they run, so they may still
         load a model, and the spec has not just changed its mind."""
-        return self.is_proven() or (not spec_changed and any(map(_is_running, self.pods)))
+        return self.is_proven() or (not spec_changed and any(pod.is_running for pod in self.pods))
 
 
 def _workloads(resource: DiffusionCache, observed: Observed) -> tuple[_Live, _Live, _Live]:
     """Of serving pods, Milvus and Redis."""
     name = resource.metadata.name
     return (
-        _live(resource, observed.child("StatefulSet", name), observed.pods),
-        _live(resource, observed.child("StatefulSet", milvus_name(name)), observed.index_pods),
-        _live(resource, observed.child("StatefulSet", redis_name(name)), observed.ledger_pods),
+        _live(resource, observed.stateful_set(name), observed.pods),
+        _live(resource, observed.stateful_set(milvus_name(name)), observed.index_pods),
+        _live(resource, observed.stateful_set(redis_name(name)), observed.ledger_pods),
     )
 
 
-def _live(resource: DiffusionCache, stateful_set: JSON | None, pods: Iterable[JSON]) -> _Live:
+def _live(resource: DiffusionCache, stateful_set: StatefulSet | None, pods: Iterable[Pod]) -> _Live:
     """Of a StatefulSet that is ours: another one of that name says nothing."""
-    if stateful_set is None or not is_ours(stateful_set, resource.metadata.name, resource.metadata.uid):
+    if stateful_set is None or not is_ours(stateful_set.metadata, resource.metadata.name, resource.metadata.uid):
         return _Live()
-    image, status = (
-        str(stateful_set["spec"]["template"]["spec"]["containers"][0]["image"]),
-        stateful_set.get("status", {}),
-    )
-    if status.get("observedGeneration", 0) < stateful_set["metadata"].get("generation", 0):
-        return _Live(image)  # which pods are of this template is not told yet
-    revision = status.get("updateRevision")
-    return _Live(image, tuple(pod for pod in pods if revision_of(pod) == revision))
-
-
-def _is_running(pod: JSON) -> bool:
-    return any("running" in one.get("state", {}) for one in pod.get("status", {}).get("containerStatuses", []))
+    return _Live(stateful_set.image, of_template(pods, stateful_set, stateful_set.metadata.generation))

@@ -4,57 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable, Sequence
 
+from diffcache_core.kubernetes.events import Event
+from diffcache_core.kubernetes.metadata import ObjectView
+from diffcache_core.kubernetes.pods import Pod
+from diffcache_core.kubernetes.stateful_sets import StatefulSet
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_operator.clients.api import Api
 from diffcache_operator.metadata import milvus_name, redis_name
-from diffcache_operator.observed import JSON, Observed, is_stuck, made_by, name_of
+from diffcache_operator.observed import JSON, Observed, made_by, name_of
 
 
 async def read_resource(api: Api, namespace: str, name: str) -> JSON | None:
     return await api.get(API_VERSION, KIND, namespace, name)
 
 
+async def read_pods(api: Api, namespace: str, name: str) -> tuple[Pod, ...]:
+    """Whatever carries the label of this cache. Raises ApiError."""
+    found = await api.list("v1", "Pod", namespace, label_selector=f"{CACHE_LABEL}={name}")
+    return tuple(map(Pod.model_validate, found))
+
+
 async def observe(api: Api, namespace: str, name: str, desired: list[JSON]) -> Observed:
     """Raises ApiError. `desired` names what to look for."""
-    selector = f"{CACHE_LABEL}={name}"
-    children, pods, claims = await asyncio.gather(
+    found, pods, claims = await asyncio.gather(
         asyncio.gather(*(api.get(child["apiVersion"], child["kind"], namespace, name_of(child)) for child in desired)),
-        api.list("v1", "Pod", namespace, label_selector=selector),
-        api.list("v1", "PersistentVolumeClaim", namespace, label_selector=selector),
+        read_pods(api, namespace, name),
+        _read_claims(api, namespace, name),
     )
-    serving = made_by(pods, name)
+    sets = [StatefulSet.model_validate(one) for one in found if one is not None and one["kind"] == "StatefulSet"]
     return Observed(
-        children={(child["kind"], name_of(child)): found for child, found in zip(desired, children, strict=True)},
-        pods=serving,
+        children={(child["kind"], name_of(child)): one for child, one in zip(desired, found, strict=True)},
+        pods=made_by(pods, name),
         index_pods=made_by(pods, milvus_name(name)),
         ledger_pods=made_by(pods, redis_name(name)),
         claims=_made_for(claims, name),
         index_claims=_made_for(claims, milvus_name(name)),
         ledger_claims=_made_for(claims, redis_name(name)),
-        events=await _warnings(api, namespace, pods, children),
+        events=await _warnings(api, namespace, _held_up(pods, sets)),
     )
 
 
-def _made_for(claims: list[JSON], workload: str) -> tuple[JSON, ...]:
+async def _read_claims(api: Api, namespace: str, name: str) -> tuple[VolumeClaim, ...]:
+    found = await api.list("v1", "PersistentVolumeClaim", namespace, label_selector=f"{CACHE_LABEL}={name}")
+    return tuple(map(VolumeClaim.model_validate, found))
+
+
+def _made_for(claims: Iterable[VolumeClaim], workload: str) -> tuple[VolumeClaim, ...]:
     """A claim that only carries our label, such as one with a model in it, is not ours to own and to delete."""
     made = re.compile(rf"data-{re.escape(workload)}-\d+")
-    return tuple(claim for claim in claims if made.fullmatch(name_of(claim)))
+    return tuple(claim for claim in claims if made.fullmatch(claim.name))
 
 
-async def _warnings(api: Api, namespace: str, pods: list[JSON], children: list[JSON | None]) -> tuple[JSON, ...]:
+def _held_up(pods: Sequence[Pod], sets: Iterable[StatefulSet]) -> list[ObjectView]:
+    """Pods whose containers are not made yet, and StatefulSets that want pods and have none."""
+    owners = {owner.uid for pod in pods for owner in pod.metadata.owner_references}
+    empty = [one for one in sets if one.spec.replicas and one.metadata.uid not in owners]
+    return [*(pod for pod in pods if pod.is_stuck), *empty]
+
+
+async def _warnings(api: Api, namespace: str, about: Iterable[ObjectView]) -> tuple[Event, ...]:
     """Events say why a volume cannot be mounted or a pod not be made; nothing else does."""
-    stuck = [pod for pod in pods if is_stuck(pod)]
-    owned = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences", [])}
-    sets = [child for child in children if child and child["kind"] == "StatefulSet"]
-    stuck += [one for one in sets if one["spec"].get("replicas", 1) and one["metadata"]["uid"] not in owned]
-    found = await asyncio.gather(
-        *(
-            api.list(
-                "v1", "Event", namespace, field_selector=f"involvedObject.uid={one['metadata']['uid']},type=Warning"
-            )
-            for one in stuck
-        )
-    )
-    events = [event for events in found for event in events]
-    return tuple(sorted(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or ""))
+    selectors = [f"involvedObject.uid={one.metadata.uid},type=Warning" for one in about]
+    found = await asyncio.gather(*(api.list("v1", "Event", namespace, field_selector=one) for one in selectors))
+    events = [Event.model_validate(event) for events in found for event in events]
+    return tuple(sorted(events, key=lambda event: event.time))

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffcache_core.choices import SourceKind
+from diffcache_core.kubernetes.metadata import NO_TIME, Metadata, OwnerReference
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.names import API_VERSION, KIND, MANAGER
 from diffcache_core.resource.spec import DiffusionCache, LedgerType, ReclaimPolicy
 from diffcache_operator.differences import differences
 from diffcache_operator.metadata import owner_reference
-from diffcache_operator.observed import Id, Observed, controller_of, is_ours, name_of
+from diffcache_operator.observed import Id, Observed, is_ours, name_of
 
 JSON = dict[str, Any]
 
@@ -68,24 +70,24 @@ class Apply:
 class SetOwners:
     """Of a volume claim: owned by the resource it goes with it, unowned it stays."""
 
-    claim: JSON
-    owners: list[JSON]
+    claim: VolumeClaim
+    owners: tuple[OwnerReference, ...]
     kind = "PersistentVolumeClaim"
 
     def __str__(self) -> str:
-        return f"the owners of {self.kind} {name_of(self.claim)}"
+        return f"the owners of {self.kind} {self.claim.name}"
 
 
 @dataclass(frozen=True)
 class GrowVolume:
     """Asks for a larger volume behind a claim."""
 
-    claim: JSON
+    claim: VolumeClaim
     size: str
     kind = "PersistentVolumeClaim"
 
     def __str__(self) -> str:
-        return f"the size {self.size} of {self.kind} {name_of(self.claim)}"
+        return f"the size {self.size} of {self.kind} {self.claim.name}"
 
 
 Action = Apply | SetOwners | GrowVolume
@@ -96,20 +98,20 @@ def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:
     actions: list[Action] = []
     wanted = resource.spec.reclaim_policy is ReclaimPolicy.DELETE
     for claim in (*observed.claims, *observed.index_claims, *observed.ledger_claims):
-        owners = claim["metadata"].get("ownerReferences", [])
-        mine = [owner for owner in owners if _is_cache(owner) and owner["uid"] == resource.metadata.uid]
+        owners = claim.metadata.owner_references
+        mine = [owner for owner in owners if _is_cache(owner) and owner.uid == resource.metadata.uid]
         if any(_is_cache(owner) and owner not in mine for owner in owners):
-            raise NameTaken(f"the volume {name_of(claim)} is still being deleted", passing=True)
-        if "deletionTimestamp" in claim["metadata"]:
+            raise NameTaken(f"the volume {claim.name} is still being deleted", passing=True)
+        if claim.is_leaving:
             raise _deleted(claim, resource, observed)
-        others = [owner for owner in owners if owner not in mine]
-        new = [*others, owner_reference(resource)] if wanted else others
+        others = tuple(owner for owner in owners if owner not in mine)
+        new = (*others, OwnerReference.model_validate(owner_reference(resource))) if wanted else others
         if new != owners:
             actions.append(SetOwners(claim, new))
     return actions
 
 
-def _deleted(claim: JSON, resource: DiffusionCache, observed: Observed) -> ClaimDeleted:
+def _deleted(claim: VolumeClaim, resource: DiffusionCache, observed: Observed) -> ClaimDeleted:
     """Whoever deletes a claim learns nothing: it is only marked, and its pod goes on with it until it ends."""
     if claim in observed.index_claims:
         held, pods = "the index, which is filled again from the ledger", observed.index_pods
@@ -117,13 +119,13 @@ def _deleted(claim: JSON, resource: DiffusionCache, observed: Observed) -> Claim
         held, pods = "the ledger, and with it the whole cache", observed.ledger_pods
     else:
         held, pods = _held_by_serving(resource), observed.pods
-    name = name_of(claim)
-    pod = next((pod for pod in pods if name == f"data-{name_of(pod)}"), None)
-    if pod is None or "deletionTimestamp" in pod["metadata"]:
+    name = claim.name
+    pod = next((pod for pod in pods if name == f"data-{pod.name}"), None)
+    if pod is None or pod.is_leaving:
         return ClaimDeleted(f"the claim {name} was deleted and is on its way out", passing=True)
     return ClaimDeleted(
-        f"the claim {name} was deleted, and nothing takes that back: as soon as the pod {name_of(pod)} ends, {held}, "
-        f"is lost. `kubectl delete pod {name_of(pod)}` ends it now, and the next one starts with an empty volume",
+        f"the claim {name} was deleted, and nothing takes that back: as soon as the pod {pod.name} ends, {held}, "
+        f"is lost. `kubectl delete pod {pod.name}` ends it now, and the next one starts with an empty volume",
         passing=False,
     )
 
@@ -157,17 +159,13 @@ def plan(
 
 def _correction(live: JSON, body: JSON, changed: list[str]) -> str:
     """Empty where we have applied something else before: then it is we who change it."""
-    applied = live["metadata"].get("annotations", {}).get(APPLIED_ANNOTATION)
-    if applied != body["metadata"]["annotations"][APPLIED_ANNOTATION]:
+    metadata = Metadata.model_validate(live["metadata"])
+    if metadata.annotations.get(APPLIED_ANNOTATION) != body["metadata"]["annotations"][APPLIED_ANNOTATION]:
         return ""
     shown = ", ".join(changed[:SHOWN_FIELDS]) + (" and more" if len(changed) > SHOWN_FIELDS else "")
-    others = [
-        field
-        for field in live["metadata"].get("managedFields", [])
-        if field.get("manager") != MANAGER and field.get("subresource") != "status"
-    ]
-    last = max(others, key=lambda field: str(field.get("time", "")), default=None)
-    return f"{live['kind']} {name_of(live)}: {shown} changed" + (f" by {last['manager']}" if last else "")
+    others = [one for one in metadata.managed_fields if one.manager != MANAGER and one.subresource != "status"]
+    last = max(others, key=lambda one: one.time or NO_TIME, default=None)
+    return f"{live['kind']} {metadata.name}: {shown} changed" + (f" by {last.manager}" if last else "")
 
 
 def with_digest(body: JSON) -> JSON:
@@ -179,18 +177,19 @@ def with_digest(body: JSON) -> JSON:
 
 
 def _check_ownership(resource: DiffusionCache, live: JSON) -> None:
-    kind, name, owner = live["kind"], name_of(live), controller_of(live)
-    if is_ours(live, resource.metadata.name, resource.metadata.uid):
+    metadata = Metadata.model_validate(live["metadata"])
+    kind, name, owner = live["kind"], metadata.name, metadata.controller
+    if is_ours(metadata, resource.metadata.name, resource.metadata.uid):
         return
     if owner is None:
         advice = "delete it, or name the DiffusionCache otherwise"
         raise NameTaken(f"a {kind} {name} that is not this cache's exists: {advice}", passing=False)
-    if _is_cache(owner) and owner["name"] == resource.metadata.name:
+    if _is_cache(owner) and owner.name == resource.metadata.name:
         what = f"the {kind} {name} of an earlier {KIND} of this name is still being deleted"
         raise NameTaken(what, passing=True)
-    whose = f"{owner['kind']} {owner['name']}"
+    whose = f"{owner.kind} {owner.name}"
     raise NameTaken(f"the {kind} {name} belongs to {whose}: name the DiffusionCache otherwise", passing=False)
 
 
-def _is_cache(owner: JSON) -> bool:
-    return bool(owner["kind"] == KIND and owner["apiVersion"] == API_VERSION)
+def _is_cache(owner: OwnerReference) -> bool:
+    return (owner.kind, owner.api_version) == (KIND, API_VERSION)

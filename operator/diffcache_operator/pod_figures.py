@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from diffcache_core.kubernetes.pods import Pod
 from diffcache_operator.clients.scrape import Scraper
 from diffcache_operator.figures import NAMES, Figures, add, parse
-from diffcache_operator.observed import JSON
 from diffcache_operator.queue import GONE, Key
 
 LOOK_SECONDS = 30.0
@@ -32,9 +32,9 @@ class PodFigures:
         self._scraper, self._on_due, self._on_news = scraper, on_due, on_news
         self._watched: dict[Key, _Watch] = {}
 
-    def watch(self, key: Key, ready: Iterable[JSON]) -> None:
+    def watch(self, key: Key, ready: Iterable[Pod]) -> None:
         """These pods and no others are asked from now on; new ones at once."""
-        pods = {_identity(pod): str(pod["status"]["podIP"]) for pod in ready}
+        pods = {_identity(pod): pod.status.pod_ip for pod in ready}
         if not pods:
             self.forget(key)
             return
@@ -81,7 +81,7 @@ class PodFigures:
         return watch.seconds
 
 
-def _identity(pod: JSON) -> str:
+def _identity(pod: Pod) -> str:
     """Another one after each restart, for what was told before it is not of this process."""
-    since = [one.get("lastTransitionTime") for one in pod["status"].get("conditions", []) if one["type"] == "Ready"]
-    return f"{pod['metadata']['uid']} {since}"
+    ready = pod.status.condition("Ready")
+    return f"{pod.metadata.uid} {ready.last_transition_time if ready is not None else None}"

@@ -28,7 +28,7 @@ from diffcache_operator.images import Images, images_in_use
 from diffcache_operator.metadata import JSON
 from diffcache_operator.metrics import Metrics
 from diffcache_operator.observe import observe, read_resource
-from diffcache_operator.observed import Id, Observed, is_ready, name_of
+from diffcache_operator.observed import Id, Observed
 from diffcache_operator.plan import Action, Apply, Obstacle, plan, plan_owners, with_digest
 from diffcache_operator.pod_figures import LOOK_SECONDS, PodFigures
 from diffcache_operator.queue import GONE, Key
@@ -154,7 +154,7 @@ class Reconciler:
         if facts.halt is not None and not facts.halt.stalled:
             raise StillHalted(facts.halt)  # again, with growing waits
         wait = _next_look(facts, new, self._settings.resync_seconds)
-        asked = any(map(is_ready, facts.observed.pods))
+        asked = any(pod.is_ready for pod in facts.observed.pods)
         self._pod_figures.pace(key, wait)
         return self._settings.resync_seconds if asked else wait  # each round of what pods tell brings it back, too
 
@@ -236,7 +236,7 @@ class Reconciler:
             except ApiError as error:
                 if error.status not in (403, 422):
                     raise
-                refusals[name_of(action.claim)] = quoted(str(error))
+                refusals[action.claim.name] = quoted(str(error))
         return done, refusals
 
     async def _look(self, resource: DiffusionCache, old: DiffusionCacheStatus) -> _Look:
@@ -244,7 +244,7 @@ class Reconciler:
         namespace, name = resource.metadata.namespace, resource.metadata.name
         defaults = self._settings.images
         observed = await observe(self._api, namespace, name, desired_children(resource, defaults, self._settings.pods))
-        self._pod_figures.watch(Key(namespace, name), filter(is_ready, observed.pods))
+        self._pod_figures.watch(Key(namespace, name), (pod for pod in observed.pods if pod.is_ready))
         observed = replace(observed, figures=self._pod_figures.of(Key(namespace, name)))
         return _Look([], observed, images_in_use(resource, old, observed, defaults))
 

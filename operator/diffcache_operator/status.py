@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from diffcache_core.foreign import printable_lines, without_credentials
+from diffcache_core.kubernetes.pods import Pod
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.names import GRPC_PORT
 from diffcache_core.resource.spec import DiffusionCache, LedgerType, S3Spec
 from diffcache_core.resource.status import (
@@ -26,8 +29,8 @@ from diffcache_operator.desired.pod import FETCH_CONTAINER
 from diffcache_operator.diagnosis import Problem, Workload, diagnose
 from diffcache_operator.figures import Figures
 from diffcache_operator.images import followed_choice, image_remedy, recorded_images
-from diffcache_operator.metadata import JSON, SERVING, milvus_name, redis_name, selector_labels
-from diffcache_operator.observed import Observed, is_ready, name_of, revision_of
+from diffcache_operator.metadata import SERVING, milvus_name, redis_name, selector_labels
+from diffcache_operator.observed import Observed, of_template
 
 MESSAGE_LENGTH = 4096
 """Of a condition: an eighth of what the schema lets in, and more than anybody reads."""
@@ -65,14 +68,14 @@ class Facts:
 def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionCacheStatus:
     """`now`: RFC 3339, for conditions that change."""
     name, namespace = facts.resource.metadata.name, facts.resource.metadata.namespace
-    workload = facts.observed.child("StatefulSet", name) or {}
+    workload = facts.observed.stateful_set(name)
     generation = facts.resource.metadata.generation
     figures, images = facts.observed.figures or Figures(), recorded_images(facts.resource, old, facts.observed)
     return DiffusionCacheStatus(
         observed_generation=generation,
         conditions=[_dated(claim, old, generation, now) for claim in _claims(facts, old, now)],
-        replicas=workload.get("status", {}).get("replicas", 0),
-        ready_replicas=sum(map(is_ready, facts.observed.pods)),
+        replicas=workload.status.replicas if workload is not None else 0,
+        ready_replicas=sum(pod.is_ready for pod in facts.observed.pods),
         selector=",".join(f"{key}={value}" for key, value in selector_labels(name, SERVING).items()),
         endpoint=f"{name}.{namespace}.svc:{GRPC_PORT}",
         serving=ServingStatus(
@@ -157,7 +160,7 @@ def _ready(facts: Facts, old: DiffusionCacheStatus, problem: Problem | None) -> 
         return Claim("Ready", "False", facts.halt.problem.reason, facts.halt.problem.message)
     if facts.resource.spec.serving.replicas == 0:
         return Claim("Ready", "True", "ScaledToZero", "no pod is wanted; the cache is kept")
-    current = [pod for pod in _current_pods(facts) if is_ready(pod)]
+    current = [pod for pod in _current_pods(facts) if pod.is_ready]
     if current:
         without = _without(facts.observed.figures or Figures(), old)
         if without is not None:
@@ -165,11 +168,11 @@ def _ready(facts: Facts, old: DiffusionCacheStatus, problem: Problem | None) -> 
         return Claim("Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve")
     if problem is not None:
         return Claim("Ready", "False", problem.reason, problem.message)
-    if any(map(is_ready, facts.observed.pods)):
+    if any(pod.is_ready for pod in facts.observed.pods):
         return Claim("Ready", "False", "RollingOut", "pods are being replaced by ones of the new revision")
     fetching = next(filter(_is_fetching, facts.observed.pods), None)
     if fetching is not None:
-        logs = f"`kubectl logs {name_of(fetching)} -c {FETCH_CONTAINER}` shows how far it is"
+        logs = f"`kubectl logs {fetching.name} -c {FETCH_CONTAINER}` shows how far it is"
         return Claim("Ready", "False", "DownloadingModel", f"{facts.resource.spec.model.source} is downloaded; {logs}")
     return Claim("Ready", "False", "Starting", "the pod starts and loads its model")
 
@@ -197,24 +200,20 @@ def _without(figures: Figures, old: DiffusionCacheStatus) -> Claim | None:
 
 def _settled(facts: Facts, ready: Claim) -> bool:
     """Nothing is under way: what is there is of the current revision, and as many as wanted."""
-    workload = facts.observed.child("StatefulSet", facts.resource.metadata.name)
+    workload = facts.observed.stateful_set(facts.resource.metadata.name)
     if workload is None or ready.status != "True":
         return False
     wanted = facts.resource.spec.serving.replicas
-    return len(facts.observed.pods) == wanted == len([pod for pod in _current_pods(facts) if is_ready(pod)])
+    return len(facts.observed.pods) == wanted == len([pod for pod in _current_pods(facts) if pod.is_ready])
 
 
-def _current_pods(facts: Facts) -> list[JSON]:
+def _current_pods(facts: Facts) -> tuple[Pod, ...]:
     """Those made from the template that was applied last: a change of nothing but their number lowers nothing."""
-    workload = facts.observed.child("StatefulSet", facts.resource.metadata.name)
+    workload = facts.observed.stateful_set(facts.resource.metadata.name)
     if workload is None:
-        return []
-    status = workload.get("status", {})
-    generation = workload["metadata"]["generation"]
-    if status.get("observedGeneration", 0) < min(facts.template_generation or generation, generation):
-        return []
-    revision = status.get("updateRevision")
-    return [pod for pod in facts.observed.pods if revision_of(pod) == revision]
+        return ()
+    generation = workload.metadata.generation
+    return of_template(facts.observed.pods, workload, min(facts.template_generation or generation, generation))
 
 
 def _pod_problem(facts: Facts, old: DiffusionCacheStatus, now: str) -> Problem | None:
@@ -222,16 +221,16 @@ def _pod_problem(facts: Facts, old: DiffusionCacheStatus, now: str) -> Problem |
     wanted = gpu.resource_name if gpu.count else ""
     workload = Workload(name, "spec.serving", "spec.cache.store.volume", wanted, image_remedy(facts.resource, old))
     seen = facts.observed
-    return diagnose(workload, seen.pods, seen.claims, seen.events, now)
+    return diagnose(workload, seen.pods, seen.claims, seen.events, datetime.fromisoformat(now))
 
 
-def _is_fetching(pod: JSON) -> bool:
-    statuses = pod.get("status", {}).get("initContainerStatuses", [])
-    return any(status["name"] == FETCH_CONTAINER and "running" in status.get("state", {}) for status in statuses)
+def _is_fetching(pod: Pod) -> bool:
+    containers = pod.status.init_container_statuses
+    return any(one.name == FETCH_CONTAINER and one.state.running is not None for one in containers)
 
 
 def _model_ready(facts: Facts, ready: Claim) -> Claim:
-    if any(map(is_ready, facts.observed.pods)):
+    if any(pod.is_ready for pod in facts.observed.pods):
         return Claim("ModelReady", "True", "Loaded", f"{facts.resource.spec.model.source} is loaded")
     if ready.reason in _MODEL_PROBLEMS:
         return Claim("ModelReady", "False", ready.reason, ready.message)
@@ -247,8 +246,8 @@ class _Beside:
     product: str
     up: bool | None  # as the pods see it
     own: Workload | None
-    pods: Sequence[JSON]
-    claims: Sequence[JSON]
+    pods: Sequence[Pod]
+    claims: Sequence[VolumeClaim]
     address: str  # of somebody else's
     secrets: str
 
@@ -319,7 +318,7 @@ def _beside_ready(beside: _Beside, facts: Facts, now: str) -> Claim:
     if beside.up is None:
         return Claim(beside.condition, "Unknown", "NoPod", f"no pod has told whether it reaches {beside.what}")
     if beside.own is not None:
-        problem = diagnose(beside.own, beside.pods, beside.claims, facts.observed.events, now)
+        problem = diagnose(beside.own, beside.pods, beside.claims, facts.observed.events, datetime.fromisoformat(now))
         if problem is not None:
             message = f"{beside.product} does not come up: {problem.message}"
             return Claim(beside.condition, "False", problem.reason, message)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Any
 
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.quantities import amount_of
 from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.claims import Claim
@@ -42,24 +42,20 @@ def _as_made(body: JSON, live: JSON | None) -> JSON:
 
 def plan_volumes(resource: DiffusionCache, observed: Observed) -> list[GrowVolume]:
     """Claims that ask for less than the resource, unless the volume they got is large enough all the same."""
-    return [
-        GrowVolume(claim, size)
-        for claim, size in _too_small(resource, observed)
-        if _less(claim["spec"]["resources"].get("requests", {}).get("storage"), size)
-    ]
+    return [GrowVolume(claim, size) for claim, size in _too_small(resource, observed) if _less(claim.wanted, size)]
 
 
 def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, str]) -> Claim | None:
     """What there is to say of volumes that are too small. `refusals`: by claim, the server's words."""
-    running = {name_of(pod) for pod in (*observed.pods, *observed.index_pods, *observed.ledger_pods)}
+    running = {pod.name for pod in (*observed.pods, *observed.index_pods, *observed.ledger_pods)}
     for claim, size in _too_small(resource, observed):
-        if name_of(claim) in refusals:
-            return _not_expanded(claim, refusals[name_of(claim)])
-        status, conditions = claim["status"], _conditions(claim)
+        if claim.name in refusals:
+            return _not_expanded(claim, refusals[claim.name])
+        conditions = {one.type: one.message for one in claim.status.conditions if one.status == "True"}
         failed = [conditions[kind] for kind in _FAILED if kind in conditions]
-        if failed or status.get("allocatedResourceStatuses", {}).get("storage") in _INFEASIBLE:
+        if failed or claim.status.allocated_resource_statuses.get("storage") in _INFEASIBLE:
             return _not_expanded(claim, failed[0] if failed else "its driver cannot")
-        pod = name_of(claim).removeprefix("data-")
+        pod = claim.name.removeprefix("data-")
         if _AWAITS_POD not in conditions:
             return _expanding(claim, size, "its driver expands it")
         if pod in running:  # of one that rests there is nothing to wait for: it grows when it wakes
@@ -67,31 +63,30 @@ def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, 
     return None
 
 
-def _expanding(claim: JSON, size: str, how: str) -> Claim:
-    return Claim("Reconciling", "True", "VolumeExpanding", f"the volume {name_of(claim)} grows to {size}: {how}")
+def _expanding(claim: VolumeClaim, size: str, how: str) -> Claim:
+    return Claim("Reconciling", "True", "VolumeExpanding", f"the volume {claim.name} grows to {size}: {how}")
 
 
-def _not_expanded(claim: JSON, why: str) -> Claim:
-    has = claim.get("status", {}).get("capacity", {}).get("storage", "its size")
-    storage_class = claim["spec"].get("storageClassName") or "its StorageClass"
+def _not_expanded(claim: VolumeClaim, why: str) -> Claim:
+    has = claim.capacity or "its size"
+    storage_class = claim.spec.storage_class_name or "its StorageClass"
     return Claim(
         "Stalled",
         "True",
         REFUSED,
-        f"the volume {name_of(claim)} stays at {has} ({why.rstrip('.')}): set allowVolumeExpansion: true in "
+        f"the volume {claim.name} stays at {has} ({why.rstrip('.')}): set allowVolumeExpansion: true in "
         f"StorageClass {storage_class} if its driver can expand, or create this DiffusionCache anew",
     )
 
 
-def _too_small(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[JSON, str]]:
+def _too_small(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[VolumeClaim, str]]:
     """Claims with a volume that is smaller than it should be; nobody may change one that has none yet."""
     for claim, size in _claims(resource, observed):
-        status = claim.get("status", {})
-        if status.get("phase") == "Bound" and _less(status.get("capacity", {}).get("storage"), size):
+        if claim.is_bound and _less(claim.capacity, size):
             yield claim, size
 
 
-def _claims(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[JSON, str]]:
+def _claims(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[VolumeClaim, str]]:
     """Each claim, and the size that the resource wants it to have."""
     spec = resource.spec
     for claim in observed.claims:
@@ -104,13 +99,7 @@ def _claims(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[JSON
             yield claim, spec.cache.ledger.provisioned.volume.size
 
 
-def _conditions(claim: JSON) -> dict[str, str]:
-    """Messages of those that are true, by type."""
-    found = claim.get("status", {}).get("conditions") or []
-    return {one["type"]: one.get("message", "") for one in found if one["status"] == "True"}
-
-
-def _less(has: Any, wanted: str) -> bool:
+def _less(has: str, wanted: str) -> bool:
     """Whether an amount is known and below another."""
-    known, enough = amount_of(str(has)), amount_of(wanted)
+    known, enough = amount_of(has), amount_of(wanted)
     return isinstance(known, Decimal) and isinstance(enough, Decimal) and known < enough

@@ -13,12 +13,15 @@ import pytest
 from rich.console import Console
 
 from diffcache.cluster.errors import ClusterError
-from diffcache.cluster.objects import Claim, Event, Pod, Resource, parse_list, parse_object
+from diffcache.cluster.objects import Resource, parse_list, parse_object
 from diffcache.cluster.pods import choose_pod, ready_containers, restarts, trouble
 from diffcache.cluster.reading import Found, Host
 from diffcache.cluster.report import facts, layout
 from diffcache.cluster.table import columns, row
 from diffcache.commands.cluster.upgrade import next_image
+from diffcache_core.kubernetes.events import Event
+from diffcache_core.kubernetes.pods import Pod
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
 
 NOW = datetime.fromisoformat("2026-11-24T11:19:00Z")
 
@@ -134,7 +137,7 @@ def around(one: Resource, pods: Sequence[Pod] | None = None) -> Host:
     return Host(
         one,
         Found(parse_list(Pod, recorded("pods")) if pods is None else pods),
-        Found(parse_list(Claim, recorded("persistentvolumeclaims"))),
+        Found(parse_list(VolumeClaim, recorded("persistentvolumeclaims"))),
         Found(parse_list(Event, recorded("events"))),
     )
 

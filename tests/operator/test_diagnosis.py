@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from diffcache_operator.diagnosis import JSON, Workload, diagnose
+from diffcache_core.kubernetes.events import Event
+from diffcache_operator.diagnosis import Problem, Workload, diagnose
+from tests.operator.resources import as_claims, as_pods
 
+JSON = dict[str, Any]
 SERVING = Workload("emoji", "spec.serving", "spec.cache.store.volume")
+NOW = "2026-11-24T10:00:00Z"
+
+
+def look(
+    workload: Workload, pods: list[JSON], claims: list[JSON], events: list[JSON], now: str = NOW
+) -> Problem | None:
+    told = tuple(map(Event.model_validate, events))
+    return diagnose(workload, as_pods(*pods), as_claims(*claims), told, datetime.fromisoformat(now))
 
 
 def pod(**status: Any) -> JSON:
@@ -111,7 +123,7 @@ PENDING_IN_CLASS = PENDING | {"spec": {"storageClassName": "fast"}}
     ],
 )
 def test_a_pod_that_does_not_come_up(one: JSON, claims: list[JSON], gpu: str, reason: str, words: list[str]) -> None:
-    problem = diagnose(replace(SERVING, gpu=gpu), [one], claims, [])
+    problem = look(replace(SERVING, gpu=gpu), [one], claims, [])
     assert problem is not None
     assert problem.reason == reason
     for word in words:
@@ -126,13 +138,13 @@ def test_a_pod_that_does_not_come_up(one: JSON, claims: list[JSON], gpu: str, re
         container({"running": {}}, last=None),
         container({"waiting": {"reason": "ContainerCreating"}}),
         container(ended(code=0)),
-        {"metadata": {"name": "a", "uid": "b", "deletionTimestamp": "now"}}
+        {"metadata": {"name": "a", "uid": "b", "deletionTimestamp": NOW}}
         | container(CRASH_LOOP, ended())
-        | {"metadata": {"name": "a", "uid": "b", "deletionTimestamp": "now"}},
+        | {"metadata": {"name": "a", "uid": "b", "deletionTimestamp": NOW}},
     ],
 )
 def test_a_pod_without_a_problem(one: JSON) -> None:
-    assert diagnose(SERVING, [one], [], []) is None
+    assert look(SERVING, [one], [], []) is None
 
 
 def test_a_download_that_is_tried_again_does_not_turn_with_each_try() -> None:
@@ -141,10 +153,10 @@ def test_a_download_that_is_tried_again_does_not_turn_with_each_try() -> None:
     waiting = pod(initContainerStatuses=[failed | {"state": CRASH_LOOP}])
     running = pod(initContainerStatuses=[failed | {"state": {"running": {"startedAt": "2026-11-24T10:00:00Z"}}}])
     for one, now in ((waiting, "2026-11-24T10:00:00Z"), (running, "2026-11-24T10:00:30Z")):
-        problem = diagnose(SERVING, [one], [], [], now)
+        problem = look(SERVING, [one], [], [], now)
         assert problem is not None
         assert problem.reason == "DownloadFailed"
-    assert diagnose(SERVING, [running], [], [], "2026-11-24T10:05:00Z") is None
+    assert look(SERVING, [running], [], [], "2026-11-24T10:05:00Z") is None
 
 
 @pytest.mark.parametrize(
@@ -158,7 +170,7 @@ def test_a_download_that_is_tried_again_does_not_turn_with_each_try() -> None:
     ],
 )
 def test_what_only_a_change_of_the_spec_cures(one: JSON, in_spec: bool) -> None:
-    problem = diagnose(SERVING, [one], [], [])
+    problem = look(SERVING, [one], [], [])
     assert problem is not None
     assert problem.in_spec is in_spec
 
@@ -192,35 +204,36 @@ def test_what_only_a_change_of_the_spec_cures(one: JSON, in_spec: bool) -> None:
     ],
 )
 def test_who_refuses_a_pod_is_told_with_the_field_that_helps(told: str, field: str) -> None:
-    problem = diagnose(SERVING, [], [], [event("FailedCreate", told, uid="set")])
+    problem = look(SERVING, [], [], [event("FailedCreate", told, uid="set")])
     assert problem is not None
     assert field in problem.message
     assert told in problem.message
 
 
 def event(reason: str, message: str, uid: str = "p", name: str = "emoji") -> JSON:
-    return {"reason": reason, "message": message, "involvedObject": {"uid": uid, "name": name}}
+    about = {"uid": uid, "name": name}
+    return {"metadata": {"name": "e"}, "reason": reason, "message": message, "involvedObject": about}
 
 
 def test_events_say_why_a_mount_fails() -> None:
     waiting = container({"waiting": {"reason": "ContainerCreating"}})
     told = [event("FailedMount", 'MountVolume.SetUp failed for volume "secrets" : secret "milvus" not found')]
-    problem = diagnose(SERVING, [waiting], [], told)
+    problem = look(SERVING, [waiting], [], told)
     assert problem is not None
     assert problem.reason == "ReferenceNotFound"
-    assert diagnose(SERVING, [waiting], [], [event("FailedMount", "x", uid="another")]) is None
-    other = diagnose(SERVING, [waiting], [], [event("FailedMount", "timed out")])
+    assert look(SERVING, [waiting], [], [event("FailedMount", "x", uid="another")]) is None
+    other = look(SERVING, [waiting], [], [event("FailedMount", "timed out")])
     assert other is not None
     assert (other.reason, other.message) == ("VolumeNotMounted", "timed out")
 
 
 def test_events_say_why_there_is_no_pod() -> None:
-    problem = diagnose(SERVING, [], [], [event("FailedCreate", 'violates PodSecurity "restricted"', uid="set")])
+    problem = look(SERVING, [], [], [event("FailedCreate", 'violates PodSecurity "restricted"', uid="set")])
     assert problem is not None
     assert problem.reason == "PodRefused"
     assert "PodSecurity" in problem.message
-    assert diagnose(SERVING, [], [], []) is None
-    assert diagnose(SERVING, [], [], [event("FailedCreate", "quota", name="emoji-milvus")]) is None
+    assert look(SERVING, [], [], []) is None
+    assert look(SERVING, [], [], [event("FailedCreate", "quota", name="emoji-milvus")]) is None
 
 
 def test_a_pod_that_its_node_does_not_let_go() -> None:
@@ -228,8 +241,8 @@ def test_a_pod_that_its_node_does_not_let_go() -> None:
         "metadata": {"name": "emoji-0", "uid": "p", "deletionTimestamp": "2026-11-24T10:00:00Z"},
         "spec": {"nodeName": "gone"},
     }
-    assert diagnose(SERVING, [leaving], [], [], now="2026-11-24T10:00:29Z") is None
-    problem = diagnose(SERVING, [leaving], [], [], now="2026-11-24T10:00:31Z")
+    assert look(SERVING, [leaving], [], [], now="2026-11-24T10:00:29Z") is None
+    problem = look(SERVING, [leaving], [], [], now="2026-11-24T10:00:31Z")
     assert problem is not None
     assert problem.reason == "NodeLost"
     for word in ("node gone", "out-of-service", "kubectl delete pod emoji-0 --force"):
@@ -239,6 +252,6 @@ def test_a_pod_that_its_node_does_not_let_go() -> None:
 def test_the_remedy_names_the_block_of_the_workload() -> None:
     killed = container(CRASH_LOOP, ended(code=137, reason="OOMKilled"))
     milvus = Workload("emoji-milvus", "spec.index.standalone", "spec.index.standalone.volume")
-    problem = diagnose(milvus, [killed], [], [])
+    problem = look(milvus, [killed], [], [])
     assert problem is not None
     assert "spec.index.standalone.resources.limits.memory" in problem.message

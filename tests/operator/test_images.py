@@ -15,7 +15,7 @@ from diffcache_operator.images import Images, image_remedy, images_in_use
 from diffcache_operator.metadata import JSON
 from diffcache_operator.observed import Observed
 from diffcache_operator.status import Facts, make_status
-from tests.operator.resources import IMAGES, cache
+from tests.operator.resources import IMAGES, as_pods, cache
 
 NOW = "2026-11-24T10:00:00Z"
 OTHERS: dict[str, Any] = {
@@ -74,7 +74,7 @@ class World:
 
     def _observed(self) -> Observed:
         pod = {"metadata": {"name": "emoji-0", "uid": "p", "labels": {"controller-revision-hash": "one"}}}
-        there = (pod | {"status": self.state},) if self.children else ()
+        there = as_pods(pod | {"status": self.state}) if self.children else ()
         return Observed(self.children, pods=there, index_pods=there, ledger_pods=there)
 
 

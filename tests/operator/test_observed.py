@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from diffcache_operator.observed import JSON, made_by
+from diffcache_core.kubernetes.pods import Pod
+from diffcache_operator.observed import made_by
 
 
-def _pod(called: str, **owner: object) -> JSON:
+def _pod(called: str, **owner: object) -> Pod:
     references = [{"controller": True} | owner] if owner else []
-    return {"metadata": {"name": called, "labels": {"diffcache.io/cache": "emoji"}, "ownerReferences": references}}
+    metadata = {"name": called, "labels": {"diffcache.io/cache": "emoji"}, "ownerReferences": references}
+    return Pod.model_validate({"metadata": metadata})
 
 
 def test_only_the_stateful_sets_own_pods_count() -> None:

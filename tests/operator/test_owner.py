@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.kubernetes.metadata import Metadata
 from diffcache_operator.scaling.owner import other_scaler
 
 REPLICAS: dict[str, Any] = {"f:spec": {"f:serving": {"f:replicas": {}}}}
@@ -38,8 +39,8 @@ def entry(manager: str, fields: dict[str, Any] = REPLICAS, subresource: str = "s
     ],
 )
 def test_other_scaler(entries: list[dict[str, Any]], other: str | None) -> None:
-    assert other_scaler({"metadata": {"managedFields": entries}}) == other
+    assert other_scaler(Metadata.model_validate({"name": "emoji", "managedFields": entries})) == other
 
 
 def test_without_managed_fields() -> None:
-    assert other_scaler({"metadata": {}}) is None
+    assert other_scaler(Metadata(name="emoji")) is None

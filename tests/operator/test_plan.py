@@ -23,7 +23,7 @@ from diffcache_operator.plan import (
     plan_owners,
     with_digest,
 )
-from tests.operator.resources import IMAGES, UID, cache
+from tests.operator.resources import IMAGES, UID, as_claims, as_pods, cache
 
 RESOURCE = cache()
 OURS = owner_reference(RESOURCE)
@@ -48,7 +48,7 @@ def as_stored(body: JSON) -> JSON:
 def observed(children: list[JSON], claims: tuple[JSON, ...] = ()) -> Observed:
     found = {(child["kind"], child["metadata"]["name"]): child for child in children}
     ids = [(child["kind"], child["metadata"]["name"]) for child in DESIRED]
-    return Observed(children={one: found.get(one) for one in ids}, claims=claims)
+    return Observed(children={one: found.get(one) for one in ids}, claims=as_claims(*claims))
 
 
 def applied(actions: list[Any]) -> list[str]:
@@ -173,16 +173,16 @@ def test_whoever_deleted_a_claim_in_use_is_told_what_goes_and_when(where: str, w
     volume["metadata"] |= {"name": f"data-{workload}-0", "deletionTimestamp": "2026-11-24T10:00:00Z"}
     pod = {"metadata": {"name": f"{workload}-0", "uid": "p"}}
     pods = where.replace("claims", "pods")
-    there: dict[str, Any] = {where: (volume,), pods: (pod,)}
-    seen = replace(observed([]), **there)
+    there: dict[str, Any] = {where: as_claims(volume), pods: as_pods(pod)}
     with pytest.raises(ClaimDeleted) as caught:
-        plan_owners(RESOURCE, seen)
+        plan_owners(RESOURCE, replace(observed([]), **there))
     assert not caught.value.passing  # hence Stalled: it waits for a person
     for word in words:
         assert word in str(caught.value)
     pod["metadata"]["deletionTimestamp"] = "2026-11-24T10:00:00Z"
+    there[pods] = as_pods(pod)
     with pytest.raises(ClaimDeleted) as caught:
-        plan_owners(RESOURCE, seen)
+        plan_owners(RESOURCE, replace(observed([]), **there))
     assert caught.value.passing
 
 
@@ -195,6 +195,10 @@ def test_a_child_that_was_orphaned_is_adopted() -> None:
 
 def claim(*owners: JSON) -> JSON:
     return {"kind": "PersistentVolumeClaim", "metadata": {"name": "data-emoji-0", "ownerReferences": list(owners)}}
+
+
+def written(action: SetOwners) -> list[JSON]:
+    return [owner.as_json() for owner in action.owners]
 
 
 FOREIGN = {"apiVersion": "v1", "kind": "Backup", "name": "b", "uid": "b"}
@@ -214,16 +218,16 @@ FOREIGN = {"apiVersion": "v1", "kind": "Backup", "name": "b", "uid": "b"}
 def test_volumes_go_with_the_resource_or_stay(policy: str, before: list[JSON], after: list[JSON] | None) -> None:
     resource = cache(reclaimPolicy=policy)
     there = observed([], claims=(claim(*before),))
-    owners = [action.owners for action in plan_owners(resource, there) if isinstance(action, SetOwners)]
+    owners = [written(action) for action in plan_owners(resource, there) if isinstance(action, SetOwners)]
     assert owners == ([] if after is None else [after])
 
 
 def test_the_ledgers_volume_goes_with_the_resource() -> None:
     volume = claim()
     volume["metadata"]["name"] = "data-emoji-redis-0"
-    (action,) = plan_owners(RESOURCE, replace(observed([]), ledger_claims=(volume,)))
+    (action,) = plan_owners(RESOURCE, replace(observed([]), ledger_claims=as_claims(volume)))
     assert isinstance(action, SetOwners)
-    assert action.owners == [OURS]
+    assert written(action) == [OURS]
 
 
 def test_the_digest_is_of_what_is_applied() -> None:

@@ -15,7 +15,7 @@ from diffcache_operator.events import transition_event
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import JSON, Observed
 from diffcache_operator.status import MESSAGE_LENGTH, Facts, Halt, invalid_status, make_status
-from tests.operator.resources import cache
+from tests.operator.resources import as_claims, as_pods, cache
 
 EMPTY = DiffusionCacheStatus()
 NOW, LATER = "2026-11-24T10:00:00Z", "2026-11-24T11:00:00Z"
@@ -55,7 +55,7 @@ def facts(
     *pods: JSON, resource: DiffusionCache | None = None, figures: Figures | None = None, sts: JSON | None = None
 ) -> Facts:
     children: dict[tuple[str, str], JSON | None] = {("StatefulSet", "emoji"): workload() if sts is None else sts}
-    return Facts(resource or cache(), Observed(children=children, pods=pods, figures=figures))
+    return Facts(resource or cache(), Observed(children=children, pods=as_pods(*pods), figures=figures))
 
 
 def status_of(given: Facts, old: DiffusionCacheStatus = EMPTY, now: str = NOW) -> DiffusionCacheStatus:
@@ -207,7 +207,7 @@ def test_the_milvus_of_a_cache_says_why_it_is_down() -> None:
         ],
     )
     given = facts(pod(), resource=resource, figures=DOWN)
-    given = replace(given, observed=replace(given.observed, index_pods=(milvus,)))
+    given = replace(given, observed=replace(given.observed, index_pods=as_pods(milvus)))
     assert told(status_of(given), "IndexReady") == ("False", "ImagePullFailed")
 
 
@@ -309,7 +309,7 @@ def test_the_redis_of_a_cache_says_why_it_is_down() -> None:
         ],
     )
     given = facts(pod(), resource=OWN_REDIS, figures=LOST)
-    status = status_of(replace(given, observed=replace(given.observed, ledger_pods=(redis,))))
+    status = status_of(replace(given, observed=replace(given.observed, ledger_pods=as_pods(redis))))
     assert told(status, "LedgerReady") == ("False", "OutOfMemory")
     assert "spec.cache.ledger.provisioned.resources.limits.memory" in message(status, "LedgerReady")
 
@@ -394,7 +394,7 @@ def test_figures_stay_while_no_pod_tells_any() -> None:
 )
 def test_claims_that_a_hand_left_behind_are_told(resource: DiffusionCache, there: list[str], left: str) -> None:
     given = facts(pod(), resource=resource, figures=UP)
-    claims = tuple({"metadata": {"name": name}, "spec": {}} for name in there)
+    claims = as_claims(*({"metadata": {"name": name}, "spec": {}} for name in there))
     status = status_of(replace(given, observed=replace(given.observed, claims=claims)))
     assert told(status, "ClaimsLeft") == (("True", "ScaledDown") if left else None)
     assert not left or message(status, "ClaimsLeft").endswith(f"`kubectl delete pvc {left}`")

@@ -35,7 +35,7 @@ from diffcache_operator.tuning.inquiries import PLACES, Inquiries, Question
 from diffcache_operator.tuning.loop import LOOK_SECONDS, TAKE_OVER_SECONDS, Tuned, Tuner
 from tests.operator.api_server import ready_pod
 from tests.operator.http_server import serving
-from tests.operator.resources import cache
+from tests.operator.resources import as_pods, cache
 
 T0 = 1_800_000_000.0
 LEVELS = (Level(20, 0.9),)
@@ -118,7 +118,7 @@ class Bench:
 
     def look_once(self) -> Tuned:
         figures = Figures(tuning_revisions=(self.revision,) * self.pods, levels=self.levels)
-        pods = tuple(ready_pod(number, "10.0.0.1") for number in range(self.pods))
+        pods = as_pods(*(ready_pod(number, "10.0.0.1") for number in range(self.pods)))
         found = self.tuner.look(self.resource, self.status, Observed({}, pods, figures=figures))
         assert found is not None
         claim = found.claim
@@ -398,7 +398,7 @@ async def test_no_window_before_every_ready_pod_follows(bench: Bench) -> None:
 
 async def test_a_pod_that_is_silent_is_not_one_that_follows(bench: Bench) -> None:
     figures = Figures(tuning_revisions=(0,), levels=bench.levels)
-    seen = Observed({}, (ready_pod(0, "10.0.0.1"), ready_pod(1, "10.0.0.2")), figures=figures)
+    seen = Observed({}, as_pods(ready_pod(0, "10.0.0.1"), ready_pod(1, "10.0.0.2")), figures=figures)
     for one in (seen, replace(seen, figures=None)):
         found = bench.tuner.look(bench.resource, bench.status, one)
         assert found is not None

@@ -13,7 +13,7 @@ from diffcache_operator.observed import Observed
 from diffcache_operator.plan import plan, with_digest
 from diffcache_operator.volumes import growth, keep_claim_templates, plan_volumes
 from tests.core.resource.manifests import shared
-from tests.operator.resources import IMAGES, cache
+from tests.operator.resources import IMAGES, as_claims, as_pods, cache
 
 EXPANDING = {"type": "FileSystemResizePending", "status": "True", "message": "waiting for a pod"}
 
@@ -33,11 +33,11 @@ def sized(size: str) -> DiffusionCache:
 
 
 def seen(*claims: JSON, pods: tuple[str, ...] = ("emoji-0",)) -> Observed:
-    return Observed({}, claims=claims, pods=tuple({"metadata": {"name": pod}} for pod in pods))
+    return Observed({}, claims=as_claims(*claims), pods=as_pods(*({"metadata": {"name": pod}} for pod in pods)))
 
 
 def grown(resource: DiffusionCache, observed: Observed) -> list[tuple[str, str]]:
-    return [(action.claim["metadata"]["name"], action.size) for action in plan_volumes(resource, observed)]
+    return [(action.claim.name, action.size) for action in plan_volumes(resource, observed)]
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_those_of_redis_and_milvus_and_of_every_replica_grow_by_their_own_size()
     spec["index"]["standalone"] = {"volume": {"size": "30Gi"}}
     observed = Observed(
         {},
-        claims=(claim("data-emoji-0"), claim("data-emoji-1")),
-        ledger_claims=(claim("data-emoji-redis-0", "1Gi"),),
-        index_claims=(claim("data-emoji-milvus-0"),),
+        claims=as_claims(claim("data-emoji-0"), claim("data-emoji-1")),
+        ledger_claims=as_claims(claim("data-emoji-redis-0", "1Gi")),
+        index_claims=as_claims(claim("data-emoji-milvus-0")),
     )
     assert grown(cache(**spec), observed) == [
         ("data-emoji-0", "20Gi"),

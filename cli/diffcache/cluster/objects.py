@@ -1,35 +1,17 @@
-"""What the commands read of a cluster's objects. A newer cluster's or operator's fields are no hindrance."""
+"""What the commands read of a resource; and how an answer of the cluster becomes a view of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import ValidationError
 
 from diffcache.cluster.errors import ClusterError
+from diffcache_core.kubernetes.metadata import ObjectView
+from diffcache_core.kubernetes.view import View
 from diffcache_core.names import IMAGE_ANNOTATION
 from diffcache_core.resource.status import Condition, DiffusionCacheStatus
-
-
-class View(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, validate_by_name=True)
-
-
-class Metadata(View):
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    creation_timestamp: datetime
-    deletion_timestamp: datetime | None = None
-    generation: int = 0
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-
-
-# The resource -------------------------------------------------------------------------------------------------------
 
 
 class ModelView(View):
@@ -69,8 +51,7 @@ class SpecView(View):
     autoscaling: AutoscalingView = AutoscalingView()
 
 
-class Resource(View):
-    metadata: Metadata
+class Resource(ObjectView):
     spec: SpecView
     status: DiffusionCacheStatus = DiffusionCacheStatus()
 
@@ -96,118 +77,6 @@ class Resource(View):
     def image_to_be(self) -> str:
         """The serving image that the operator will use: what it has not seen yet comes first."""
         return self.spec.serving.image or self.metadata.annotations.get(IMAGE_ANNOTATION, "") or self.image
-
-
-# Pods ---------------------------------------------------------------------------------------------------------------
-
-
-class Waiting(View):
-    reason: str = ""
-    message: str = ""
-
-
-class Terminated(View):
-    reason: str = ""
-    message: str = ""
-    exit_code: int = 0
-
-
-class State(View):
-    waiting: Waiting | None = None
-    terminated: Terminated | None = None
-
-
-class ContainerStatus(View):
-    name: str
-    ready: bool = False
-    restart_count: int = 0
-    state: State = State()
-    last_state: State = State()
-
-
-class PodCondition(View):
-    type: str
-    status: str
-    reason: str = ""
-    message: str = ""
-
-
-class PodStatus(View):
-    phase: str = ""
-    reason: str = ""
-    message: str = ""
-    conditions: tuple[PodCondition, ...] = ()
-    init_container_statuses: tuple[ContainerStatus, ...] = ()
-    container_statuses: tuple[ContainerStatus, ...] = ()
-
-    def condition(self, kind: str) -> PodCondition | None:
-        return next((condition for condition in self.conditions if condition.type == kind), None)
-
-
-class PodSpec(View):
-    node_name: str = ""
-    containers: tuple[dict[str, Any], ...] = ()
-
-
-class Pod(View):
-    metadata: Metadata
-    spec: PodSpec = PodSpec()
-    status: PodStatus = PodStatus()
-
-    @property
-    def is_ready(self) -> bool:
-        ready = self.status.condition("Ready")
-        return ready is not None and ready.status == "True" and self.metadata.deletion_timestamp is None
-
-
-# Volumes and events -------------------------------------------------------------------------------------------------
-
-
-class ClaimSpec(View):
-    storage_class_name: str = ""
-    resources: dict[str, dict[str, str]] = {}
-
-
-class ClaimStatus(View):
-    phase: str = ""
-    capacity: dict[str, str] = {}
-
-
-class Claim(View):
-    metadata: Metadata
-    spec: ClaimSpec = ClaimSpec()
-    status: ClaimStatus = ClaimStatus()
-
-    @property
-    def size(self) -> str:
-        """What there is, or what is asked for."""
-        return self.status.capacity.get("storage") or self.spec.resources.get("requests", {}).get("storage", "")
-
-
-class Series(View):
-    count: int = 1
-    last_observed_time: datetime | None = None
-
-
-class Event(View):
-    metadata: Metadata
-    type: str = ""
-    reason: str = ""
-    message: str = ""
-    count: int | None = None
-    last_timestamp: datetime | None = None
-    event_time: datetime | None = None
-    series: Series | None = None
-
-    @property
-    def time(self) -> datetime:
-        """Of its last occurrence; which field has it depends on who made it."""
-        seen = self.series.last_observed_time if self.series is not None else None
-        return seen or self.last_timestamp or self.event_time or self.metadata.creation_timestamp
-
-    @property
-    def times(self) -> int:
-        return self.series.count if self.series is not None else self.count or 1
 
 
 Kind = TypeVar("Kind", bound=View)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from diffcache.cluster.errors import ClusterError
-from diffcache.cluster.objects import ContainerStatus, Pod, Resource, Terminated
+from diffcache.cluster.objects import Resource
+from diffcache_core.kubernetes.pods import ContainerStatus, Pod, Terminated
 
 COMPONENT_LABEL, SERVING = "app.kubernetes.io/component", "serving"  # a Milvus beside them has another component
 _USUAL = ("ContainerCreating", "PodInitializing")
@@ -14,14 +15,14 @@ _USUAL = ("ContainerCreating", "PodInitializing")
 def choose_pod(resource: Resource, pods: Sequence[Pod], status_command: str) -> str:
     """A ready serving pod's name. Raises ClusterError, saying why there is none and what to do."""
     serving = [pod for pod in pods if pod.metadata.labels.get(COMPONENT_LABEL) == SERVING]
-    ready = sorted(pod.metadata.name for pod in serving if pod.is_ready)
+    ready = sorted(pod.name for pod in serving if pod.is_ready)
     if ready:
         return ready[0]
     raise ClusterError(_why_none(resource, serving, status_command))
 
 
 def _why_none(resource: Resource, serving: Sequence[Pod], status_command: str) -> str:
-    name, ready = resource.metadata.name, resource.ready
+    name, ready = resource.name, resource.ready
     if ready is None:
         return f"no operator has looked at {name} yet: is diffcache's operator running in this cluster?"
     if resource.spec.serving.replicas == 0:
@@ -32,7 +33,7 @@ def _why_none(resource: Resource, serving: Sequence[Pod], status_command: str) -
         return f"no pod of {name} is ready at the moment: try again, or see `{status_command}`"
     told = f"{name} is not ready: {ready.reason}: {ready.message.rstrip('.')}"
     # A pod may know more than the operator has seen.
-    news = [f"{pod.metadata.name}: {what}" for pod in serving if ready.message not in (what := trouble(pod)) and what]
+    news = [f"{pod.name}: {what}" for pod in serving if ready.message not in (what := trouble(pod)) and what]
     return f"{'; '.join([told, *news])}. More: `{status_command}`"
 
 
@@ -41,24 +42,21 @@ def ready_containers(pod: Pod) -> str:
 
 
 def restarts(pod: Pod) -> int:
-    return sum(status.restart_count for status in _containers(pod))
+    return sum(status.restart_count for status in pod.status.all_containers)
 
 
 def trouble(pod: Pod) -> str:
     """What keeps a pod from being ready, or ended it the last time; empty if nothing does."""
-    if pod.metadata.deletion_timestamp is not None:
+    if pod.is_leaving:
         return "is being deleted"
     if pod.status.reason:  # such as Evicted
         return _joined(pod.status.reason, pod.status.message)
     scheduled = pod.status.condition("PodScheduled")
     if scheduled is not None and scheduled.status == "False":
         return _joined(scheduled.reason, scheduled.message)
-    return next(filter(None, map(_container_trouble, _containers(pod))), "" if pod.is_ready else "is not ready yet")
-
-
-def _containers(pod: Pod) -> Iterator[ContainerStatus]:
-    yield from pod.status.init_container_statuses
-    yield from pod.status.container_statuses
+    return next(
+        filter(None, map(_container_trouble, pod.status.all_containers)), "" if pod.is_ready else "is not ready yet"
+    )
 
 
 def _container_trouble(container: ContainerStatus) -> str:

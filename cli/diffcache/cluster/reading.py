@@ -9,7 +9,10 @@ from typing import Generic, TypeVar
 
 from diffcache.cluster.errors import ClusterError
 from diffcache.cluster.kubectl import RESOURCE, Kubectl, checked_name
-from diffcache.cluster.objects import Claim, Event, Kind, Pod, Resource, parse_list, parse_object
+from diffcache.cluster.objects import Kind, Resource, parse_list, parse_object
+from diffcache_core.kubernetes.events import Event
+from diffcache_core.kubernetes.pods import Pod
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.names import CACHE_LABEL, KIND
 
 Item = TypeVar("Item")
@@ -29,7 +32,7 @@ class Host:
 
     resource: Resource
     pods: Found[Pod]
-    claims: Found[Claim]
+    claims: Found[VolumeClaim]
     events: Found[Event]
 
 
@@ -50,7 +53,7 @@ def read_surroundings(kubectl: Kubectl, name: str) -> Host:
     about = f"--field-selector=involvedObject.kind={KIND},involvedObject.uid={resource.metadata.uid}"
     with ThreadPoolExecutor() as threads:  # each kubectl takes about as long as the way to the cluster and back
         pods = threads.submit(_found, lambda: read_pods(kubectl, name))
-        claims = threads.submit(_found, lambda: _read_labelled(kubectl, Claim, "persistentvolumeclaims", name))
+        claims = threads.submit(_found, lambda: _read_labelled(kubectl, VolumeClaim, "persistentvolumeclaims", name))
         events = threads.submit(_found, lambda: parse_list(Event, kubectl.read("events", about)))
         return Host(resource, pods.result(), claims.result(), events.result())
 

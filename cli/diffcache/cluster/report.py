@@ -11,11 +11,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from diffcache.cluster.objects import Event, Resource
+from diffcache.cluster.objects import Resource
 from diffcache.cluster.pods import ready_containers, restarts, trouble
 from diffcache.cluster.reading import Found, Host
 from diffcache.output import duration, size
 from diffcache_core.foreign import printable, printable_lines
+from diffcache_core.kubernetes.events import Event
 from diffcache_core.resource.status import Condition
 
 EVENTS = 8
@@ -29,8 +30,8 @@ def facts(around: Host) -> dict[str, Any]:
     resource = around.resource
     found: dict[str, Found[Any]] = {"pods": around.pods, "volumes": around.claims, "events": around.events}
     return {
-        "name": resource.metadata.name,
-        "namespace": resource.metadata.namespace,
+        "name": resource.name,
+        "namespace": resource.namespace,
         "ready": resource.is_ready,
         "generation": resource.metadata.generation,
         "model": resource.spec.model.source,
@@ -38,7 +39,7 @@ def facts(around: Host) -> dict[str, Any]:
         **resource.status.model_dump(mode="json"),
         "pods": [
             {
-                "name": pod.metadata.name,
+                "name": pod.name,
                 "phase": pod.status.phase,
                 "ready": pod.is_ready,
                 "restarts": restarts(pod),
@@ -49,7 +50,7 @@ def facts(around: Host) -> dict[str, Any]:
         ],
         "volumes": [
             {
-                "name": claim.metadata.name,
+                "name": claim.name,
                 "phase": claim.status.phase,
                 "size": claim.size,
                 "storage_class": claim.spec.storage_class_name,
@@ -82,7 +83,7 @@ def layout(around: Host, now: datetime) -> RenderableType:
 
 def _headline(resource: Resource, now: datetime) -> Text:
     ready, age = resource.ready, duration((now - resource.metadata.creation_timestamp).total_seconds())
-    line = Text.assemble((resource.metadata.name, "bold"), f" in {resource.metadata.namespace}, {age} old: ")
+    line = Text.assemble((resource.name, "bold"), f" in {resource.namespace}, {age} old: ")
     if ready is None:
         return line.append("no operator has looked at it yet: is diffcache's operator running?", "yellow")
     word = "ready" if ready.status == "True" else "not ready" if ready.status == "False" else "readiness unknown"
@@ -110,7 +111,7 @@ def _summary(resource: Resource) -> Table:
     if spec.tuning.mode != "Disabled":
         rows.append(("tuning", _tuning(resource)))
     if status.serving.available:
-        name = resource.metadata.name
+        name = resource.name
         rows.append(("update", f"{status.serving.available}: `kubectl diffcache upgrade {name}` moves to it"))
     return _grid(rows, ("dim", ""))
 
@@ -130,7 +131,7 @@ def _scaling(resource: Resource) -> str:
 
 
 def _tuning(resource: Resource) -> str:
-    tuning, name = resource.status.tuning, resource.metadata.name
+    tuning, name = resource.status.tuning, resource.name
     told = tuning.decision if tuning is not None and tuning.decision else "no decision yet"
     return f"{resource.spec.tuning.mode}: {told} (`kubectl diffcache tuning {name}` tells more)"
 
@@ -165,7 +166,7 @@ def _conditions(conditions: Sequence[Condition], now: datetime) -> list[Renderab
 def _pods(around: Host, now: datetime) -> list[RenderableType]:
     rows = [
         (
-            pod.metadata.name,
+            pod.name,
             ready_containers(pod),
             pod.status.phase,
             restarts(pod),
@@ -174,14 +175,14 @@ def _pods(around: Host, now: datetime) -> list[RenderableType]:
         )
         for pod in around.pods.items
     ]
-    troubles = [(pod.metadata.name, told) for pod in around.pods.items if (told := trouble(pod))]
+    troubles = [(pod.name, told) for pod in around.pods.items if (told := trouble(pod))]
     shown: list[RenderableType] = [_table(("POD", "READY", "PHASE", "RESTARTS", "NODE", "AGE"), rows)] if rows else []
     return shown + [Text.assemble((name, "yellow"), " ", _lines(told)) for name, told in troubles]
 
 
 def _volumes(around: Host) -> list[RenderableType]:
     rows = [
-        (claim.metadata.name, claim.status.phase, claim.size or "-", claim.spec.storage_class_name or "-")
+        (claim.name, claim.status.phase, claim.size or "-", claim.spec.storage_class_name or "-")
         for claim in around.claims.items
     ]
     return [_table(("CLAIM", "PHASE", "SIZE", "CLASS"), rows)] if rows else []

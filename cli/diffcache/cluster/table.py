@@ -18,7 +18,7 @@ def columns(with_namespace: bool) -> tuple[str, ...]:
 def row(resource: Resource, now: datetime, with_namespace: bool) -> Sequence[object]:
     status, ready, cache = resource.status, resource.ready, resource.status.cache
     cells = (
-        resource.metadata.name,
+        resource.name,
         "Unknown" if ready is None else ready.status,
         "NotSeenYet" if ready is None else ready.reason,
         "-" if cache is None else cache.steps_saved_ratio or "-",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
-from diffcache_core.names import CACHE_LABEL
+from diffcache_core.kubernetes.metadata import Metadata, ObjectView
 from diffcache_core.resource.spec import DiffusionCache, ScalingMode
 from diffcache_core.resource.status import AutoscalingStatus
 from diffcache_core.scaling import Look, Scaling, bounds_of, scale
@@ -22,8 +22,8 @@ from diffcache_operator.claims import Claim
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.clients.scrape import Scraper
 from diffcache_operator.metadata import JSON
-from diffcache_operator.observe import read_resource
-from diffcache_operator.observed import is_ready, made_by
+from diffcache_operator.observe import read_pods, read_resource
+from diffcache_operator.observed import made_by
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.owner import other_scaler
 from diffcache_operator.scaling.work import NAMES, Snapshot, load_of, parse
@@ -79,12 +79,14 @@ class Scaler:
     async def step(self, key: Key) -> object:
         """Seconds until the next look, or GONE for a resource that is not to be scaled. Raises ApiError."""
         raw = await read_resource(self._api, *key)
-        resource = None if raw is None or "deletionTimestamp" in raw["metadata"] else _parsed(raw)
+        resource = None if raw is None else _parsed(raw)
         if raw is None or resource is None or resource.spec.autoscaling.mode is not ScalingMode.OPERATOR:
             self._memories.pop(key, None)
             return GONE
         memory = self._memories.setdefault(key, _Memory())
-        obstacle = _asleep(resource) or _overruled(raw, memory)
+        metadata = Metadata.model_validate(raw["metadata"])
+        wrote = "autoscaling" in raw.get("status", {}) or (memory.told is not None and memory.told.last is not None)
+        obstacle = _asleep(resource) or _overruled(metadata, wrote)
         if obstacle is not None:
             memory.seen.clear()
             memory.wanted = ()
@@ -92,7 +94,7 @@ class Scaler:
             return LOOK_SECONDS
         scaling = await self._decide(key, resource, memory)
         if scaling.replicas != resource.spec.serving.replicas:
-            return await self._write(key, resource, raw["metadata"]["resourceVersion"], memory, scaling)
+            return await self._write(key, resource, metadata.resource_version, memory, scaling)
         if self._is_blind(memory, scaling):
             self._tell(key, memory, Claim(SCALING_ACTIVE, "False", scaling.reason, scaling.message))
         elif memory.blind_since is None:
@@ -109,13 +111,12 @@ class Scaler:
         return now - memory.blind_since >= BLIND_SECONDS
 
     async def _decide(self, key: Key, resource: DiffusionCache, memory: _Memory) -> Scaling:
-        selector = f"{CACHE_LABEL}={key.name}"
-        pods = await self._api.list("v1", "Pod", key.namespace, label_selector=selector)
-        ready = [pod for pod in made_by(pods, key.name) if is_ready(pod)]
-        addresses = [pod["status"]["podIP"] for pod in ready]
+        pods = await read_pods(self._api, *key)
+        ready = [pod for pod in made_by(pods, key.name) if pod.is_ready]
+        addresses = [pod.status.pod_ip for pod in ready]
         answers = await self._scraper.scrape(key.namespace, addresses, NAMES, parse)
         at = self._stopwatch()
-        told = {pod["metadata"]["uid"]: work for pod, work in zip(ready, answers, strict=True) if work is not None}
+        told = {pod.metadata.uid: work for pod, work in zip(ready, answers, strict=True) if work is not None}
         memory.seen.append(Snapshot(at, told))
         while memory.seen[0].at < at - MEMORY_SECONDS:
             memory.seen.popleft()
@@ -174,10 +175,9 @@ def _asleep(resource: DiffusionCache) -> Claim | None:
     return Claim(SCALING_ACTIVE, "False", "ScaledToZero", f"replicas is 0, so the cache sleeps: {wakes}")
 
 
-def _overruled(raw: JSON, memory: _Memory) -> Claim | None:
+def _overruled(resource: Metadata, wrote: bool) -> Claim | None:
     """Another autoscaler has written after this loop had. What it wrote before is ours to take over."""
-    wrote = raw.get("status", {}).get("autoscaling") or (memory.told is not None and memory.told.last is not None)
-    other = other_scaler(raw)
+    other = other_scaler(resource)
     if not wrote or other is None:
         return None
     text = (
@@ -188,7 +188,9 @@ def _overruled(raw: JSON, memory: _Memory) -> Claim | None:
 
 
 def _parsed(raw: JSON) -> DiffusionCache | None:
-    """What this operator cannot read is the reconcile's to tell."""
+    """None: it is on its way out, or this operator cannot read it, which is the reconcile's to tell."""
+    if ObjectView.model_validate(raw).is_leaving:
+        return None
     try:
         return DiffusionCache.model_validate({name: value for name, value in raw.items() if name != "status"})
     except ValidationError:

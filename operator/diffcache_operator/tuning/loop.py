@@ -26,7 +26,7 @@ from diffcache_core.tuning.tuner import Decision, Tuning, tune
 from diffcache_operator.claims import Claim, as_before
 from diffcache_operator.clients.prometheus import Access, PrometheusError
 from diffcache_operator.figures import Figures
-from diffcache_operator.observed import Observed, is_ready, name_of
+from diffcache_operator.observed import Observed
 from diffcache_operator.queue import Key
 from diffcache_operator.tuning.inquiries import Answer, Inquiries, Question
 from diffcache_operator.tuning.source import NoSource, source_of
@@ -113,7 +113,7 @@ class Tuner:
         self, resource: DiffusionCache, record: TuningStatus, seen: Observed, now: float
     ) -> tuple[TuningStatus, Claim | None]:
         """The record with its window begun if the pods follow it; else why there is no window."""
-        ready = sum(map(is_ready, seen.pods))
+        ready = sum(pod.is_ready for pod in seen.pods)
         if not ready:
             return record, frozen("NoPod", "no pod is ready, so nothing is measured")
         times = (seconds_of(record.window_start), seconds_of(record.measured_since))
@@ -145,7 +145,7 @@ class Tuner:
 
 def _with_pods(record: TuningStatus, cache: str, seen: Observed) -> TuningStatus:
     """Counts the pods that there have been: series of any other do not count, whatever its name is."""
-    ordinals = [re.fullmatch(rf"{re.escape(cache)}-(\d{{1,3}})", name_of(pod)) for pod in seen.pods]
+    ordinals = [re.fullmatch(rf"{re.escape(cache)}-(\d{{1,3}})", pod.name) for pod in seen.pods]
     most = max((int(match[1]) + 1 for match in ordinals if match), default=0)
     pods = min(MAX_REPLICAS, max(record.pods, most))
     return record if pods == record.pods else record.model_copy(update={"pods": pods})

@@ -53,7 +53,7 @@ def next_image(resource: Resource, wanted: str) -> str:
     pinned = resource.spec.serving.image
     if pinned and pinned != wanted:
         raise ClusterError(
-            f"spec.serving.image of {resource.metadata.name} names {pinned}, which holds: change it there, or "
+            f"spec.serving.image of {resource.name} names {pinned}, which holds: change it there, or "
             "remove it and run this again",
             2,
         )
