@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from diffcache_core.kubernetes.pods import Pod
 from diffcache_core.kubernetes.stateful_sets import StatefulSet
+from diffcache_core.kubernetes.workloads import milvus_name, redis_name
 from diffcache_core.names import IMAGE_ANNOTATION
 from diffcache_core.resource.spec import DiffusionCache
 from diffcache_core.resource.status import DiffusionCacheStatus
-from diffcache_operator.metadata import milvus_name, redis_name
 from diffcache_operator.observed import Observed, is_ours, of_template
 
 
@@ -70,18 +70,6 @@ def new_choice(resource: DiffusionCache, status: DiffusionCacheStatus) -> str:
 def chosen_image(resource: DiffusionCache) -> str:
     """By `kubectl diffcache upgrade`, whether it was followed yet or not."""
     return resource.metadata.annotations.get(IMAGE_ANNOTATION, "")
-
-
-def image_remedy(resource: DiffusionCache, status: DiffusionCacheStatus) -> str:
-    """Where a person mends a serving image that cannot be had."""
-    if resource.spec.serving.image:
-        return "mend spec.serving.image, or remove it to go back to the image that ran before"
-    if new_choice(resource, status):
-        return (
-            f"`kubectl diffcache upgrade {resource.metadata.name} --image IMAGE` chooses another, and removing the "
-            f"annotation {IMAGE_ANNOTATION} goes back to the image that ran before"
-        )
-    return "mend servingImage of the operator's chart, or name another image in spec.serving.image"
 
 
 def is_changed(resource: DiffusionCache, status: DiffusionCacheStatus) -> bool:

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffcache_core.kubernetes.workloads import COMPONENT_LABEL
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND, MANAGER
 from diffcache_core.resource.spec import DiffusionCache
 
 JSON = dict[str, Any]
-
-SERVING, INDEX, LEDGER = "serving", "index", "ledger"  # components
-
-
-def milvus_name(cache: str) -> str:
-    return f"{cache}-milvus"
-
-
-def redis_name(cache: str) -> str:
-    return f"{cache}-redis"
 
 
 def pods_service_name(cache: str) -> str:
@@ -33,7 +24,7 @@ def selector_labels(cache: str, component: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "diffcache",
         "app.kubernetes.io/instance": cache,
-        "app.kubernetes.io/component": component,
+        COMPONENT_LABEL: component,
     }
 
 

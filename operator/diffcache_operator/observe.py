@@ -11,9 +11,9 @@ from diffcache_core.kubernetes.metadata import ObjectView
 from diffcache_core.kubernetes.pods import Pod
 from diffcache_core.kubernetes.stateful_sets import StatefulSet
 from diffcache_core.kubernetes.volume_claims import VolumeClaim
+from diffcache_core.kubernetes.workloads import milvus_name, redis_name
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
 from diffcache_operator.clients.api import Api
-from diffcache_operator.metadata import milvus_name, redis_name
 from diffcache_operator.observed import JSON, Observed, made_by, name_of
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from diffcache_core.foreign import quoted
+from diffcache_core.kubernetes.diagnosis import Problem
 from diffcache_core.resource.manifest import explain_validation
 from diffcache_core.resource.spec import DiffusionCache, ScalingMode
 from diffcache_core.resource.status import AutoscalingStatus, DiffusionCacheStatus, TuningStatus
@@ -21,7 +22,6 @@ from diffcache_operator.claims import Claim, as_before
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.desired.children import desired_children
 from diffcache_operator.desired.config import config_revision
-from diffcache_operator.diagnosis import Problem
 from diffcache_operator.differences import includes
 from diffcache_operator.events import turns
 from diffcache_operator.images import Images, images_in_use

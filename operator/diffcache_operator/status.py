@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from diffcache_core.foreign import printable_lines, without_credentials
+from diffcache_core.kubernetes.diagnosis import Problem, diagnose
 from diffcache_core.kubernetes.pods import Pod
 from diffcache_core.kubernetes.volume_claims import VolumeClaim
+from diffcache_core.kubernetes.workloads import SERVING, Workload, index_workload, ledger_workload, serving_workload
 from diffcache_core.names import GRPC_PORT
 from diffcache_core.resource.spec import DiffusionCache, LedgerType, S3Spec
 from diffcache_core.resource.status import (
@@ -26,10 +28,9 @@ from diffcache_operator.by_hand import claims_left, last_correction
 from diffcache_operator.claims import Claim
 from diffcache_operator.config_progress import config_progress
 from diffcache_operator.desired.pod import FETCH_CONTAINER
-from diffcache_operator.diagnosis import Problem, Workload, diagnose
 from diffcache_operator.figures import Figures
-from diffcache_operator.images import followed_choice, image_remedy, recorded_images
-from diffcache_operator.metadata import SERVING, milvus_name, redis_name, selector_labels
+from diffcache_operator.images import followed_choice, new_choice, recorded_images
+from diffcache_operator.metadata import selector_labels
 from diffcache_operator.observed import Observed, of_template
 
 MESSAGE_LENGTH = 4096
@@ -218,9 +219,8 @@ def _current_pods(facts: Facts) -> tuple[Pod, ...]:
 
 def _pod_problem(facts: Facts, old: DiffusionCacheStatus, now: str) -> Problem | None:
     gpu, name = facts.resource.spec.serving.gpu, facts.resource.metadata.name
-    wanted = gpu.resource_name if gpu.count else ""
-    workload = Workload(name, "spec.serving", "spec.cache.store.volume", wanted, image_remedy(facts.resource, old))
-    seen = facts.observed
+    pinned, chosen = facts.resource.spec.serving.image or "", new_choice(facts.resource, old)
+    workload, seen = serving_workload(name, gpu.resource_name if gpu.count else "", pinned, chosen), facts.observed
     return diagnose(workload, seen.pods, seen.claims, seen.events, datetime.fromisoformat(now))
 
 
@@ -254,13 +254,12 @@ class _Beside:
 
 def _index(facts: Facts) -> _Beside:
     index, seen = facts.resource.spec.index, facts.observed
-    name, block = facts.resource.metadata.name, "spec.index.standalone"
     return _Beside(
         condition="IndexReady",
         what="the index",
         product="Milvus",
         up=seen.figures.index_up if seen.figures else None,
-        own=Workload(milvus_name(name), block, f"{block}.volume") if index.standalone else None,
+        own=index_workload(facts.resource.metadata.name) if index.standalone else None,
         pods=seen.index_pods,
         claims=seen.index_claims,
         address=index.external.uri if index.external else "",
@@ -270,13 +269,12 @@ def _index(facts: Facts) -> _Beside:
 
 def _ledger(facts: Facts) -> _Beside:
     ledger, seen = facts.resource.spec.cache.ledger, facts.observed
-    name, block = facts.resource.metadata.name, "spec.cache.ledger.provisioned"
     return _Beside(
         condition="LedgerReady",
         what="the ledger",
         product="Redis",
         up=seen.figures.ledger_up if seen.figures else None,
-        own=Workload(redis_name(name), block, f"{block}.volume") if ledger.provisioned else None,
+        own=ledger_workload(facts.resource.metadata.name) if ledger.provisioned else None,
         pods=seen.ledger_pods,
         claims=seen.ledger_claims,
         address=ledger.external.address if ledger.external else "",

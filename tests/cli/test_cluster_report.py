@@ -74,18 +74,20 @@ def test_ready_means_ready_for_the_present_spec() -> None:
 
 def test_what_is_the_matter_with_a_pod() -> None:
     found = {pod.metadata.name: pod for pod in parse_list(Pod, recorded("trouble"))}
-    told = {name: trouble(pod) for name, pod in found.items()}
-    assert told["pull"].startswith('ImagePullBackOff: Back-off pulling image "diffcache.test/no-such:1"')
-    assert told["secret"] == 'CreateContainerConfigError: secret "none" not found'
-    assert told["unscheduled"].startswith("Unschedulable: 0/1 nodes are available")
-    assert told["crash"].startswith("ended with status 1: ")
-    assert "open /nope: no such file" in told["crash"]
-    assert told["nocmd"].startswith(
-        "RunContainerError: ended with status 128 (StartError): failed to create containerd"
+    told = {name: trouble(pod, resource(), (), NOW) for name, pod in found.items()}
+    assert told["pull"].startswith(
+        "ImagePullFailed: the image diffcache.test/no-such:1 cannot be had: `kubectl diffcache "
     )
+    assert 'Back-off pulling image "diffcache.test/no-such:1"' in told["pull"]
+    assert told["secret"].startswith('ReferenceNotFound: secret "none" not found: create it')
+    assert told["unscheduled"].startswith("Unschedulable: no node takes the pod: see spec.serving.resources")
+    assert "0/1 nodes are available" in told["unscheduled"]
+    assert told["crash"].startswith("Crashed: serving ended with status 1: ")
+    assert "open /nope: no such file" in told["crash"]
+    assert told["nocmd"].startswith("Crashed: serving ended with status 128 (StartError): failed to create containerd")
     assert (ready_containers(found["crash"]), restarts(found["crash"])) == ("0/1", 3)
     (fine,) = parse_list(Pod, recorded("pods"))
-    assert (trouble(fine), ready_containers(fine), restarts(fine)) == ("", "1/1", 0)
+    assert (trouble(fine, resource(), (), NOW), ready_containers(fine), restarts(fine)) == ("", "1/1", 0)
 
 
 @pytest.mark.parametrize(
@@ -103,34 +105,35 @@ def test_what_is_the_matter_with_a_pod() -> None:
 )
 def test_why_there_is_no_pod_to_ask(status: dict[str, Any], replicas: int, words: list[str]) -> None:
     with pytest.raises(ClusterError) as caught:
-        choose_pod(resource(status, replicas=replicas), parse_list(Pod, recorded("trouble")), "STATUS")
+        choose_pod(resource(status, replicas=replicas), parse_list(Pod, recorded("trouble")), "STATUS", NOW)
     for word in words:
         assert word in str(caught.value)
 
 
 def test_a_ready_serving_pod_is_asked_and_no_other() -> None:
     pods = recorded("pods")
-    assert choose_pod(resource(), parse_list(Pod, pods), "STATUS") == "emoji-0"
+    assert choose_pod(resource(), parse_list(Pod, pods), "STATUS", NOW) == "emoji-0"
     pods["items"][0]["metadata"]["labels"]["app.kubernetes.io/component"] = "index"
     with pytest.raises(ClusterError):
-        choose_pod(resource(), parse_list(Pod, pods), "STATUS")
+        choose_pod(resource(), parse_list(Pod, pods), "STATUS", NOW)
 
 
 def test_what_the_pod_says_is_told_unless_the_operator_has_said_it() -> None:
     pods = recorded("trouble")
     pods["items"] = [pod for pod in pods["items"] if pod["metadata"]["name"] == "secret"]
     pods["items"][0]["metadata"]["labels"]["app.kubernetes.io/component"] = "serving"
-    for message, says_it in (("the pod starts", True), ('secret "none" not found', False)):
+    whole = 'secret "none" not found: create it in this namespace, or mend the reference'
+    for message, says_it in (("the pod starts", True), (whole, False)):
         with pytest.raises(ClusterError) as caught:
-            choose_pod(resource(ready("False", "Starting", message)), parse_list(Pod, pods), "STATUS")
-        assert ("secret: CreateContainerConfigError" in str(caught.value)) is says_it
+            choose_pod(resource(ready("False", "Starting", message)), parse_list(Pod, pods), "STATUS", NOW)
+        assert ("secret: ReferenceNotFound" in str(caught.value)) is says_it
 
 
 def test_a_pod_that_goes_is_not_asked() -> None:
     pods = recorded("pods")
     pods["items"][0]["metadata"]["deletionTimestamp"] = "2026-11-24T11:18:00Z"
     with pytest.raises(ClusterError):
-        choose_pod(resource(), parse_list(Pod, pods), "STATUS")
+        choose_pod(resource(), parse_list(Pod, pods), "STATUS", NOW)
 
 
 def around(one: Resource, pods: Sequence[Pod] | None = None) -> Host:
@@ -174,7 +177,40 @@ def test_the_page_of_one_in_trouble() -> None:
     page = shown(around(resource(ready("False", "InsufficientGPU", message)), parse_list(Pod, recorded("trouble"))))
     assert "not ready (InsufficientGPU)" in page
     assert message in page
-    assert 'secret CreateContainerConfigError: secret "none" not found' in page
+    assert 'secret ReferenceNotFound: secret "none" not found: create it' in page
+
+
+def test_the_page_tells_once_what_a_condition_says_of_a_pod() -> None:
+    pods = parse_list(Pod, recorded("trouble"))
+    told = 'secret "none" not found: create it in this namespace, or mend the reference'
+    page = shown(around(resource(ready("False", "ReferenceNotFound", told)), pods))
+    assert page.count('secret "none" not found') == 1
+
+
+@pytest.mark.parametrize(
+    ("component", "block"),
+    [("serving", "spec.serving"), ("index", "spec.index.standalone"), ("ledger", "spec.cache.ledger.provisioned")],
+)
+def test_the_remedy_is_about_the_pods_own_block(component: str, block: str) -> None:
+    (one,) = [pod for pod in recorded("trouble")["items"] if pod["metadata"]["name"] == "unscheduled"]
+    one["metadata"]["labels"]["app.kubernetes.io/component"] = component
+    assert f"see {block}.resources and {block}.pod" in trouble(parse_object(Pod, one), resource(), (), NOW)
+
+
+def test_what_passes_by_itself_is_told_too() -> None:
+    pods = recorded("pods")
+    assert told_of(pods) == ""
+    (one,) = pods["items"]
+    one["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    assert told_of(pods) == "the last run ended with status 137 (OOMKilled)"
+    one["status"]["conditions"], one["status"]["containerStatuses"] = [], []
+    assert told_of(pods) == "is not ready yet"
+    one["metadata"]["deletionTimestamp"] = NOW.isoformat()
+    assert told_of(pods) == "is being deleted"
+
+
+def told_of(pods: Any) -> str:
+    return trouble(parse_list(Pod, pods)[0], resource(), (), NOW)
 
 
 def test_the_page_of_one_that_nobody_has_seen_and_of_a_late_operator() -> None:
@@ -193,11 +229,11 @@ def test_a_message_is_no_markup_and_no_terminal_command() -> None:
 
 
 def test_facts_for_programs() -> None:
-    told = facts(Host(resource(), Found(missing="why"), Found(), Found(parse_list(Event, recorded("events")))))
+    told = facts(Host(resource(), Found(missing="why"), Found(), Found(parse_list(Event, recorded("events")))), NOW)
     assert json.loads(json.dumps(told)) == told
     assert (told["ready"], told["not_readable"], told["cache"]["entries"]) == (True, {"pods": "why"}, 120)
     assert told["events"][0]["reason"] == "Starting"
-    assert facts(around(resource()))["pods"][0]["name"] == "emoji-0"
+    assert facts(around(resource()), NOW)["pods"][0]["name"] == "emoji-0"
 
 
 def test_a_newer_status_is_read_and_a_strange_one_refused_plainly() -> None:

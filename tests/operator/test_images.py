@@ -11,7 +11,7 @@ import pytest
 from diffcache_core.resource.spec import DiffusionCache
 from diffcache_core.resource.status import DiffusionCacheStatus
 from diffcache_operator.desired.children import desired_children
-from diffcache_operator.images import Images, image_remedy, images_in_use
+from diffcache_operator.images import Images, images_in_use, new_choice
 from diffcache_operator.metadata import JSON
 from diffcache_operator.observed import Observed
 from diffcache_operator.status import Facts, make_status
@@ -174,15 +174,9 @@ def test_a_bad_choice_is_taken_back() -> None:
     world.run(READY)
     world.change(chosen="serving:oops")
     assert world.run(UNPULLED).serving == "serving:oops"
-    assert "annotation diffcache.io/serving-image" in image_remedy(world.resource, world.status)
+    assert new_choice(world.resource, world.status) == "serving:oops"
     world.change()
     assert world.run(UNPULLED).serving == "serving:1"
-
-
-def test_the_remedy_names_what_is_set() -> None:
-    new = DiffusionCacheStatus()
-    assert "spec.serving.image" in image_remedy(cache(serving={"image": "x:1"}), new)
-    assert "servingImage of the operator's chart" in image_remedy(cache(), new)
 
 
 def test_a_cache_without_them_has_no_image_of_milvus_or_redis() -> None:

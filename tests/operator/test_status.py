@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.kubernetes.diagnosis import Problem
 from diffcache_core.names import CACHE_LABEL
 from diffcache_core.resource.spec import DiffusionCache
 from diffcache_core.resource.status import DiffusionCacheStatus
-from diffcache_operator.diagnosis import Problem
 from diffcache_operator.events import transition_event
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import JSON, Observed

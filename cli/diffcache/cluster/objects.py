@@ -19,8 +19,19 @@ class ModelView(View):
     scheduler: str = ""
 
 
+class GpuView(View):
+    count: int = 0
+    resource_name: str = "nvidia.com/gpu"
+
+    @property
+    def wanted(self) -> str:
+        """The resource's name; empty if a pod wants none."""
+        return self.resource_name if self.count else ""
+
+
 class ServingView(View):
     replicas: int = 1
+    gpu: GpuView = GpuView()
     image: str = ""
 
 
@@ -72,6 +83,12 @@ class Resource(ObjectView):
     def image(self) -> str:
         """The serving image in use."""
         return self.status.serving.image
+
+    @property
+    def new_choice(self) -> str:
+        """The serving image that `kubectl diffcache upgrade` chose, as long as it has not run."""
+        chosen = self.metadata.annotations.get(IMAGE_ANNOTATION, "")
+        return chosen if chosen != self.status.serving.chosen else ""
 
     @property
     def image_to_be(self) -> str:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from diffcache.cluster.errors import ClusterError
 from diffcache.cluster.objects import Resource
-from diffcache_core.kubernetes.pods import ContainerStatus, Pod, Terminated
+from diffcache_core.kubernetes.diagnosis import Problem, describe_ending, diagnose_pod
+from diffcache_core.kubernetes.pods import Pod
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
+from diffcache_core.kubernetes.workloads import (
+    COMPONENT_LABEL,
+    INDEX,
+    LEDGER,
+    SERVING,
+    Workload,
+    index_workload,
+    ledger_workload,
+    serving_workload,
+)
 
-COMPONENT_LABEL, SERVING = "app.kubernetes.io/component", "serving"  # a Milvus beside them has another component
-_USUAL = ("ContainerCreating", "PodInitializing")
 
-
-def choose_pod(resource: Resource, pods: Sequence[Pod], status_command: str) -> str:
+def choose_pod(resource: Resource, pods: Sequence[Pod], status_command: str, now: datetime) -> str:
     """A ready serving pod's name. Raises ClusterError, saying why there is none and what to do."""
     serving = [pod for pod in pods if pod.metadata.labels.get(COMPONENT_LABEL) == SERVING]
     ready = sorted(pod.name for pod in serving if pod.is_ready)
     if ready:
         return ready[0]
-    raise ClusterError(_why_none(resource, serving, status_command))
+    raise ClusterError(_why_none(resource, serving, status_command, now))
 
 
-def _why_none(resource: Resource, serving: Sequence[Pod], status_command: str) -> str:
+def _why_none(resource: Resource, serving: Sequence[Pod], status_command: str, now: datetime) -> str:
     name, ready = resource.name, resource.ready
     if ready is None:
         return f"no operator has looked at {name} yet: is diffcache's operator running in this cluster?"
@@ -33,8 +43,8 @@ def _why_none(resource: Resource, serving: Sequence[Pod], status_command: str) -
         return f"no pod of {name} is ready at the moment: try again, or see `{status_command}`"
     told = f"{name} is not ready: {ready.reason}: {ready.message.rstrip('.')}"
     # A pod may know more than the operator has seen.
-    news = [f"{pod.name}: {what}" for pod in serving if ready.message not in (what := trouble(pod)) and what]
-    return f"{'; '.join([told, *news])}. More: `{status_command}`"
+    more = [f"{pod.name}: {what}" for pod in serving if (what := news(pod, resource, (), now))]
+    return f"{'; '.join([told, *more])}. More: `{status_command}`"
 
 
 def ready_containers(pod: Pod) -> str:
@@ -45,35 +55,37 @@ def restarts(pod: Pod) -> int:
     return sum(status.restart_count for status in pod.status.all_containers)
 
 
-def trouble(pod: Pod) -> str:
+def trouble(pod: Pod, resource: Resource, claims: Sequence[VolumeClaim], now: datetime) -> str:
     """What keeps a pod from being ready, or ended it the last time; empty if nothing does."""
+    problem = _problem(pod, resource, claims, now)
+    return f"{problem.reason}: {problem.message}" if problem is not None else _passing(pod)
+
+
+def news(pod: Pod, resource: Resource, claims: Sequence[VolumeClaim], now: datetime) -> str:
+    """The same; empty also if a condition says it already."""
+    problem = _problem(pod, resource, claims, now)
+    told = problem is not None and any(problem.message in condition.message for condition in resource.status.conditions)
+    return "" if told else trouble(pod, resource, claims, now)
+
+
+def _problem(pod: Pod, resource: Resource, claims: Sequence[VolumeClaim], now: datetime) -> Problem | None:
+    return diagnose_pod(_workload(pod, resource), pod, claims, (), now)
+
+
+def _workload(pod: Pod, resource: Resource) -> Workload:
+    component = pod.metadata.labels.get(COMPONENT_LABEL)
+    if component == INDEX:
+        return index_workload(resource.name)
+    if component == LEDGER:
+        return ledger_workload(resource.name)
+    serving = resource.spec.serving
+    return serving_workload(resource.name, serving.gpu.wanted, serving.image, resource.new_choice)
+
+
+def _passing(pod: Pod) -> str:
     if pod.is_leaving:
         return "is being deleted"
-    if pod.status.reason:  # such as Evicted
-        return _joined(pod.status.reason, pod.status.message)
-    scheduled = pod.status.condition("PodScheduled")
-    if scheduled is not None and scheduled.status == "False":
-        return _joined(scheduled.reason, scheduled.message)
-    return next(
-        filter(None, map(_container_trouble, pod.status.all_containers)), "" if pod.is_ready else "is not ready yet"
-    )
-
-
-def _container_trouble(container: ContainerStatus) -> str:
-    waiting, now, last = container.state.waiting, container.state.terminated, container.last_state.terminated
-    if waiting is not None and waiting.reason not in _USUAL:
-        # Why it ended says more than that it will be tried again.
-        return _joined(waiting.reason, _ending(last) if last is not None else waiting.message)
-    if now is not None:
-        return _ending(now) if now.exit_code != 0 else ""
-    return f"the last run: {_ending(last)}" if last is not None else ""
-
-
-def _ending(ended: Terminated) -> str:
-    """A serving process that cannot start leaves `REASON: message`."""
-    reason = "" if ended.reason in ("Error", "Completed") else f" ({ended.reason})"
-    return _joined(f"ended with status {ended.exit_code}{reason}", ended.message.strip())
-
-
-def _joined(*parts: str) -> str:
-    return ": ".join(part for part in parts if part)
+    if not pod.is_ready:
+        return "is not ready yet"
+    endings = (container.last_state.terminated for container in pod.status.all_containers)
+    return next((f"the last run {describe_ending(ended)}" for ended in endings if ended is not None), "")

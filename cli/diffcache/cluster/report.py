@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffcache.cluster.objects import Resource
-from diffcache.cluster.pods import ready_containers, restarts, trouble
+from diffcache.cluster.pods import news, ready_containers, restarts, trouble
 from diffcache.cluster.reading import Found, Host
 from diffcache.output import duration, size
 from diffcache_core.foreign import printable, printable_lines
@@ -26,7 +26,7 @@ _BAD_NEWS = ("Stalled", "Reconciling", "UpdateAvailable", "CRDOutdated", "Claims
 _COLOURS = {"True": "green", "False": "red", "Unknown": "yellow"}
 
 
-def facts(around: Host) -> dict[str, Any]:
+def facts(around: Host, now: datetime) -> dict[str, Any]:
     resource = around.resource
     found: dict[str, Found[Any]] = {"pods": around.pods, "volumes": around.claims, "events": around.events}
     return {
@@ -44,7 +44,7 @@ def facts(around: Host) -> dict[str, Any]:
                 "ready": pod.is_ready,
                 "restarts": restarts(pod),
                 "node": pod.spec.node_name,
-                "trouble": trouble(pod),
+                "trouble": trouble(pod, resource, around.claims.items, now),
             }
             for pod in around.pods.items
         ],
@@ -175,9 +175,9 @@ def _pods(around: Host, now: datetime) -> list[RenderableType]:
         )
         for pod in around.pods.items
     ]
-    troubles = [(pod.name, told) for pod in around.pods.items if (told := trouble(pod))]
+    told = [(pod.name, news(pod, around.resource, around.claims.items, now)) for pod in around.pods.items]
     shown: list[RenderableType] = [_table(("POD", "READY", "PHASE", "RESTARTS", "NODE", "AGE"), rows)] if rows else []
-    return shown + [Text.assemble((name, "yellow"), " ", _lines(told)) for name, told in troubles]
+    return shown + [Text.assemble((name, "yellow"), " ", _lines(what)) for name, what in told if what]
 
 
 def _volumes(around: Host) -> list[RenderableType]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from diffcache_core.kubernetes.workloads import SERVING, milvus_name, redis_name
 from diffcache_core.names import API_VERSION, KIND
 from diffcache_core.net.listening import ANY
 from diffcache_core.resource.rules import Change, fields_by_change
@@ -13,7 +14,7 @@ from diffcache_core.resource.spec import DiffusionCache, DiffusionCacheSpec
 from diffcache_core.resource.status import TuningStatus
 from diffcache_core.resource_to_config import Host, build_serving_config
 from diffcache_core.serving_config import ListenConfig, revision_of
-from diffcache_operator.metadata import JSON, SERVING, child, config_name, milvus_name, redis_name
+from diffcache_operator.metadata import JSON, child, config_name
 
 CONFIG_KEY = "serving.json"
 DATA_MOUNT, CONFIG_MOUNT, SECRETS_MOUNT = "/var/lib/diffcache", "/etc/diffcache", "/etc/diffcache-secrets"

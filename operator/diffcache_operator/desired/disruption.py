@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from diffcache_core.kubernetes.workloads import SERVING
 from diffcache_core.resource.spec import DiffusionCache
-from diffcache_operator.metadata import JSON, SERVING, child, selector_labels
+from diffcache_operator.metadata import JSON, child, selector_labels
 
 
 def disruption_budget(resource: DiffusionCache) -> JSON:

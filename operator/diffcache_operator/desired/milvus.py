@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from diffcache_core.kubernetes.workloads import INDEX, milvus_name
 from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.desired.beside import stateful_set_beside
 from diffcache_operator.desired.config import MILVUS_PORT
 from diffcache_operator.desired.network import service
 from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults
 from diffcache_operator.desired.startup import startup_probe, until
-from diffcache_operator.metadata import INDEX, JSON, milvus_name
+from diffcache_operator.metadata import JSON
 
 _HEALTH_PORT = 9091
 _HEALTHY = (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from diffcache_core.kubernetes.workloads import SERVING
 from diffcache_core.names import GRPC_PORT
 from diffcache_core.resource.spec import DiffusionCache
-from diffcache_operator.metadata import JSON, SERVING, child, pods_service_name, selector_labels
+from diffcache_operator.metadata import JSON, child, pods_service_name, selector_labels
 
 _PORTS = [
     {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}

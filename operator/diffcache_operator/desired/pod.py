@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffcache_core.choices import SourceKind
+from diffcache_core.kubernetes.workloads import SERVING
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT, MODEL_MOUNT, REASON_FILE_ENVIRONMENT
 from diffcache_core.resource.pod import SecretKeyRef
 from diffcache_core.resource.spec import DiffusionCache, GpuSpec, S3Spec, ServingSpec, is_shared
@@ -15,7 +16,7 @@ from diffcache_core.resource_to_config import INDEX_CA, INDEX_TOKEN, LEDGER_CA, 
 from diffcache_operator.desired.config import CONFIG_KEY, CONFIG_MOUNT, DATA_MOUNT, SECRETS_MOUNT, restart_digest
 from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults, gpu_tolerations, placed
 from diffcache_operator.desired.startup import startup_probe, until_listening
-from diffcache_operator.metadata import JSON, SERVING, config_name, labels, selector_labels
+from diffcache_operator.metadata import JSON, config_name, labels, selector_labels
 
 DRAIN_SECONDS = 45  # the server's own 25 s for requests in flight, then its cache is written out
 FETCH_CONTAINER = "fetch-model"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from diffcache_core.kubernetes.workloads import LEDGER, redis_name
 from diffcache_core.quantities import amount_of
 from diffcache_core.resource.spec import DiffusionCache, Resources
 from diffcache_operator.desired.beside import stateful_set_beside
@@ -14,7 +15,7 @@ from diffcache_operator.desired.config import REDIS_PORT
 from diffcache_operator.desired.network import service
 from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults
 from diffcache_operator.desired.startup import startup_probe, until
-from diffcache_operator.metadata import JSON, LEDGER, redis_name
+from diffcache_operator.metadata import JSON
 
 _DATA = "/data"
 _FULL_SHARE = Decimal("0.5")

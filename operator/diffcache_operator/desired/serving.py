@@ -5,10 +5,11 @@ Not a Deployment: that would start the new pod while the old one still holds the
 
 from __future__ import annotations
 
+from diffcache_core.kubernetes.workloads import SERVING
 from diffcache_core.resource.spec import DiffusionCache, VolumeSpec, is_shared
 from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.desired.pod import pod_template
-from diffcache_operator.metadata import JSON, SERVING, child, labels, pods_service_name, selector_labels
+from diffcache_operator.metadata import JSON, child, labels, pods_service_name, selector_labels
 
 LOOK_UP_SECONDS = 10
 """A new pod's address is behind the headless Service's name for sure: CoreDNS answers for 5 s from its memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diffcache.commands import hints
@@ -66,7 +67,7 @@ def _pod_port(kubectl: Kubectl, name: str, port: int) -> Iterator[str]:
     from diffcache.wire import GenerationError
 
     status = kubectl.advice(f"kubectl diffcache status {name}")
-    pod = choose_pod(read_resource(kubectl, name), read_pods(kubectl, name), status)
+    pod = choose_pod(read_resource(kubectl, name), read_pods(kubectl, name), status, datetime.now(UTC))
     try:
         with port_forward(kubectl, pod, port) as address:
             yield address

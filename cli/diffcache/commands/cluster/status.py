@@ -23,9 +23,10 @@ def status(
     from diffcache.cluster.report import facts, layout
 
     around = read_surroundings(Kubectl(namespace, context, kubeconfig), name)
+    now = datetime.now(UTC)
     if output is Output.JSON:
-        print_json(facts(around))
+        print_json(facts(around, now))
     else:
-        show(layout(around, datetime.now(UTC)))
+        show(layout(around, now))
     if not around.resource.is_ready:
         raise typer.Exit(1)

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.kubernetes.diagnosis import Problem, diagnose
 from diffcache_core.kubernetes.events import Event
-from diffcache_operator.diagnosis import Problem, Workload, diagnose
-from tests.operator.resources import as_claims, as_pods
+from diffcache_core.kubernetes.pods import Pod
+from diffcache_core.kubernetes.volume_claims import VolumeClaim
+from diffcache_core.kubernetes.workloads import Workload, serving_workload
 
 JSON = dict[str, Any]
 SERVING = Workload("emoji", "spec.serving", "spec.cache.store.volume")
@@ -20,8 +22,13 @@ NOW = "2026-11-24T10:00:00Z"
 def look(
     workload: Workload, pods: list[JSON], claims: list[JSON], events: list[JSON], now: str = NOW
 ) -> Problem | None:
-    told = tuple(map(Event.model_validate, events))
-    return diagnose(workload, as_pods(*pods), as_claims(*claims), told, datetime.fromisoformat(now))
+    return diagnose(
+        workload,
+        tuple(map(Pod.model_validate, pods)),
+        tuple(map(VolumeClaim.model_validate, claims)),
+        tuple(map(Event.model_validate, events)),
+        datetime.fromisoformat(now),
+    )
 
 
 def pod(**status: Any) -> JSON:
@@ -118,7 +125,28 @@ PENDING_IN_CLASS = PENDING | {"spec": {"storageClassName": "fast"}}
             [],
             "",
             "Crashed",
-            ["status 2", "kubectl logs emoji-0 -c serving --previous"],
+            ["status 2: Traceback", "kubectl logs emoji-0 -c serving --previous"],
+        ),
+        (
+            container({"waiting": {"reason": "RunContainerError"}}, ended("exec: no such file", 128, "StartError")),
+            [],
+            "",
+            "Crashed",
+            ["status 128 (StartError): exec: no such file"],
+        ),
+        (
+            container({"waiting": {"reason": "CreateContainerError", "message": "name is in use"}}),
+            [],
+            "",
+            "ContainerNotStarted",
+            ["serving is not started: CreateContainerError: name is in use"],
+        ),
+        (
+            pod(phase="Failed", reason="Evicted", message="The node was low on resource: ephemeral-storage."),
+            [],
+            "",
+            "PodEnded",
+            ["Evicted: The node was low on resource"],
         ),
     ],
 )
@@ -255,3 +283,18 @@ def test_the_remedy_names_the_block_of_the_workload() -> None:
     problem = look(milvus, [killed], [], [])
     assert problem is not None
     assert "spec.index.standalone.resources.limits.memory" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("pinned", "chosen", "words"),
+    [
+        ("x:1", "", "mend spec.serving.image"),
+        ("", "x:1", "kubectl diffcache upgrade emoji --image IMAGE"),
+        ("", "", "servingImage of the operator's chart"),
+    ],
+)
+def test_the_remedy_of_an_image_names_what_is_set(pinned: str, chosen: str, words: str) -> None:
+    workload = serving_workload("emoji", "", pinned, chosen)
+    problem = look(workload, [container({"waiting": {"reason": "ErrImagePull"}})], [], [])
+    assert problem is not None
+    assert words in problem.message

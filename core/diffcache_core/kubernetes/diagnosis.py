@@ -1,4 +1,4 @@
-"""Why a pod does not come up, in words that say what to do. Pure."""
+"""Why a pod does not come up, in words that say what to do, for conditions and for the command line. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from diffcache_core.foreign import quoted
 from diffcache_core.kubernetes.events import Event
 from diffcache_core.kubernetes.pods import ContainerStatus, Pod, Terminated, Waiting
 from diffcache_core.kubernetes.volume_claims import VolumeClaim
+from diffcache_core.kubernetes.workloads import Workload
 from diffcache_core.reasons import Reason, parse_termination_message
 
 OVERDUE_SECONDS = 30.0  # after a deletionTimestamp, which holds the time to end in already
+TOLD_CHARACTERS = 300  # of what a process or its node says at its end; the rest is in its log
 RETRY_SECONDS = 120.0
 """A download that has failed and runs again counts as failed for so long. Less, and one that fails each time turns from
 failed to under way and back; more, and one that goes on well says later that it does."""
 
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+_USUAL_REASONS = {"ContainerCreating", "PodInitializing"}
 _MOUNT_REASONS = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}  # of events
 
 
@@ -28,17 +32,6 @@ class Problem:
     in_spec: bool = False  # only a change of the spec helps
 
 
-@dataclass(frozen=True)
-class Workload:
-    """Whose pods are looked at, and where in the resource a person mends them."""
-
-    name: str  # of the StatefulSet
-    block: str  # `spec.serving`
-    volume: str  # `spec.cache.store.volume`
-    gpu: str = ""  # the resource's name, if the pods want any
-    image_remedy: str = ""  # what to do about an image that cannot be had; empty: the block's field `image`
-
-
 def diagnose(
     workload: Workload,
     pods: Sequence[Pod],
@@ -46,19 +39,23 @@ def diagnose(
     events: Sequence[Event],
     now: datetime,
 ) -> Problem | None:
-    """The first problem of the first pod that has one."""
-    for pod in pods:
-        if (leaving := pod.metadata.deletion_timestamp) is not None:
-            problem = _lost(pod) if leaving < now - timedelta(seconds=OVERDUE_SECONDS) else None
-        else:
-            problem = (
-                _unscheduled(pod, claims, workload)
-                or _container_problem(pod, workload, now)
-                or _mount_problem(pod, events)
-            )
-        if problem is not None:
-            return problem
-    return None if pods else refused_pod(workload, events)
+    """The first problem of the first pod that has one, or why there is no pod."""
+    problems = (diagnose_pod(workload, pod, claims, events, now) for pod in pods)
+    return next(filter(None, problems), None) if pods else refused_pod(workload, events)
+
+
+def diagnose_pod(
+    workload: Workload, pod: Pod, claims: Sequence[VolumeClaim], events: Sequence[Event], now: datetime
+) -> Problem | None:
+    """What keeps a pod from coming up, or from going; None for what passes by itself, such as a model that loads."""
+    if (leaving := pod.metadata.deletion_timestamp) is not None:
+        return _lost(pod) if leaving < now - timedelta(seconds=OVERDUE_SECONDS) else None
+    return (
+        _ended_by_node(pod)
+        or _unscheduled(pod, claims, workload)
+        or _container_problem(pod, workload, now)
+        or _mount_problem(pod, events)
+    )
 
 
 def _lost(pod: Pod) -> Problem:
@@ -68,6 +65,16 @@ def _lost(pod: Pod) -> Problem:
         "NodeLost",
         f"the pod {name} should have ended, and node {node} does not say so: bring the node back; or, if it is gone "
         f"for good, taint it node.kubernetes.io/out-of-service or `kubectl delete pod {name} --force`",
+    )
+
+
+def _ended_by_node(pod: Pod) -> Problem | None:
+    """For want of disk or memory, or because a device is broken; or the node did not take it at all."""
+    if pod.status.phase != "Failed":
+        return None
+    why = ": ".join(filter(None, (pod.status.reason, pod.status.message)))
+    return Problem(
+        "PodEnded", f"node {pod.spec.node_name} has ended the pod {pod.name}: {quoted(why, TOLD_CHARACTERS)}"
     )
 
 
@@ -121,6 +128,8 @@ def _container_problem(pod: Pod, workload: Workload, now: datetime) -> Problem |
         again = container in pod.status.init_container_statuses and _is_settled(container, now)
         if ended is not None and ended.exit_code != 0 and not container.ready and not again:
             return _ended(ended, pod.name, container.name, workload)
+        if reason and reason not in _USUAL_REASONS:
+            return Problem("ContainerNotStarted", f"{container.name} is not started: {reason}: {message}")
     return None
 
 
@@ -139,8 +148,16 @@ def _ended(ended: Terminated, pod: str, container: str, workload: Workload) -> P
     if told is not None:
         reason, text = told
         return Problem(reason, text, in_spec=reason is Reason.MODEL_LOAD_FAILED)
-    see = f"see `kubectl logs {pod} -c {container} --previous`"
-    return Problem("Crashed", f"{container} ended with status {ended.exit_code}: {see}")
+    return Problem(
+        "Crashed", f"{container} {describe_ending(ended)}: see `kubectl logs {pod} -c {container} --previous`"
+    )
+
+
+def describe_ending(ended: Terminated) -> str:
+    """`ended with status 128 (StartError): last words`."""
+    reason = f" ({ended.reason})" if ended.reason not in ("", "Error", "Completed") else ""
+    words = quoted(ended.message, TOLD_CHARACTERS)
+    return f"ended with status {ended.exit_code}{reason}" + (f": {words}" if words else "")
 
 
 def _mount_problem(pod: Pod, events: Sequence[Event]) -> Problem | None:
