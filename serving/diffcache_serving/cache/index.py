@@ -147,7 +147,9 @@ RETRY_SECONDS = 5.0
 class LayeredIndex:
     """A backing index, and before it in memory the rows that it does not show yet: so one reads one's own writes.
 
-    Deletions reach the backing index with the next write; until then they are hidden here.
+    A row leaves the memory when the backing index has confirmed it. A deletion reaches the backing index with the next
+    write, whether or not the row is there; until that is confirmed, the row is hidden here. So it does not matter
+    what a write that failed has left.
     """
 
     def __init__(
@@ -159,22 +161,20 @@ class LayeredIndex:
     ) -> None:
         """`on_error(operation, error)` is told of failed writes.
 
-        `shared`: others write to the backing index, too, and wait for our rows: each goes there at once, and any row
-        may be there.
+        `shared`: others read the backing index, too, and wait for our rows: each goes there at once.
         """
-        self._backing, self._on_error, self._shared = backing, on_error, shared
+        self._backing, self._on_error = backing, on_error
         self._flush_rows = 1 if shared else flush_rows
         self._fresh = MemoryIndex()
         self._deleted: set[str] = set()
-        self._backed: set[str] = set()  # what the backing index holds
-        self._unsure: set[str] = set()  # what a write that failed or still runs may have left there
+        self._backing_is_empty = not shared  # as far as we know: see `entry_ids`
         self._wake = asyncio.Event()
         self._write_lock = asyncio.Lock()
         self._writer = asyncio.create_task(self._write_behind(), name="index-writer")
 
     async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
         fresh = self._fresh.nearest(space, key, limit)
-        if not self._backed and not self._shared:  # saves a newcomer the round trip to an empty index
+        if self._backing_is_empty:  # saves the round trip
             return fresh
         asked = max(limit, min(limit + len(self._deleted), SEARCH_ROWS))
         backed = await self._backing.search(space, key, asked)
@@ -190,14 +190,15 @@ class LayeredIndex:
     async def delete(self, entry_ids: Iterable[str]) -> None:
         gone = set(entry_ids)
         self._fresh.remove(gone)
-        self._deleted |= gone if self._shared else gone & (self._backed | self._unsure)
+        self._deleted |= gone
         self._wake_if_full()
 
     async def entry_ids(self) -> set[str]:
-        """Asks the backing index, so it is also how this layer learns what lies there."""
+        """Asks the backing index, so it is also how this layer learns whether anything lies there."""
         async with self._write_lock:
-            self._backed = await self._backing.entry_ids()
-        return (self._backed - self._deleted) | await self._fresh.entry_ids()
+            backed = await self._backing.entry_ids()
+            self._backing_is_empty = self._backing_is_empty and not backed
+        return (backed - self._deleted) | await self._fresh.entry_ids()
 
     @property
     def outages(self) -> int:
@@ -218,17 +219,12 @@ class LayeredIndex:
         async with self._write_lock:
             for deleted in pieces(self._deleted.copy()):
                 await self._backing.delete(deleted)
-                self._backed.difference_update(deleted)
-                self._unsure.difference_update(deleted)
                 self._deleted.difference_update(deleted)
             for piece in pieces(self._fresh.rows()):
                 still = [row for row in piece if row.entry_id in self._fresh]  # not deleted during an earlier piece
-                written = {row.entry_id for row in still}
-                self._unsure |= written
                 await self._backing.insert(still)
-                self._unsure -= written
-                self._backed |= written
-                self._fresh.remove(written)
+                self._backing_is_empty = False
+                self._fresh.remove(row.entry_id for row in still)
 
     async def close(self) -> None:
         async with self._write_lock:  # a write that has begun ends first: its thread would go on all the same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from PIL import Image
 
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
@@ -40,7 +41,7 @@ class DeviceRun:
             mix_noise: the request's own noise, where `x` has another run's: see Schedule.step_mixing.
         """
         self.text, self.x, self.steps, self.i, self.keep = text, x, steps, i, keep
-        self.last_step = 0
+        self.last_step = 0  # see batch.Batchable
         self.captured: list[CapturedState] = []
         self._model, self._schedule, self._mix_noise = model, schedule, mix_noise
 
@@ -103,7 +104,7 @@ class DeviceRun:
                 self.captured.append(_captured(StateKind.TRAJECTORY, after, {"latent": x, **schedule.history()}))
         self.x, self.i, self._schedule, self._mix_noise = x, after, schedule, None
 
-    def finish(self) -> tuple[object, bool]:
+    def finish(self) -> tuple[Image.Image, bool]:
         """The picture and whether it was flagged; the final latent is captured. Raises NotFinite."""
         final = _captured(StateKind.CLEAN, 0, {"latent": self.x})
         picture = self._model.decode(self.x)

@@ -1,4 +1,4 @@
-"""What the event loop asks of the device thread, and how it hears of it."""
+"""What the event loop asks of the device thread, and how the answers reach it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, Self
 from PIL import Image
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.engine.device_run import DeviceRun
 from diffcache_serving.values.found import CapturedState, Found
 from diffcache_serving.values.text import TextEncoding
 
@@ -26,6 +25,16 @@ class Timings:
     encode: float = 0.0
     denoise: float = 0.0
     decode: float = 0.0
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the device thread made of a run."""
+
+    image: Image.Image
+    flagged: bool
+    states: list[CapturedState]
+    timings: Timings
 
 
 @dataclass(eq=False)
@@ -65,21 +74,20 @@ class Run:
     ) -> None:
         """`start(run)` hands it to the device thread."""
         self.request, self.text, self.found, self.keep = request, text, found, keep
-        self.timings = Timings()
-        self.states: list[CapturedState] = []  # filled when the picture is there
+        self.timings = Timings()  # filled when the picture is there, as the next two
+        self.states: list[CapturedState] = []
         self.flagged = False
+        self.posted = 0.0  # by time.perf_counter, when it was handed over
         self.cancelled = threading.Event()
         self.gone: asyncio.Future[None] = loop.create_future()
         """Done when the device has nothing to do with it any more: a call that has begun ends, whoever leaves."""
-        self.device: DeviceRun | None = None  # device thread only, as the next two
-        self.waiting_since = time.perf_counter()
-        self.steps_started = 0.0
         self._start = start
         self._on_step = on_step
         self._steps: asyncio.Queue[int | None] = asyncio.Queue()  # None: no further step will come
         self._done: asyncio.Future[Image.Image] = loop.create_future()
 
     async def __aenter__(self) -> Self:
+        self.posted = time.perf_counter()
         self._start(self)
         return self
 
@@ -106,16 +114,25 @@ class Run:
         self._on_step()
         self._steps.put_nowait(i)
 
-    def finished(self, image: Image.Image | None, error: BaseException | None) -> None:
-        """Event loop: there is a picture, or there never will be."""
-        if not self.gone.done():
-            self.gone.set_result(None)
-        self._steps.put_nowait(None)
-        resolve(self._done, image, error)
+    def drawn(self, drawn: Drawn) -> None:
+        """Event loop: there is a picture."""
+        self.timings, self.states, self.flagged = drawn.timings, drawn.states, drawn.flagged
+        self._end()
+        resolve(self._done, drawn.image, None)
+
+    def left(self) -> None:
+        """Event loop: it was cancelled, and the device has left it."""
+        self._end()
 
     def give_up(self, error: BaseException) -> None:
         """Event loop: it will not be done."""
-        self.finished(None, error)
+        self._end()
+        resolve(self._done, None, error)
+
+    def _end(self) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self._steps.put_nowait(None)
 
 
 def resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

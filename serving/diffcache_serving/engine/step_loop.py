@@ -21,7 +21,8 @@ from diffcache_serving.engine.call_sizes import CallSizes
 from diffcache_serving.engine.device_errors import is_fatal, is_out_of_memory
 from diffcache_serving.engine.device_run import DeviceRun
 from diffcache_serving.engine.diffusion_model import DiffusionModel
-from diffcache_serving.engine.run import Encode, Run, Spare, Timings, resolve
+from diffcache_serving.engine.run import Drawn, Encode, Run, Spare, Timings, resolve
+from diffcache_serving.engine.running import Running
 from diffcache_serving.engine.step import predict
 from diffcache_serving.values.errors import DeviceFailed, DeviceOutOfMemory
 
@@ -57,7 +58,8 @@ class StepLoop:
         self._post, self._on_call, self._on_memory = post, on_call, on_memory
         self._encodes: deque[Encode] = deque()
         self._spare: deque[Spare] = deque()
-        self._runs: list[Run] = []
+        self._joining: deque[Run] = deque()
+        self._runs: list[Running] = []
         self._sizes = CallSizes()
         self._calls = 0
 
@@ -65,15 +67,18 @@ class StepLoop:
         """Until it is told to stop. Raises DeviceFailed, or what a bug makes."""
         with torch.inference_mode():
             while self._receive():
-                for run in [run for run in self._runs if run.cancelled.is_set()]:
+                for run in [run for run in self._runs if run.handle.cancelled.is_set()]:
                     self._leave(run)
+                while self._joining:
+                    self._join(self._joining[0])
+                    self._joining.popleft()  # only now: whatever ends the thread, the job is not lost
                 if self._encodes:
                     self._encode(self._encodes[0])
-                    self._encodes.popleft()  # only now: whatever ends the thread, the job is not lost
-                denoised = next((run for run in self._runs if run.device and run.device.is_denoised), None)
+                    self._encodes.popleft()
+                denoised = next((run for run in self._runs if run.device.is_denoised), None)
                 if denoised is not None:
                     self._finish(denoised)
-                running = [run for run in self._runs if run.device and not run.device.is_denoised]
+                running = [run for run in self._runs if not run.device.is_denoised]
                 if running:
                     self._step(running)
                 if self._spare and (self._spare[0].between_steps or not (self._runs or self._encodes)):
@@ -82,7 +87,7 @@ class StepLoop:
 
     def jobs_left(self) -> list[Job]:
         """What was sent and is not done, once `run` has ended."""
-        left: list[Job] = [*self._encodes, *self._spare, *self._runs]
+        left: list[Job] = [*self._encodes, *self._spare, *self._joining, *(run.handle for run in self._runs)]
         while not self.inbox.empty():
             if (job := self.inbox.get()) is not None:
                 left.append(job)
@@ -101,7 +106,7 @@ class StepLoop:
             elif isinstance(job, Spare):
                 self._spare.append(job)
             else:
-                self._join(job)
+                self._joining.append(job)
         return True
 
     def _encode(self, job: Encode) -> None:
@@ -127,99 +132,95 @@ class StepLoop:
             return
         self._post(resolve, job.future, result, None)
 
-    def _join(self, run: Run) -> None:
-        self._runs.append(run)
-        if run.cancelled.is_set():
+    def _join(self, handle: Run) -> None:
+        if handle.cancelled.is_set():
+            self._post(handle.left)
             return
         try:
-            run.device = self._alone(
-                "start", lambda: DeviceRun.begin(self.model, run.request, run.text, run.found, run.keep)
+            device = self._alone(
+                "start", lambda: DeviceRun.begin(self.model, handle.request, handle.text, handle.found, handle.keep)
             )
-            run.device.last_step = self._calls  # it waits since now: behind those who were there before
         except Exception as error:
-            self._refuse(run, error)
+            self._refuse(handle, error)
+            return
+        device.last_step = self._calls  # it waits from now on: behind those that were there before
+        self._runs.append(Running(handle, device, waiting_since=handle.posted))
 
-    def _step(self, running: list[Run]) -> None:
-        run_of = {run.device: run for run in running if run.device}
+    def _step(self, running: list[Running]) -> None:
         now = time.monotonic()
-        batch = next_batch(list(run_of), self.max_batch, lambda shape: self._sizes.allowed(shape, now))
-        shape, rows = batch[0].shape, sum(device.rows for device in batch)
+        by_device = {run.device: run for run in running}
+        devices = next_batch(list(by_device), self.max_batch, lambda shape: self._sizes.allowed(shape, now))
+        batch = [by_device[device] for device in devices]
+        shape, rows = devices[0].shape, sum(device.rows for device in devices)
         self._calls += 1
         started = time.perf_counter()
-        for device in batch:
-            run = run_of[device]
-            if not run.steps_started:
-                run.timings.queue += started - run.waiting_since
-                run.steps_started = started
+        for run in batch:
+            run.step_begins(started)
         try:
-            advanced, fitted = self._advance(batch, run_of)
+            advanced, fitted = self._advance(batch)
         except Exception as error:
-            for device in batch:
-                self._refuse(run_of[device], error)
+            for run in batch:
+                self._drop(run, error)
             return
         ended = time.perf_counter()
         (self._sizes.fitted if fitted else self._sizes.failed)(shape, rows, now)
         if not advanced:
             return
         self._post(self._on_call, ended - started, len(batch), self.model.pixels(shape))
-        for device in advanced:
-            run = run_of[device]
-            device.last_step = self._calls
-            if device.is_denoised:
-                run.timings.denoise = ended - run.steps_started
-                run.waiting_since = ended
-            self._post(run.stepped, device.i)
+        for run in advanced:
+            run.device.last_step = self._calls
+            run.step_ended(ended)
+            self._post(run.handle.stepped, run.device.i)
 
-    def _advance(self, batch: list[DeviceRun], run_of: dict[DeviceRun, Run]) -> tuple[list[DeviceRun], bool]:
+    def _advance(self, batch: list[Running]) -> tuple[list[Running], bool]:
         """One denoiser call, and each run's own step. Returns those that made it, and whether memory sufficed.
 
-        A run that failed by itself is told; any other that has not advanced stands where it stood. Raises what fails
-        all of them.
+        A run that failed by itself is dropped; any other that has not advanced stands where it stood. Raises what
+        fails all of them.
         """
 
         def predicted() -> list[torch.Tensor]:
-            outputs = predict(self.model, batch)
+            outputs = predict(self.model, [run.device for run in batch])
             self.model.synchronize()
             return outputs
 
-        advanced: list[DeviceRun] = []
+        advanced: list[Running] = []
         try:
             outputs = self._shared(len(batch), predicted)
         except _TooLarge:
             return advanced, False
         fitted = True
-        for device, output in zip(batch, outputs, strict=True):
+        for run, output in zip(batch, outputs, strict=True):
             try:
-                self._shared(len(batch), partial(device.advance, output))
-                advanced.append(device)
+                self._shared(len(batch), partial(run.device.advance, output))
+                advanced.append(run)
             except _TooLarge:
                 fitted = False
             except Exception as error:
-                self._refuse(run_of[device], error)
+                self._drop(run, error)
         return advanced, fitted
 
-    def _finish(self, run: Run) -> None:
-        assert run.device is not None
+    def _finish(self, run: Running) -> None:
         started = time.perf_counter()
-        run.timings.queue += started - run.waiting_since
         try:
-            image, run.flagged = self._alone("decode", run.device.finish)
+            image, flagged = self._alone("decode", run.device.finish)
         except Exception as error:
-            self._refuse(run, error)
+            self._drop(run, error)
             return
-        run.timings.decode = time.perf_counter() - started
-        run.states = run.device.captured
+        timings = run.timings_of_all(decode_began=started, decode_ended=time.perf_counter())
         self._runs.remove(run)
-        self._post(run.finished, image, None)
+        self._post(run.handle.drawn, Drawn(image, flagged, run.device.captured, timings))
 
-    def _leave(self, run: Run) -> None:
+    def _leave(self, run: Running) -> None:
         self._runs.remove(run)
-        self._post(run.finished, None, None)
+        self._post(run.handle.left)
+
+    def _drop(self, run: Running, error: Exception) -> None:
+        self._runs.remove(run)
+        self._refuse(run.handle, error)
 
     def _refuse(self, job: Job, error: Exception) -> None:
         """Tells what went wrong. Raises DeviceFailed if that is the end of all."""
-        if isinstance(job, Run):
-            self._runs.remove(job)
         self._post(job.give_up, error)
         if isinstance(error, DeviceFailed):
             raise error
