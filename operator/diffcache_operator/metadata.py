@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffcache_core.kubernetes.workloads import COMPONENT_LABEL
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND, MANAGER
 from diffcache_core.resource.spec import DiffusionCache
 
 JSON = dict[str, Any]
+
+
+class Reference(NamedTuple):
+    """What a child is asked for by, in its resource's namespace."""
+
+    api_version: str
+    kind: str
+    name: str
 
 
 def pods_service_name(cache: str) -> str:

@@ -13,12 +13,19 @@ from diffcache_core.kubernetes.stateful_sets import StatefulSet
 from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.kubernetes.workloads import milvus_name, redis_name
 from diffcache_core.names import API_VERSION, CACHE_LABEL, KIND
+from diffcache_core.resource.spec import DiffusionCache
 from diffcache_operator.clients.api import Api
-from diffcache_operator.observed import JSON, Observed, made_by, name_of
+from diffcache_operator.metadata import Reference
+from diffcache_operator.observed import JSON, Observed, made_by
 
 
 async def read_resource(api: Api, namespace: str, name: str) -> JSON | None:
     return await api.get(API_VERSION, KIND, namespace, name)
+
+
+def parse_resource(raw: JSON) -> DiffusionCache:
+    """Without its status, which has a type of its own. Raises pydantic's ValidationError."""
+    return DiffusionCache.model_validate({name: value for name, value in raw.items() if name != "status"})
 
 
 async def read_pods(api: Api, namespace: str, name: str) -> tuple[Pod, ...]:
@@ -27,16 +34,16 @@ async def read_pods(api: Api, namespace: str, name: str) -> tuple[Pod, ...]:
     return tuple(map(Pod.model_validate, found))
 
 
-async def observe(api: Api, namespace: str, name: str, desired: list[JSON]) -> Observed:
-    """Raises ApiError. `desired` names what to look for."""
+async def observe(api: Api, namespace: str, name: str, children: Sequence[Reference]) -> Observed:
+    """Raises ApiError. `children`: what to look for."""
     found, pods, claims = await asyncio.gather(
-        asyncio.gather(*(api.get(child["apiVersion"], child["kind"], namespace, name_of(child)) for child in desired)),
+        asyncio.gather(*(api.get(child.api_version, child.kind, namespace, child.name) for child in children)),
         read_pods(api, namespace, name),
         _read_claims(api, namespace, name),
     )
     sets = [StatefulSet.model_validate(one) for one in found if one is not None and one["kind"] == "StatefulSet"]
     return Observed(
-        children={(child["kind"], name_of(child)): one for child, one in zip(desired, found, strict=True)},
+        children={(child.kind, child.name): one for child, one in zip(children, found, strict=True)},
         pods=made_by(pods, name),
         index_pods=made_by(pods, milvus_name(name)),
         ledger_pods=made_by(pods, redis_name(name)),

@@ -16,7 +16,7 @@ from diffcache_core.resource.rules import Change, fields_by_change
 from diffcache_core.resource.spec import DiffusionCache, DiffusionCacheSpec
 from diffcache_core.resource.status import DiffusionCacheStatus
 from diffcache_core.serving_config import ServingConfig
-from diffcache_operator.desired.children import desired_children
+from diffcache_operator.desired.children import child_references, desired_children
 from diffcache_operator.desired.config import restart_digest
 from diffcache_operator.desired.placement import PodDefaults
 from diffcache_operator.images import images_in_use
@@ -113,6 +113,12 @@ def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 Readable.add_representer(str, represent)
+
+
+@pytest.mark.parametrize("resource", ALL, ids=lambda r: r.metadata.name)
+def test_what_is_looked_for_is_what_is_made(resource: DiffusionCache) -> None:
+    made = [(one["apiVersion"], one["kind"], one["metadata"]["name"]) for one in render(resource)]
+    assert child_references(resource) == made
 
 
 @pytest.mark.parametrize("resource", ALL, ids=lambda r: r.metadata.name)

@@ -31,8 +31,9 @@ from diffcache_operator.clients.prometheus import Access, Prometheus, Source
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import Observed
 from diffcache_operator.queue import Key
+from diffcache_operator.tuning.follow import TAKE_OVER_SECONDS
 from diffcache_operator.tuning.inquiries import PLACES, Inquiries, Question
-from diffcache_operator.tuning.loop import LOOK_SECONDS, TAKE_OVER_SECONDS, Tuned, Tuner
+from diffcache_operator.tuning.loop import LOOK_SECONDS, Tuned, Tuner
 from tests.operator.api_server import ready_pod
 from tests.operator.http_server import serving
 from tests.operator.resources import as_pods, cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffcache_core.kubernetes.workloads import milvus_name, redis_name
 from diffcache_core.resource.spec import DiffusionCache, IndexType, LedgerType, is_shared
 from diffcache_core.resource.status import TuningStatus
 from diffcache_operator.desired.config import config_map
@@ -12,7 +13,30 @@ from diffcache_operator.desired.placement import CHART_DEFAULTS, PodDefaults
 from diffcache_operator.desired.redis import redis_service, redis_stateful_set
 from diffcache_operator.desired.serving import stateful_set
 from diffcache_operator.images import Images
-from diffcache_operator.metadata import JSON
+from diffcache_operator.metadata import JSON, Reference, config_name, pods_service_name
+
+
+def child_references(resource: DiffusionCache) -> list[Reference]:
+    """Of the same children in the same order: what there is of them decides on their images."""
+    name = resource.metadata.name
+    config, pods = config_name(name), pods_service_name(name)
+    references = [
+        Reference("v1", "ServiceAccount", name),
+        Reference("v1", "ConfigMap", config),
+        Reference("v1", "Service", pods),
+        Reference("v1", "Service", name),
+    ]
+    if is_shared(resource.spec):
+        references.append(Reference("policy/v1", "PodDisruptionBudget", name))
+    if resource.spec.cache.ledger.type is LedgerType.PROVISIONED:
+        references += _beside(redis_name(name))
+    if resource.spec.index.type is IndexType.STANDALONE:
+        references += _beside(milvus_name(name))
+    return [*references, Reference("apps/v1", "StatefulSet", name)]
+
+
+def _beside(name: str) -> list[Reference]:
+    return [Reference("v1", "Service", name), Reference("apps/v1", "StatefulSet", name)]
 
 
 def desired_children(

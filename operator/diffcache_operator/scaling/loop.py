@@ -22,7 +22,7 @@ from diffcache_operator.claims import Claim
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.clients.scrape import Scraper
 from diffcache_operator.metadata import JSON
-from diffcache_operator.observe import read_pods, read_resource
+from diffcache_operator.observe import parse_resource, read_pods, read_resource
 from diffcache_operator.observed import made_by
 from diffcache_operator.queue import GONE, Key
 from diffcache_operator.scaling.owner import other_scaler
@@ -192,6 +192,6 @@ def _parsed(raw: JSON) -> DiffusionCache | None:
     if ObjectView.model_validate(raw).is_leaving:
         return None
     try:
-        return DiffusionCache.model_validate({name: value for name, value in raw.items() if name != "status"})
+        return parse_resource(raw)
     except ValidationError:
         return None

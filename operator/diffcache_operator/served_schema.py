@@ -1,0 +1,25 @@
+"""Asks now and then which of our fields the CRD in the cluster lacks."""
+
+from __future__ import annotations
+
+import time
+
+from diffcache_operator.clients.api import Api
+from diffcache_operator.schema import missing_fields
+
+SCHEMA_SECONDS = 60.0  # for which an answer holds
+
+
+class ServedSchema:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._read = float("-inf")
+        self._missing: list[str] = []
+
+    async def missing_fields(self) -> list[str]:
+        """Raises ApiError."""
+        if time.monotonic() - self._read > SCHEMA_SECONDS:
+            served = await self._api.served_schema()
+            self._missing = missing_fields(served) if served is not None else []
+            self._read = time.monotonic()
+        return self._missing
