@@ -8,13 +8,20 @@ from typing import Annotated
 
 import typer
 
+from diffcache.paths import named_path
 from diffcache_core.documents import MAX_BYTES, DocumentError, checked_text
 from diffcache_core.resource.manifest import ManifestError, parse_manifest
 from diffcache_core.resource.manifest import read_manifest as read_file
 from diffcache_core.resource.spec import DiffusionCache
 
 ManifestOption = Annotated[
-    Path, typer.Option("--file", "-f", help="YAML with a DiffusionCache, also as kubectl prints it; - reads it here.")
+    Path,
+    typer.Option(
+        "--file",
+        "-f",
+        parser=named_path,
+        help="YAML with a DiffusionCache, also as kubectl prints it; - reads it here.",
+    ),
 ]
 NameOption = Annotated[
     str,

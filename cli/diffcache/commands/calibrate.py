@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from diffcache.extras import need_modules
 from diffcache.output import bad_option, console, note, say
+from diffcache.paths import named_path
 from diffcache_core.choices import Scheduler
 from diffcache_core.generation import MAX_GUIDANCE, MAX_STEPS
 from diffcache_core.os_errors import explain_os_error
@@ -27,10 +28,11 @@ PLOT_ENDINGS = (".png", ".svg", ".pdf")
 def calibrate(
     model: Annotated[str, typer.Option(help="bundled://NAME, or file:// and a folder.")] = "bundled://emoji",
     scorer: Annotated[
-        Path | None, typer.Option(help="Folder of the CLIPModel that judges pictures; for bundled models known.")
+        Path | None,
+        typer.Option(parser=named_path, help="Folder of the CLIPModel that judges pictures; for bundled models known."),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Lines of concept<TAB>prompt. Default: the model's own list.")
+        Path | None, typer.Option(parser=named_path, help="Lines of concept<TAB>prompt. Default: the model's own list.")
     ] = None,
     steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="The N you serve with.")] = 8,
     guidance: Annotated[float, typer.Option(min=0, max=MAX_GUIDANCE, help="The guidance you serve with.")] = 3.0,
@@ -44,10 +46,13 @@ def calibrate(
     chains: Annotated[int, typer.Option(min=2, help="Chains of resumes at each of the two largest levels.")] = 24,
     seed_prompts: Annotated[int, typer.Option(min=2, help="Prompts drawn under several seeds.")] = 12,
     work_dir: Annotated[
-        Path | None, typer.Option(help="Where measurements, report and plot go; run again to go on there.")
+        Path | None,
+        typer.Option(parser=named_path, help="Where measurements, report and plot go; run again to go on there."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Default: diffcache/levels.json in the model's folder.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Default: levels.png in --work-dir.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(parser=named_path, help="Default: diffcache/levels.json in the model's folder.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(parser=named_path, help="Default: levels.png in --work-dir.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures in one denoiser call.")] = 16,
 ) -> None:
     """Measure what a model may skip, and write its levels.

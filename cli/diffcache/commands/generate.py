@@ -19,15 +19,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diffcache.commands.hints import how_to
 from diffcache.output import OUTPUT_HELP, Output, bad_option, console, note, print_json, print_table, say
+from diffcache.paths import named_path
 
 FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP, ".jpg": ImageFormat.JPEG, ".jpeg": ImageFormat.JPEG}
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    image: Annotated[Path, typer.Option("--image", "-o", help="Where to write it: .png, .webp or .jpg.")] = Path(
-        "image.png"
-    ),
+    image: Annotated[
+        Path, typer.Option("--image", "-o", parser=named_path, help="Where to write it: .png, .webp or .jpg.")
+    ] = Path("image.png"),
     server: Annotated[str, typer.Option(help="HOST:PORT of the server.")] = f"localhost:{GRPC_PORT}",
     negative_prompt: Annotated[str, typer.Option("--negative-prompt", "--negative", help="What not to draw.")] = "",
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
@@ -50,7 +51,9 @@ def generate(
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.")] = False,
     ca_certificate: Annotated[
         Path | None,
-        typer.Option("--ca-certificate", "--ca", help="PEM file of the authority to trust; implies --tls."),
+        typer.Option(
+            "--ca-certificate", "--ca", parser=named_path, help="PEM file of the authority to trust; implies --tls."
+        ),
     ] = None,
     output: Annotated[Output, typer.Option("--output", help=OUTPUT_HELP)] = Output.TABLE,  # -o is the picture
 ) -> None:

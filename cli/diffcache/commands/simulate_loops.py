@@ -14,6 +14,7 @@ import typer
 from diffcache.extras import need_modules
 from diffcache.manifests import NameOption, read_manifest
 from diffcache.output import bad_option, note, say
+from diffcache.paths import named_path
 from diffcache_core.os_errors import explain_os_error
 from diffcache_core.resource.manifest import ManifestError, parse_manifest
 
@@ -64,14 +65,18 @@ Parsed = TypeVar("Parsed")
 
 def simulate_loops(
     arrivals: Annotated[
-        Path | None, typer.Option(help="CSV with a column time (or gmt_create); default: three days made up.")
+        Path | None,
+        typer.Option(parser=named_path, help="CSV with a column time (or gmt_create); default: three days made up."),
     ] = None,
     similarities: Annotated[
         Path | None,
-        typer.Option(help="CSV with columns prompt and similarity (or Queries and Scores); default: made up."),
+        typer.Option(
+            parser=named_path, help="CSV with columns prompt and similarity (or Queries and Scores); default: made up."
+        ),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option("--file", "-f", help="Manifest with the bounds; default: one of ours.")
+        Path | None,
+        typer.Option("--file", "-f", parser=named_path, help="Manifest with the bounds; default: one of ours."),
     ] = None,
     name: NameOption = "",
     days: Annotated[
@@ -92,7 +97,7 @@ def simulate_loops(
     ] = 1.4,
     seed: Annotated[int, typer.Option(min=0, help="Of everything made up.")] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also draw what happened: PNG, SVG, PDF.")
+        Path | None, typer.Option("--output", "-o", parser=named_path, help="Also draw what happened: PNG, SVG, PDF.")
     ] = None,
 ) -> None:
     """Run tuner and scaling over days in simulated time, beside others at the same p95.

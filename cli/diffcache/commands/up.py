@@ -9,6 +9,7 @@ import typer
 
 from diffcache.manifests import ManifestOption, NameOption
 from diffcache.output import bad_option
+from diffcache.paths import named_path
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT
 
 
@@ -17,21 +18,26 @@ def up(
     name: NameOption = "",
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Where the cache lies; by default in the user's data folder, by the manifest's name."),
+        typer.Option(
+            parser=named_path,
+            help="Where the cache lies; by default in the user's data folder, by the manifest's name.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address that serves pictures and metrics; `::` for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the pictures (gRPC).")] = GRPC_PORT,
     admin_host: Annotated[str, typer.Option(help="Address of the admin endpoint, which shows prompts.")] = "127.0.0.1",
     admin_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the admin endpoint (gRPC).")] = ADMIN_PORT,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Of the metrics (HTTP).")] = METRICS_PORT,
-    tls_certificate: Annotated[str, typer.Option(help="PEM file: serve pictures over TLS.")] = "",
-    tls_key: Annotated[str, typer.Option(help="PEM file of its key.")] = "",
+    tls_certificate: Annotated[
+        Path | None, typer.Option(parser=named_path, help="PEM file: serve pictures over TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(parser=named_path, help="PEM file of its key.")] = None,
 ) -> None:
     """Serve a manifest on this machine until Ctrl-C, with an embedded Milvus Lite: no cluster needed."""
     from diffcache.local import serve_manifest
     from diffcache_core.serving_config import ListenConfig
 
-    if bool(tls_certificate) != bool(tls_key):
+    if (tls_certificate is None) != (tls_key is None):
         raise bad_option("give --tls-certificate and --tls-key together")
     listen = ListenConfig(
         host=host,
@@ -40,7 +46,7 @@ def up(
         admin_port=admin_port,
         metrics_host=host,
         metrics_port=metrics_port,
-        tls_certificate=tls_certificate,
-        tls_key=tls_key,
+        tls_certificate=str(tls_certificate or ""),
+        tls_key=str(tls_key or ""),
     )
     serve_manifest(manifest, data_dir, listen, name)
