@@ -15,6 +15,7 @@ from typing import Any, Self, Unpack
 import grpc
 
 from diffcache.address import checked_address
+from diffcache.connections import problem_of_authority
 from diffcache.options import GenerateOptions, build_request, check_timeout
 from diffcache.wire import (
     Generation,
@@ -84,6 +85,13 @@ class _Target:
                 raise GenerationError("INVALID_ARGUMENT", f"{name}: must be {wanted}, is {shown}")
         if not (self.tenant.isascii() and self.tenant.isprintable()):
             raise GenerationError("INVALID_ARGUMENT", f"{TENANT_METADATA}: must be 1 to 63 characters of a-z 0-9 -")
+        if self._authority is not None and (problem := problem_of_authority(self._authority)):
+            raise GenerationError("INVALID_ARGUMENT", f"ca_certificate: {problem}")
+
+    @property
+    def _authority(self) -> bytes | None:
+        given = self.ca_certificate
+        return given.encode(errors="replace") if isinstance(given, str) else given
 
     def open(self, module: Any) -> Any:
         """The channel of `grpc` or `grpc.aio`."""
@@ -97,10 +105,9 @@ class _Target:
             options.append(NO_PROXY_OPTION)
         if server.startswith(_SEVERAL):
             options.append(("grpc.service_config", _TURNS))
-        if not (self.tls or self.ca_certificate):
+        if not self.tls and self._authority is None:
             return module.insecure_channel(server, options=options)
-        pem = self.ca_certificate.encode() if isinstance(self.ca_certificate, str) else self.ca_certificate
-        return module.secure_channel(server, grpc.ssl_channel_credentials(pem), options=options)
+        return module.secure_channel(server, grpc.ssl_channel_credentials(self._authority), options=options)
 
     @property
     def proxy(self) -> str:

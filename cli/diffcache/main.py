@@ -62,13 +62,14 @@ def main(arguments: list[str] | None = None, program: str | None = None) -> None
 def explain(error: Exception) -> int:
     """Prints what went wrong and what to do; returns the exit status."""
     from diffcache.cluster.errors import ClusterError
+    from diffcache.connections import is_nobody
     from diffcache.output import note
     from diffcache.wire import GenerationError, proxy_advice
     from diffcache_core.resource.manifest import ManifestError
 
     if isinstance(error, GenerationError):
         text = str(error)
-        if error.code == "UNAVAILABLE" and ("connect" in error.message or "errors resolving" in error.message):
+        if error.code == "UNAVAILABLE" and is_nobody(error.message):
             text = "no server answers there: is `diffcache up -f MANIFEST` running, and --server or --admin right?"
             if error.proxy:
                 text = f"no server answers through {proxy_advice(error.proxy)}; are --server and --admin right?"

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
 
+from diffcache.connections import explain_connection
 from diffcache_core.generation import ImageFormat, Result, Violation
 from diffcache_core.pb import diffcache_pb2 as pb
 
@@ -117,4 +118,5 @@ def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> GenerationError:
             retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
     code = error.code().name
     asked = proxy if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
-    return GenerationError(code, error.details() or "", violations, retry_seconds, asked)
+    details = error.details() or ""
+    return GenerationError(code, explain_connection(details) or details, violations, retry_seconds, asked)

@@ -76,7 +76,8 @@ def generate(
         "min_similarity": min_similarity,
         "max_skip_percent": max_skip_percent,
     }
-    with Client(server, tenant=tenant, tls=tls, ca_certificate=_read(ca_certificate), retry_seconds=2.0) as client:
+    authority = _read_authority(ca_certificate)
+    with Client(server, tenant=tenant, tls=tls, ca_certificate=authority, retry_seconds=2.0) as client:
         if stream:
             generation = _generate_with_bar(client, prompt, timeout, options)
         else:
@@ -109,13 +110,18 @@ def _format_of(image: Path) -> ImageFormat:
     return fmt
 
 
-def _read(path: Path | None) -> bytes | None:
+def _read_authority(path: Path | None) -> bytes | None:
+    from diffcache.connections import problem_of_authority
+
     if path is None:
         return None
     try:
-        return path.read_bytes()
+        pem = path.read_bytes()
     except OSError as error:
         raise bad_option(explain_os_error(error, path), "--ca-certificate") from None
+    if problem := problem_of_authority(pem):
+        raise bad_option(f"{path} {problem}", "--ca-certificate")
+    return pem
 
 
 def _generate_with_bar(client: Client, prompt: str, timeout: float | None, options: GenerateOptions) -> Generation:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffcache.commands import hints
 from diffcache.commands.cluster.options import ContextOption, KubeconfigOption, NameArgument, NamespaceOption
+from diffcache.connections import CLOSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from diffcache.cluster.kubectl import Kubectl
 
 
-_OF_THE_WAY = ("127.0.0.1", "Socket closed", "Stream removed")
+_OF_THE_WAY = ("127.0.0.1", "Socket closed", "Stream removed", CLOSED)
 """gRPC's words about this end of the port-forward help nobody; what the server says of itself does."""
 
 
