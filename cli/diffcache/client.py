@@ -24,8 +24,10 @@ from diffcache.wire import (
     error_from_rpc,
     event_from_pb,
     generation_from_pb,
+    raise_violations,
 )
 from diffcache_core.foreign import quoted
+from diffcache_core.generation import RequestChecks
 from diffcache_core.names import DEFAULT_TENANT, GRPC_PORT, TENANT_METADATA
 from diffcache_core.net.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_near
 from diffcache_core.pb import diffcache_pb2 as pb
@@ -83,8 +85,9 @@ class _Target:
             if not isinstance(getattr(self, name), kinds):
                 shown = quoted(repr(getattr(self, name)))
                 raise GenerationError("INVALID_ARGUMENT", f"{name}: must be {wanted}, is {shown}")
-        if not (self.tenant.isascii() and self.tenant.isprintable()):
-            raise GenerationError("INVALID_ARGUMENT", f"{TENANT_METADATA}: must be 1 to 63 characters of a-z 0-9 -")
+        checks = RequestChecks()
+        checks.value(TENANT_METADATA, self.tenant)
+        raise_violations(checks)
         if self._authority is not None and (problem := problem_of_authority(self._authority)):
             raise GenerationError("INVALID_ARGUMENT", f"ca_certificate: {problem}")
 

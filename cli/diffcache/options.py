@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from diffcache.wire import GenerationError
+from diffcache.wire import GenerationError, raise_violations
 from diffcache_core.foreign import quoted
-from diffcache_core.generation import CacheMode, ImageFormat, Violation
+from diffcache_core.generation import LIMITS, CacheMode, ImageFormat, RequestChecks, shown_limits
 from diffcache_core.pb import diffcache_pb2 as pb
 
 MAX_TIMEOUT = 1e6
@@ -38,22 +38,22 @@ _FIELDS = pb.GenerateRequest.DESCRIPTOR.fields_by_name
 _KINDS = {
     FieldDescriptor.CPPTYPE_STRING: "text",
     FieldDescriptor.CPPTYPE_FLOAT: "a number",
-    FieldDescriptor.CPPTYPE_UINT32: f"a whole number from 0 to {2**32 - 1}",
-    FieldDescriptor.CPPTYPE_UINT64: f"a whole number from 0 to {2**64 - 1}",
+    FieldDescriptor.CPPTYPE_UINT32: "a whole number",
+    FieldDescriptor.CPPTYPE_UINT64: "a whole number",
 }
 """What a field takes that is no enum."""
 
 
 def build_request(prompt: str, options: Mapping[str, Any]) -> pb.GenerateRequest:
-    """The request for a picture; what the wire can carry the server checks.
+    """The request for a picture, checked as the server does; what depends on its model, the server checks alone.
 
     Raises:
         TypeError: for a keyword that there is not, with the one that was meant.
-        GenerationError: INVALID_ARGUMENT, with every value that the wire cannot carry.
+        GenerationError: INVALID_ARGUMENT, with every wrong value.
     """
     check_keywords(options)
     message = pb.GenerateRequest()
-    violations = []
+    checks = RequestChecks()
     for name, value in {"prompt": prompt, **options}.items():
         if value is None and name != "prompt":
             continue
@@ -62,12 +62,18 @@ def build_request(prompt: str, options: Mapping[str, Any]) -> pb.GenerateRequest
                 raise TypeError
             setattr(message, name, _names(name)[value.upper()] if _FIELDS[name].enum_type else value)
         except UnicodeError:
-            violations.append(Violation(name, "must be valid Unicode text: it contains a lone surrogate, remove it"))
+            checks.value(name, value)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-            violations.append(Violation(name, f"must be {_wanted(name)}, is {quoted(repr(value))}"))
-    if violations:
-        text = "; ".join(f"{v.field}: {v.message}" for v in violations)
-        raise GenerationError("INVALID_ARGUMENT", text, tuple(violations))
+            if (
+                name in LIMITS and isinstance(value, int) and not isinstance(value, bool)
+            ):  # beyond what the wire carries
+                checks.value(name, value)
+            else:
+                checks.fail(name, f"must be {_wanted(name)}, is {quoted(repr(value))}")
+        else:
+            if not _FIELDS[name].enum_type and (value or name != "request_id"):
+                checks.value(name, getattr(message, name))
+    raise_violations(checks)
     message.request_id = message.request_id or uuid.uuid4().hex
     return message
 
@@ -99,4 +105,7 @@ def _names(field: str) -> Mapping[str, int]:
 
 
 def _wanted(field: str) -> str:
-    return f"one of {', '.join(_names(field))}" if _FIELDS[field].enum_type else _KINDS[_FIELDS[field].cpp_type]
+    if _FIELDS[field].enum_type:
+        return f"one of {', '.join(_names(field))}"
+    kind = _KINDS[_FIELDS[field].cpp_type]
+    return f"{kind} {shown_limits(field)}" if field in LIMITS else kind

@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from PIL import Image
 
 from diffcache.connections import explain_connection
-from diffcache_core.generation import ImageFormat, Result, Violation
+from diffcache_core.generation import ImageFormat, InvalidRequest, RequestChecks, Result, Violation
 from diffcache_core.pb import diffcache_pb2 as pb
 
 
@@ -39,6 +39,13 @@ class GenerationError(Exception):
 
 def proxy_advice(proxy: str) -> str:
     return f"the proxy {proxy} of the environment; put the server's host into no_proxy if it needs none"
+
+
+def raise_violations(checks: RequestChecks) -> None:
+    """Raises GenerationError, with the server's own text, if a check has failed."""
+    if checks.violations:
+        text = str(InvalidRequest(checks.violations))
+        raise GenerationError("INVALID_ARGUMENT", text, tuple(checks.violations))
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from diffcache_core.names import DEFAULT_TENANT
+from diffcache_core.names import DEFAULT_TENANT, TENANT_METADATA
 
 
 class CacheMode(StrEnum):
@@ -90,22 +91,44 @@ MAX_STEPS = 1000  # the training timesteps of Stable Diffusion: a schedule canno
 MAX_GUIDANCE = 50.0  # beyond 20 pictures are burnt; the limit only stops nonsense
 MAX_SEED = 2**63 - 1  # what SQLite and torch.Generator both hold
 MAX_SIDE = 2048  # pixels; a larger latent does not fit any device that serves SD 1.x or 2.x
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_TENANT = re.compile(r"[a-z0-9-]{1,63}")
+LIMITS: Mapping[str, tuple[int | float, int | float]] = {
+    "seed": (0, MAX_SEED),
+    "steps": (1, MAX_STEPS),
+    "guidance": (0, MAX_GUIDANCE),
+    "width": (1, MAX_SIDE),
+    "height": (1, MAX_SIDE),
+    "min_similarity": (-1, 1),
+    "max_skip_percent": (0, 100),
+}
+"""Least and largest value of each number of a request, whatever the model."""
+_NAMES = {
+    "request_id": (re.compile(r"[A-Za-z0-9._-]{1,128}"), "must be 1 to 128 characters of A-Z a-z 0-9 . _ -"),
+    TENANT_METADATA: (re.compile(r"[a-z0-9-]{1,63}"), "must be 1 to 63 characters of a-z 0-9 - (request metadata)"),
+}
 
 
 @dataclass
 class RequestChecks:
     """Collects the violations of one request."""
 
-    size_multiple: int  # pixels: what the model's latents need
     violations: list[Violation] = field(default_factory=list)
 
     def fail(self, name: str, message: str) -> None:
         self.violations.append(Violation(name, message))
 
-    def text(self, name: str, value: str, *, required: bool) -> None:
-        if required and not value.strip():
+    def value(self, name: str, value: str | float) -> None:
+        """What can be told of one field without the model: the client and the server both ask here."""
+        if name in _NAMES:
+            pattern, message = _NAMES[name]
+            if not pattern.fullmatch(str(value)):
+                self.fail(name, message)
+        elif isinstance(value, str):
+            self._description(name, value)
+        elif not LIMITS[name][0] <= value <= LIMITS[name][1]:  # NaN fails too
+            self.fail(name, f"must be {shown_limits(name)}, is {_shown(value)}")
+
+    def _description(self, name: str, value: str) -> None:
+        if name == "prompt" and not value.strip():
             self.fail(name, "must not be empty: describe the picture")
         if len(value) > MAX_PROMPT_CHARACTERS:
             self.fail(name, f"must have at most {MAX_PROMPT_CHARACTERS} characters, has {len(value)}: shorten it")
@@ -113,26 +136,22 @@ class RequestChecks:
         if bad is not None:
             self.fail(name, f"must not contain the control or surrogate character U+{ord(bad):04X}: remove it")
 
-    def number(self, name: str, value: float, low: float, high: float) -> None:
-        if not low <= value <= high:  # NaN fails too
-            self.fail(name, f"must be from {_shown(low)} to {_shown(high)}, is {_shown(value)}")
-
-    def size(self, name: str, value: int) -> None:
-        multiple = self.size_multiple
-        if not multiple <= value <= MAX_SIDE or value % multiple:
+    def multiple(self, name: str, value: int, multiple: int) -> None:
+        if value % multiple and not self._is_wrong(name):
             near = min(max(round(value / multiple), 1) * multiple, MAX_SIDE // multiple * multiple)
-            self.fail(
-                name, f"must be a multiple of {multiple} from {multiple} to {MAX_SIDE} pixels, is {value}: try {near}"
-            )
+            self.fail(name, f"must be a multiple of {multiple} pixels, is {value}: try {near}")
 
-    def area(self, width: int, height: int, most: int) -> None:
-        if width * height <= most or any(v.field in ("width", "height") for v in self.violations):
+    def area(self, width: int, height: int, most: int, multiple: int) -> None:
+        if width * height <= most or self._is_wrong("width") or self._is_wrong("height"):
             return
         shrink = math.sqrt(most / (width * height))
-        near = (int(side * shrink) // self.size_multiple * self.size_multiple for side in (width, height))
-        tried = " x ".join(str(max(side, self.size_multiple)) for side in near)
+        near = (int(side * shrink) // multiple * multiple for side in (width, height))
+        tried = " x ".join(str(max(side, multiple)) for side in near)
         area = f"{width} x {height} = {width * height}"
         self.fail("width", f"times height must be at most {most} pixels here, is {area}: try {tried}")
+
+    def _is_wrong(self, name: str) -> bool:
+        return any(violation.field == name for violation in self.violations)
 
 
 def check_request(request: GenerationRequest, *, size_multiple: int, max_pixels: int = MAX_SIDE**2) -> None:
@@ -143,24 +162,35 @@ def check_request(request: GenerationRequest, *, size_multiple: int, max_pixels:
         size_multiple: pixels that one latent cell covers, times what the denoiser's down-sampling needs.
         max_pixels: largest area, width times height.
     """
-    checks = RequestChecks(size_multiple)
-    checks.text("prompt", request.prompt, required=True)
-    checks.text("negative_prompt", request.negative_prompt, required=False)
-    checks.number("seed", request.seed, 0, MAX_SEED)
-    checks.number("steps", request.steps, 1, MAX_STEPS)
-    checks.number("guidance", request.guidance, 0, MAX_GUIDANCE)
-    checks.size("width", request.width)
-    checks.size("height", request.height)
-    checks.area(request.width, request.height, max_pixels)
-    checks.number("min_similarity", request.min_similarity, -1, 1)
-    checks.number("max_skip_percent", request.max_skip, 0, 100)
-    if not _REQUEST_ID.fullmatch(request.request_id):
-        checks.fail("request_id", "must be 1 to 128 characters of A-Z a-z 0-9 . _ -")
-    if not _TENANT.fullmatch(request.tenant):
-        checks.fail("x-diffcache-tenant", "must be 1 to 63 characters of a-z 0-9 - (request metadata)")
+    checks = RequestChecks()
+    values: Mapping[str, str | float] = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "width": request.width,
+        "height": request.height,
+        "min_similarity": request.min_similarity,
+        "max_skip_percent": request.max_skip,
+        "request_id": request.request_id,
+        TENANT_METADATA: request.tenant,
+    }
+    for name, value in values.items():
+        checks.value(name, value)
+    checks.multiple("width", request.width, size_multiple)
+    checks.multiple("height", request.height, size_multiple)
+    checks.area(request.width, request.height, max_pixels, size_multiple)
     if checks.violations:
         raise InvalidRequest(checks.violations)
 
 
+def shown_limits(name: str) -> str:
+    low, high = LIMITS[name]
+    return f"from {_shown(low)} to {_shown(high)}"
+
+
 def _shown(number: float) -> str:
+    if isinstance(number, int) and number.bit_length() > 128:
+        return "a far larger number" if number > 0 else "a far smaller number"  # Python itself shows no endless one
     return str(number) if isinstance(number, int) else f"{number:g}"

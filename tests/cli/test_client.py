@@ -7,6 +7,7 @@ import inspect
 import socket
 from typing import Any
 
+import grpc
 import pytest
 
 import diffcache
@@ -14,7 +15,9 @@ from diffcache import AsyncClient, CacheMode, Client, GenerationError, ImageForm
 from diffcache.admin import AdminClient
 from diffcache.commands.generate import generate
 from diffcache.options import GenerateOptions
+from diffcache.wire import error_from_rpc
 from diffcache_core.pb import diffcache_pb2 as pb
+from diffcache_core.pb.diffcache_pb2_grpc import ImageGenerationStub
 
 
 def test_a_picture_and_the_truth_about_it(up: Any) -> None:
@@ -69,6 +72,43 @@ def test_refusals_are_typed(up: Any) -> None:
         assert caught.value.code == "DEADLINE_EXCEEDED"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompt": ""},
+        {"prompt": "x" * 5000},
+        {"negative_prompt": "a\0"},
+        {"seed": 2**63},
+        {"steps": 0},
+        {"steps": 1001},
+        {"guidance": 50.1},
+        {"guidance": float("nan")},
+        {"width": 0},
+        {"width": 2049, "height": 5000},
+        {"min_similarity": -1.1},
+        {"max_skip_percent": 101},
+        {"request_id": "a b"},
+    ],
+    ids=str,
+)
+def test_the_client_refuses_in_the_words_of_the_server(options: dict[str, Any], up: Any) -> None:
+    options = {"prompt": "cat", "request_id": "r"} | options
+    with grpc.insecure_channel(up.server) as channel, pytest.raises(grpc.RpcError) as told:
+        ImageGenerationStub(channel).Generate(pb.GenerateRequest(**options))
+    with Client("127.0.0.1:1") as client, pytest.raises(GenerationError) as caught:
+        client.generate(**options)
+    assert caught.value.message == error_from_rpc(told.value).message
+    assert caught.value.violations == error_from_rpc(told.value).violations
+
+
+def test_the_client_lets_the_limits_through(up: Any) -> None:
+    with Client(up.server) as client:
+        made = client.generate("limits", seed=2**63 - 1, steps=1, guidance=50, min_similarity=-1, max_skip_percent=0)
+        assert made.seed == 2**63 - 1
+        with pytest.raises(GenerationError, match=r"width: times height must be at most \d+ pixels here"):
+            client.generate("limits", steps=1000, width=2048, height=2048)  # which the model alone refuses
+
+
 def test_unavailable_is_retried_for_the_time_given_and_then_said() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -102,20 +142,30 @@ def test_a_name_is_as_good_as_an_enum(up: Any) -> None:
         ({"cache_mode": 2}, "cache_mode: must be one of DEFAULT"),
         ({"cache_mode": True}, "cache_mode: must be one of DEFAULT"),
         ({"format": "gif"}, "format: must be one of PNG, WEBP, JPEG, is 'gif'"),
-        ({"seed": "7"}, "seed: must be a whole number from 0 to 18446744073709551615, is '7'"),
-        ({"seed": -1}, "seed: must be a whole number"),
-        ({"seed": 2**70}, "seed: must be a whole number"),
+        ({"seed": "7"}, "seed: must be a whole number from 0 to 9223372036854775807, is '7'"),
+        ({"seed": -1}, "seed: must be from 0 to 9223372036854775807, is -1"),
+        ({"seed": 2**63}, "seed: must be from 0 to 9223372036854775807, is 9223372036854775808"),
+        ({"seed": 2**70}, "seed: must be from 0 to 9223372036854775807, is 1180591620717411303424"),
+        ({"seed": 10**5000}, "seed: must be from 0 to 9223372036854775807, is a far larger number"),
         ({"seed": True}, "seed: must be a whole number"),
-        ({"steps": 8.0}, "steps: must be a whole number"),
+        ({"steps": 8.0}, "steps: must be a whole number from 1 to 1000, is 8.0"),
+        ({"steps": 0, "width": 4096}, "steps: must be from 1 to 1000, is 0; width: must be from 1 to 2048, is 4096"),
+        ({"height": -(10**5000)}, "height: must be from 1 to 2048, is a far smaller number"),
+        ({"max_skip_percent": 101}, "max_skip_percent: must be from 0 to 100, is 101"),
+        ({"min_similarity": -1.5}, "min_similarity: must be from -1 to 1, is -1.5"),
+        ({"guidance": 50.5}, "guidance: must be from 0 to 50, is 50.5"),
+        ({"guidance": float("nan")}, "guidance: must be from 0 to 50, is nan"),
+        ({"negative_prompt": "a\x07"}, "negative_prompt: must not contain the control or surrogate character U+0007"),
         ({"width": [64]}, "width: must be a whole number"),
-        ({"guidance": "7.5"}, "guidance: must be a number, is '7.5'"),
+        ({"guidance": "7.5"}, "guidance: must be a number from 0 to 50, is '7.5'"),
         ({"guidance": True}, "guidance: must be a number"),
-        ({"guidance": 10**400}, "guidance: must be a number"),
+        ({"guidance": 10**400}, "guidance: must be from 0 to 50, is a far larger number"),
         ({"min_similarity": object}, "min_similarity: must be a number"),
         ({"negative_prompt": 5}, "negative_prompt: must be text, is 5"),
         ({"negative_prompt": b"x"}, "negative_prompt: must be text"),
         ({"request_id": 5}, "request_id: must be text"),
-        ({"request_id": "\ud800"}, "request_id: must be valid Unicode text"),
+        ({"request_id": "\ud800"}, "request_id: must be 1 to 128 characters"),
+        ({"request_id": "a b"}, "request_id: must be 1 to 128 characters"),
         ({"timeout": "5"}, "timeout: must be above 0"),
         ({"timeout": -1}, "timeout: must be above 0"),
         ({"timeout": float("nan")}, "timeout: must be above 0"),
@@ -172,6 +222,7 @@ async def test_an_unknown_option_is_refused_with_the_one_that_was_meant(name: st
         ({"server": None}, "server: must be HOST:PORT, is None"),
         ({"server": 50051}, "server: must be HOST:PORT, is 50051"),
         ({"tenant": None}, "tenant: must be text"),
+        ({"tenant": "A"}, "x-diffcache-tenant: must be 1 to 63 characters of a-z 0-9 - .request metadata."),
         ({"tls": "yes"}, "tls: must be True or False"),
         ({"ca_certificate": 5}, "ca_certificate: must be the text of a PEM file"),
         ({"retry_seconds": "5"}, "retry_seconds: must be seconds"),
