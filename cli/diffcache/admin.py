@@ -13,6 +13,10 @@ from diffcache_core.names import ADMIN_PORT
 from diffcache_core.net.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_near
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
+TIMEOUT = 30.0
+"""Seconds of one call. Purging a large cache takes a few; more only delays the news of a server that hangs."""
+_LATE = f"the server has not answered within {TIMEOUT:g} s: try again when it is less busy, or see its log"
+
 
 class AdminClient:
     """Calls methods of CacheAdmin by name; a context manager."""
@@ -36,6 +40,6 @@ class AdminClient:
     def call(self, method: str, request: Any) -> Any:
         """Raises GenerationError."""
         try:
-            return getattr(self._stub, method)(request, timeout=30)
+            return getattr(self._stub, method)(request, timeout=TIMEOUT)
         except grpc.RpcError as error:
-            raise error_from_rpc(error, self._proxy) from None
+            raise error_from_rpc(error, self._proxy, _LATE) from None

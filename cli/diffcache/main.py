@@ -20,10 +20,12 @@ from diffcache.commands.stats import stats
 from diffcache.commands.tuning import tuning
 from diffcache.commands.up import up
 from diffcache.commands.version import options
+from diffcache.option_errors import Commands
 
 PLUGIN = "kubectl-diffcache"
 
 app = typer.Typer(
+    cls=Commands,
     help="Approximate caching for text-to-image serving: similar prompts resume from cached latents.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

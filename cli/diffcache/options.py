@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from diffcache.wire import GenerationError, raise_violations
 from diffcache_core.foreign import quoted
-from diffcache_core.generation import LIMITS, CacheMode, ImageFormat, RequestChecks, shown_limits
+from diffcache_core.generation import LIMITS, CacheMode, ImageFormat, RequestChecks, enum_name, shown_limits
 from diffcache_core.pb import diffcache_pb2 as pb
 
 MAX_TIMEOUT = 1e6
@@ -28,7 +28,7 @@ class GenerateOptions(TypedDict, total=False):
     width: int | None  # pixels
     height: int | None
     format: ImageFormat | str | None  # or its name, in upper or lower case
-    cache_mode: CacheMode | str | None  # likewise
+    cache_mode: CacheMode | str | None  # likewise; a dash is as good as an underscore
     min_similarity: float | None  # tightens the server's levels
     max_skip_percent: int | None
     request_id: str | None
@@ -60,7 +60,7 @@ def build_request(prompt: str, options: Mapping[str, Any]) -> pb.GenerateRequest
         try:
             if isinstance(value, bool | bytes):  # which the wire would take for a number, or for text
                 raise TypeError
-            setattr(message, name, _names(name)[value.upper()] if _FIELDS[name].enum_type else value)
+            setattr(message, name, _names(name)[enum_name(value)] if _FIELDS[name].enum_type else value)
         except UnicodeError:
             checks.value(name, value)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):

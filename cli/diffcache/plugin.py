@@ -14,6 +14,7 @@ from diffcache.commands.generate import generate
 from diffcache.commands.render import render
 from diffcache.commands.stats import stats
 from diffcache.commands.version import options
+from diffcache.option_errors import Commands
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT
 
 EXAMPLES = (
@@ -28,6 +29,7 @@ EXAMPLES = (
 )
 
 app = typer.Typer(
+    cls=Commands,
     help="DiffusionCaches of a cluster: how they are, pictures from them, and their caches.",
     epilog="\n\n".join(("Examples:", *EXAMPLES)),
     no_args_is_help=True,

@@ -112,8 +112,20 @@ def event_from_pb(message: pb.GenerateStreamResponse) -> Progress | Generation:
     return Progress(progress.step, progress.steps, progress.steps_skipped)
 
 
-def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> GenerationError:
-    """With the google.rpc details that the server attached. `proxy`: what stands between, if anything."""
+LATE = (
+    "no picture came in time: allow more seconds (--timeout, in Python timeout), ask for fewer steps, or try again "
+    "when the server is less busy"
+)
+
+
+def error_from_rpc(error: grpc.RpcError, proxy: str = "", late: str = LATE) -> GenerationError:
+    """With the google.rpc details that the server attached.
+
+    Args:
+        error: what gRPC raised.
+        proxy: what stands between, if anything.
+        late: what to do about a DEADLINE_EXCEEDED, of which gRPC only says the name once more.
+    """
     violations: tuple[Violation, ...] = ()
     retry_seconds: float | None = None
     status = rpc_status.from_call(error)
@@ -125,5 +137,5 @@ def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> GenerationError:
             retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
     code = error.code().name
     asked = proxy if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
-    details = error.details() or ""
+    details = late if code == "DEADLINE_EXCEEDED" else error.details() or ""
     return GenerationError(code, explain_connection(details) or details, violations, retry_seconds, asked)

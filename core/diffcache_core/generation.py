@@ -12,6 +12,11 @@ from enum import StrEnum
 from diffcache_core.names import DEFAULT_TENANT, TENANT_METADATA
 
 
+def enum_name(text: str) -> str:
+    """READ_ONLY, as the enums and the wire spell it; people also type read_only and read-only."""
+    return text.upper().replace("-", "_")
+
+
 class CacheMode(StrEnum):
     """What a request may do with the cache."""
 

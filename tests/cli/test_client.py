@@ -70,6 +70,7 @@ def test_refusals_are_typed(up: Any) -> None:
         with pytest.raises(GenerationError) as caught:
             client.generate("cat", steps=900, timeout=0.05, cache_mode=CacheMode.BYPASS)
         assert caught.value.code == "DEADLINE_EXCEEDED"
+        assert "allow more seconds (--timeout, in Python timeout)" in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,7 @@ def test_unavailable_is_retried_for_the_time_given_and_then_said() -> None:
 
 def test_a_name_is_as_good_as_an_enum(up: Any) -> None:
     with Client(up.server) as client:
+        assert client.generate("ant", steps=1, cache_mode="read-only").entry_id == ""
         for mode in (CacheMode.BYPASS, "BYPASS", "bypass"):
             made = client.generate("ant, noto style", seed=1, steps=1, cache_mode=mode)
             assert made.result is Result.BYPASS

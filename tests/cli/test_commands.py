@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -93,8 +94,11 @@ def test_stats_ls_show_purge(generate: Diffcache, up: Any, diffcache: Diffcache)
         (["--seed", "-5"], ["seed", "-5"]),
         (["--guidance", "nan"], ["guidance"]),
         (["--tenant", "No Tenant"], ["x-diffcache-tenant"]),
-        (["--mode", "sometimes"], ["--mode", "bypass"]),
-        (["--cache-mode", "sometimes"], ["--cache-mode", "bypass"]),
+        (["--mode", "sometimes"], ["--mode", "must be one of default, bypass, refresh, read-only, is 'sometimes'"]),
+        (["--cache-mode", ""], ["--cache-mode", "read-only"]),
+        (["--guidance", "much"], ["--guidance", "must be a valid number "]),
+        (["--steps", "1" * 5000], ["--steps", "must be an integer of fewer digits"]),
+        (["--output", "xml"], ["--output': 'xml' is not one of 'table', 'json'"]),
         (["--max-skip", "500"], ["max_skip_percent"]),
         (["--ca", "/nowhere.pem"], ["--ca-certificate", "/nowhere.pem"]),
         (["-o", "x.gif"], ["--image", ".png"]),
@@ -114,6 +118,7 @@ def test_a_bad_option_is_named_with_the_remedy(options: list[str], words: list[s
 def refused(done: CompletedProcess[str], *words: str) -> None:
     assert done.returncode == 2, done
     assert "Traceback" not in done.stderr
+    assert not re.search("Value error|Input should|[Uu]nable to parse", done.stderr), done.stderr
     for word in words:
         assert word in done.stderr.replace("\n", " ")
 
@@ -151,6 +156,34 @@ def test_no_server_is_said_plainly(diffcache: Diffcache, tmp_path: Path) -> None
         assert done.returncode == 1
         assert "is `diffcache up -f MANIFEST` running" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["read-only", "READ-ONLY", "read_only", "Bypass"])
+def test_a_cache_mode_as_it_is_typed(mode: str, generate: Diffcache) -> None:
+    assert ok(generate("cat", "--steps", "1", "--cache-mode", mode)).startswith(("MISS", "BYPASS", "APPROXIMATE"))
+
+
+def test_no_answer_in_time_is_said_with_the_remedy(generate: Diffcache, diffcache: Diffcache) -> None:
+    late = generate("cat", "--steps", "1000", "--timeout", "0.05", "--cache-mode", "bypass")
+    assert late.returncode == 1
+    assert "DEADLINE_EXCEEDED: no picture came in time: allow more seconds (--timeout" in late.stderr
+    assert "|read-only]" in ok(diffcache("generate", "--help"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["calibrate", "--steps", "1"],
+        ["calibrate", "--scheduler", "x"],
+        ["up", "-f", "x", "--port", "99999999"],
+        ["simulate-loops", "--days", "x"],
+        ["cache", "ls", "--limit", "x"],
+        ["cache", "ls", "--output", "x"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_refuses_in_the_words_of_a_library(words: list[str], diffcache: Diffcache) -> None:
+    refused(diffcache(*words), words[-2])
 
 
 def test_version_and_help(diffcache: Diffcache) -> None:

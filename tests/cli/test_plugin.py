@@ -124,9 +124,14 @@ def test_a_picture_from_a_pod(pod: Path, kubectl_diffcache: Diffcache, tmp_path:
 
 
 def test_bad_options_are_named_as_by_the_local_commands(pod: Path, kubectl_diffcache: Diffcache) -> None:
-    for words in (["generate", "emoji", "cat", "-o", "x.gif"], ["purge", "emoji"], ["generate", "emoji", ""]):
+    for words in (
+        ["generate", "emoji", "cat", "-o", "x.gif"],
+        ["purge", "emoji"],
+        ["generate", "emoji", ""],
+        ["stats", "a", "-o", "x"],
+    ):
         done = kubectl_diffcache(*words)
-        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+        assert (done.returncode, "Traceback" in done.stderr, "Value error" in done.stderr) == (2, False, False)
         assert not psutil.pid_exists(forwarder(pod))
     assert "--server" not in ok(kubectl_diffcache("generate", "--help"))
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffcache_core.generation import CacheMode, ImageFormat
+from diffcache_core.foreign import quoted
+from diffcache_core.generation import CacheMode, ImageFormat, enum_name
 from diffcache_core.names import DEFAULT_TENANT, GRPC_PORT
 from diffcache_core.os_errors import explain_os_error
 
@@ -22,6 +23,15 @@ from diffcache.output import OUTPUT_HELP, Output, bad_option, console, note, pri
 from diffcache.paths import named_path
 
 FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP, ".jpg": ImageFormat.JPEG, ".jpeg": ImageFormat.JPEG}
+
+MODES = tuple(mode.lower().replace("_", "-") for mode in CacheMode)
+
+
+def _mode_of(text: str | CacheMode) -> CacheMode:
+    try:
+        return CacheMode(enum_name(text))
+    except ValueError:
+        raise bad_option(f"must be one of {', '.join(MODES)}, is {quoted(text)!r}") from None
 
 
 def generate(
@@ -38,7 +48,13 @@ def generate(
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     cache_mode: Annotated[
         CacheMode,
-        typer.Option("--cache-mode", "--mode", help="What the request may do with the cache.", case_sensitive=False),
+        typer.Option(
+            "--cache-mode",
+            "--mode",
+            parser=_mode_of,
+            metavar=f"[{'|'.join(MODES)}]",
+            help="What the request may do with the cache.",
+        ),
     ] = CacheMode.DEFAULT,
     min_similarity: Annotated[float | None, typer.Option(help="Resume only from this similarity on.")] = None,
     max_skip_percent: Annotated[
