@@ -93,8 +93,14 @@ def _reason(error: Exception) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML's safe subset, with bounds on depth and on what aliases expand to, and no key twice.
 
-    The bounds are checked while nodes are composed, before the first value exists.
+    The bounds are checked while nodes are composed, before the first value exists. A date is a text, as it is to the
+    API server.
     """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as its base has it
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)

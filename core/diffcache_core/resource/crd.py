@@ -74,7 +74,7 @@ def custom_resource_definition() -> JSON:
 def _resource_schema() -> JSON:
     pattern = NAME_PATTERN.replace("\\", "\\\\")
     return {
-        "description": f"A diffusion model served with a cache of its earlier work. {NAME_ADVICE}.",
+        "description": f"A diffusion model served with a cache of its earlier work. metadata.name {NAME_ADVICE}.",
         "type": "object",
         "required": ["spec"],
         "properties": {
@@ -85,7 +85,7 @@ def _resource_schema() -> JSON:
             # Whoever waits must not take a resource that no operator has seen for one that is current.
             "status": structural_schema(DiffusionCacheStatus, defaults=False) | {"default": {"observedGeneration": -1}},
         },
-        CEL_RULES: [{"rule": f"self.metadata.name.matches('{pattern}')", "message": NAME_ADVICE}],
+        CEL_RULES: [{"rule": f"self.metadata.name.matches('{pattern}')", "message": f"metadata.name {NAME_ADVICE}"}],
     }
 
 

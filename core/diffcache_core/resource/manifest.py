@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from diffcache_core.documents import DocumentError, parse_yaml, read_document
+from diffcache_core.documents import MAX_NUMBER_CHARACTERS, DocumentError, parse_yaml, read_document
 from diffcache_core.foreign import printable, quoted
 from diffcache_core.names import API_VERSION, KIND
 from diffcache_core.resource.rules import PRIVATE
@@ -137,18 +138,40 @@ def _path(location: tuple[int | str, ...]) -> str:
 def _advice(error: object) -> str:
     """pydantic's sentence, without its type names, and with the value that was found."""
     assert isinstance(error, dict)
+    value = error.get("input")
     if error["type"] == "extra_forbidden":
         return "unknown key: remove it (or is it misspelt, or from a newer version?)"
     if error["type"] == "missing":
         return "is required: add it"
+    if error["type"] == "int_type" and isinstance(value, str) and len(value) > MAX_NUMBER_CHARACTERS:
+        return f"should be a valid integer, has {len(value):,} characters: write a smaller one"
     message = str(error["msg"]).removeprefix("Value error, ")
-    value = error.get("input")
     if error["type"] in ("string_type", "int_type", "model_type", "list_type") or "Input should" in message:
-        message = message.replace("Input should", "should")
-        shown = repr(value)
-        message += f", is {shown if len(shown) <= 60 else shown[:57] + '...'}"
-        if error["type"] == "string_type" and isinstance(value, int | float):
-            message += ": put it in quotes" + ("" if isinstance(value, bool) else f', as "{value}"')
+        message = f"{message.replace('Input should', 'should')}{_found(value)}"
+        if error["type"] == "string_type":
+            message += _how_to_quote(value)
         if error["type"] == "int_type" and isinstance(value, str) and value.isdecimal():
             message += ": remove the quotes"
     return message
+
+
+_NOT_FINITE = {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}
+
+
+def _found(value: object) -> str:
+    """The value, as YAML spells it."""
+    if isinstance(value, bool):
+        return f", is {str(value).lower()}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f", is {_NOT_FINITE[str(value)]}"
+    shown = repr(value)
+    return f", is {shown if len(shown) <= 60 else shown[:57] + '...'}"
+
+
+def _how_to_quote(value: object) -> str:
+    """What to do about a value that should be a text; empty where quotes do not make one of it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return ", which is no number: write one, in quotes"
+    if isinstance(value, bool):
+        return ": put it in quotes"
+    return f': put it in quotes, as "{value}"' if isinstance(value, int | float) else ""

@@ -16,6 +16,8 @@ from diffcache_core.resource.manifest import ManifestError, parse_manifest
 from diffcache_core.resource.spec import DiffusionCache
 from diffcache_core.resource_to_config import LITE_MAX_ENTRIES, MILVUS_MAX_ENTRIES, Host, build_serving_config
 from diffcache_core.serving_config import ListenConfig, ServingConfig
+from tests.core.resource.manifests import BAD, Row
+from tests.core.resource.manifests import manifest as manifest_of
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
 
@@ -152,7 +154,20 @@ def test_a_config_survives_the_file_and_a_newer_writer() -> None:
         ("", ["it holds nothing"]),
         ("- 1\n- 2", ["must hold a DiffusionCache: a mapping"]),
         ("a: [", ["is not YAML"]),
-        ("a: 2026-99-99", ["is not YAML"]),
+        (manifest().replace("name: a", "name: 2024-01-01"), ["name: must be at most", "a letter, is '2024-01-01'"]),
+        (manifest().replace("name: a", "name: true"), ["metadata.name: should be a valid string, is true: put it in"]),
+        (
+            manifest(model={"source": "bundled://emoji", "guidance": float("nan")}),
+            ["is .nan, which is no number: write one"],
+        ),
+        (
+            manifest(cache={"levels": [{"skipPercent": 1, "similarity": float("-inf")}]}),
+            ["is -.inf, which is no number"],
+        ),
+        (
+            manifest(model={"source": "bundled://emoji", "steps": 8}).replace("8", "1" * 5000),
+            ["spec.model.steps: should be a valid integer, has 5,000 characters: write a smaller one"],
+        ),
         ("\0", ["is not YAML"]),
         ("spec: {a: 1, b: 2, a: 3}", ["is not YAML", "the key 'a' stands there twice", "line 1, column 20"]),
         (manifest() + "---\n" + manifest(), ["holds 2 DiffusionCaches (a, a)", "leave one in it"]),
@@ -163,6 +178,21 @@ def test_a_bad_manifest_is_refused_by_name(text: str, words: list[str]) -> None:
         parse_manifest(text, "cache.yaml")
     for word in ["cache.yaml", *words]:
         assert word in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("row", BAD, ids=lambda row: row.id)
+def test_no_refusal_names_its_field_twice(row: Row) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(yaml.safe_dump(manifest_of(row)))
+    for line in str(caught.value).splitlines()[1:]:
+        path, _, advice = line.strip().partition(": ")
+        assert path.rpartition(".")[2] != advice.split()[0].rpartition(".")[2], line
+
+
+def test_a_date_is_a_text_as_it_is_to_the_api_server() -> None:
+    dated = manifest(serving={"pod": {"labels": {"since": "X"}}}).replace("X", "2024-01-01")
+    assert parse_manifest(dated).spec.serving.pod.labels == {"since": "2024-01-01"}
 
 
 @given(

@@ -90,7 +90,7 @@ class DiffusionCacheSpec(Block):
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 
-NAME_ADVICE = "metadata.name must be at most 40 lower-case letters, digits and dashes, and begin with a letter"
+NAME_ADVICE = "must be at most 40 lower-case letters, digits and dashes, and begin with a letter"
 
 
 class Metadata(BaseModel):
