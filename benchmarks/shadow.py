@@ -35,6 +35,7 @@ from rich.table import Table
 
 from benchmarks.comparison.machine import machine_facts
 from benchmarks.stream import POOL_SIZE, StreamOptions, build_pool, build_stream, load_bundled
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
@@ -42,7 +43,6 @@ from diffcache_core.resource_to_config import BUNDLED_SCORERS, LITE_MAX_ENTRIES
 from diffcache_core.serving_config import QualityConfig
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.index import MemoryIndex
-from diffcache_serving.cache.ledger import Budget
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.engine import Engine

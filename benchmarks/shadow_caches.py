@@ -23,16 +23,17 @@ import structlog
 from rich.console import Console
 
 from benchmarks.stream import load_bundled
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU
 from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.cache.states import StateKind
 from diffcache_core.choices import DType, Scope
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.serving_config import CacheConfig, IndexConfig, ModelConfig, ServingConfig, TuningConfig
-from diffcache_core.simulator.cache import Budget, SimulatedRequest
+from diffcache_core.simulator.cache import SimulatedRequest
 from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.server import wired
-from diffcache_serving.simulated_caches.caches import ShadowCaches
+from diffcache_serving.simulated_caches.caches import CachesBySize
 from diffcache_serving.simulated_caches.events import Answered, Asked, digest
 
 STATE_BYTES = 36_864  # a latent of Stable Diffusion at 512 pixels in float16, with its header, in whole blocks
@@ -58,7 +59,7 @@ def measure_alone(console: Console, entries: int, dim: int, requests: int) -> No
     budget = Budget(entries * STATE_BYTES)
     answered = {StateKind.CLEAN: STATE_BYTES}
     tracemalloc.start()
-    caches = ShadowCaches(LCBFU(), LEVELS, StateKind.CLEAN, budget)
+    caches = CachesBySize(LCBFU(), LEVELS, StateKind.CLEAN, budget)
     for event in synthetic(rng, 5 * entries, dim):
         caches.take(event)
         caches.take(Answered(event.ticket, True, event.ticket, answered))

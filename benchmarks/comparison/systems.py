@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks.comparison.rows import OURS, Drawn
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU, Policy
 from diffcache_core.cache.resume import Levels
 from diffcache_core.cache.states import StateKind
@@ -24,7 +25,6 @@ from diffcache_core.generation import CacheMode, GenerationRequest, ImageFormat,
 from diffcache_core.resource_to_config import LITE_MAX_ENTRIES
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.index import LayeredIndex
-from diffcache_serving.cache.ledger import Budget
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.milvus_lite import MilvusLite

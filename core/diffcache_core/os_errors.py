@@ -16,10 +16,10 @@ def explain_os_error(error: OSError, path: Path | str, remedy: str = "") -> str:
     Args:
         error: names no file where a file that is open cannot be read or written.
         path: what is named then.
-        remedy: what to do about it; where a disk is full, freeing space is told too.
+        remedy: what to do about it; where a disk is full, the text also says to free space.
     """
     if error.errno in FULL:
         remedy = f"free some space, or {remedy}" if remedy else "free some space"
     named = error.filename if error.filename is not None else path
-    told = f"{printable(str(named))}: {error.strerror or error}"
-    return f"{told}: {remedy}" if remedy else told
+    text = f"{printable(str(named))}: {error.strerror or error}"
+    return f"{text}: {remedy}" if remedy else text

@@ -1,4 +1,4 @@
-"""What a serving process is told, from the resource and from where the process runs. Pure."""
+"""The config of a serving process, from the resource and from where the process runs. Pure."""
 
 from __future__ import annotations
 

@@ -112,21 +112,23 @@ def _decide(current: int, load: Load, history: tuple[Look, ...], bounds: Scaling
     for_backlog = _pods_for_backlog(backlog, current, bounds)
     start = load.at - bounds.stabilization_seconds
     history = _since(start, (*history, Look(load.at, for_backlog, load.busy)))
-    told = f"backlog {backlog:.1f} s a pod (target {bounds.target_backlog_seconds:g} s)"
+    measured = f"backlog {backlog:.1f} s a pod (target {bounds.target_backlog_seconds:g} s)"
     if for_backlog > current:
-        return _rise(current, for_backlog, load, history, bounds, told)
+        return _rise(current, for_backlog, load, history, bounds, measured)
     if load.busy is None:
-        return Scaling(current, "AtRest", f"stays at {current}: {told}; how busy the pods are is not known", history)
+        return Scaling(
+            current, "AtRest", f"stays at {current}: {measured}; how busy the pods are is not known", history
+        )
     busy = _busier_half(start, load.at, history)
-    told += f", busy {busy:.2f} of {load.ready}"
+    measured += f", busy {busy:.2f} of {load.ready}"
     for_busy = pods_for_busy(busy)
     if _clamp(max(for_backlog, for_busy), bounds) >= current:
-        return Scaling(current, "AtRest", f"stays at {current}: {told}", history)
+        return Scaling(current, "AtRest", f"stays at {current}: {measured}", history)
     lowest = _clamp(max(for_busy, *(look.wanted for look in history)), bounds)
     if history[0].at > start or lowest >= current:
-        text = f"stays at {current}: {told}; fewer have not sufficed for {bounds.stabilization_seconds:g} s yet"
+        text = f"stays at {current}: {measured}; fewer have not sufficed for {bounds.stabilization_seconds:g} s yet"
         return Scaling(current, "Stabilizing", text, history)
-    return Scaling(lowest, "Down", f"from {current} to {lowest}: {told}", history)
+    return Scaling(lowest, "Down", f"from {current} to {lowest}: {measured}", history)
 
 
 def _rise(
@@ -135,17 +137,17 @@ def _rise(
     load: Load,
     history: tuple[Look, ...],
     bounds: ScalingBounds,
-    told: str,
+    measured: str,
 ) -> Scaling:
     """Counted from the pods that are ready: those that start will take their share, and have not been felt yet."""
     ready = min(load.ready, current)
     limit = max(RISE_FACTOR * ready, ready + RISE_PODS, current)
     replicas = _clamp(min(needed, limit), bounds)
     if replicas > current:
-        return Scaling(replicas, "Up", f"from {current} to {replicas}: {told}", history)
+        return Scaling(replicas, "Up", f"from {current} to {replicas}: {measured}", history)
     if current == bounds.max_replicas:
-        return Scaling(current, "AtMaximum", f"stays at {current}, the maximum: {told}", history)
-    text = f"stays at {current}: {told}; {current - ready} pods are not ready yet"
+        return Scaling(current, "AtMaximum", f"stays at {current}, the maximum: {measured}", history)
+    text = f"stays at {current}: {measured}; {current - ready} pods are not ready yet"
     return Scaling(current, "Starting", text, history)
 
 

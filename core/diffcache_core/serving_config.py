@@ -1,4 +1,4 @@
-"""What a serving process is told: one truth for the operator's ConfigMap and for `diffcache up`."""
+"""The config of a serving process: the same for the operator's ConfigMap and for `diffcache up`."""
 
 from __future__ import annotations
 

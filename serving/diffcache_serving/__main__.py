@@ -17,9 +17,9 @@ from diffcache_core.serving_config import ListenConfig
 from diffcache_serving.cache.lock import lock_folder
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.config_file import read_config_file
+from diffcache_serving.exit_reason import report_exit
 from diffcache_serving.openmp import set_openmp_defaults
-from diffcache_serving.refusal import refuse
-from diffcache_serving.surroundings import check_allocator, exit_at_signals, keep_caches_in, stay_offline
+from diffcache_serving.process_setup import check_allocator, exit_at_signals, keep_caches_in, stay_offline
 from diffcache_serving.values.errors import FolderUnusable, PortTaken
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     try:
         run(arguments.config, arguments.manifest)
     except Exception as error:
-        sys.exit(refuse(error))
+        sys.exit(report_exit(error))
 
 
 def run(path: Path, manifest: Path | None = None) -> None:
@@ -80,8 +80,8 @@ def check_ports(listen: ListenConfig) -> None:
         "--metrics-port": (listen.metrics_host, listen.metrics_port),
     }
     if len({port for _, port in ports.values()}) < len(ports):
-        told = ", ".join(f"{option} {port}" for option, (_, port) in ports.items())
-        raise PortTaken(f"each endpoint needs a port of its own ({told})")
+        listed = ", ".join(f"{option} {port}" for option, (_, port) in ports.items())
+        raise PortTaken(f"each endpoint needs a port of its own ({listed})")
     for option, (host, port) in ports.items():
         try:
             _try_to_listen(host, port)

@@ -75,6 +75,6 @@ def _commands(standing: Standing) -> list[str]:
 def _option(name: str, address: str, port: int) -> str:
     """Left out where it is the command's default."""
     host, _, own = address.rpartition(":")
-    if host in ("127.0.0.1", "localhost", "0.0.0.0", "[::]", "[::1]"):  # noqa: S104  # what was listened on is told
+    if host in ("127.0.0.1", "localhost", "0.0.0.0", "[::]", "[::1]"):  # noqa: S104  # this is what the server listens on
         return "" if own == str(port) else f" {name} localhost:{own}"
     return f" {name} {address}"

@@ -50,7 +50,7 @@ async def watch_config(
 ) -> None:
     """Until it is cancelled: calls `take_over` with each new content, again and again while it raises.
 
-    `take_over` may raise NotWhole, and must come to the same when it is called twice. `on_attempt` is told of each
+    `take_over` may raise NotWhole, and must come to the same when it is called twice. `on_attempt` is called after each
     attempt: which parts hang, and why.
 
     Polled, because inotify does not see a kubelet's swap of the link `..data`, two levels above the file's own name.

@@ -24,10 +24,10 @@ from diffcache_serving.engine.families.known import check_pipeline
 from diffcache_serving.engine.families.stable_diffusion.files import parts_of
 from diffcache_serving.engine.hub_files import choose_files
 from diffcache_serving.engine.sources import COMPLETE_MARKER, MODEL_INDEX, hub_folder
+from diffcache_serving.exit_reason import report_exit
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.model_folders import FoldersLocked, lock_folders, unretire
-from diffcache_serving.refusal import refuse
-from diffcache_serving.surroundings import exit_at_signals, keep_caches_in, trust
+from diffcache_serving.process_setup import exit_at_signals, keep_caches_in, trust
 from diffcache_serving.values.errors import ModelError
 
 PROGRESS_SECONDS = 5.0  # between two lines: often enough to see that it goes on, rare enough for a log
@@ -46,7 +46,7 @@ def main() -> None:
         if SourceKind.of(config.model.source) is SourceKind.HUB:
             fetch(config.model, config.data_dir)
     except Exception as error:
-        sys.exit(refuse(error))
+        sys.exit(report_exit(error))
 
 
 def fetch(model: ModelConfig, data_dir: Path) -> Path:

@@ -22,7 +22,7 @@ from diffcache_serving.config_watch import watch_config
 from diffcache_serving.engine.loading import check_cuda, load_model
 from diffcache_serving.logs import configure_logs
 from diffcache_serving.model_folders import retire_others
-from diffcache_serving.ready import tell_ready
+from diffcache_serving.ready import announce_ready
 from diffcache_serving.rpc.errors import IMAGE_SERVICE
 from diffcache_serving.rpc.listen import ADMIN_SERVICE, bind
 from diffcache_serving.server import Server, wired
@@ -64,7 +64,7 @@ async def _serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | Non
         server.run_beside(watching, "config")
         if manifest is not None:
             server.run_beside(_tuner(server, file, manifest).run(), "tuner")
-        tell_ready(server, file, time.perf_counter() - started)
+        announce_ready(server, file, time.perf_counter() - started)
         failure = await server.vitals.failed_before(stopping)
         if failure is not None:
             log.error("the server cannot go on", error=str(failure))
@@ -109,7 +109,7 @@ async def drain(server: Server, grace: float) -> None:
         await asyncio.wait_for(server.generator.queue.idle.wait(), grace)
     await server.comparisons.close()
     await server.generator.engine.stop()
-    # Pictures that are drawn may still be compressed or on their way: who is cut off here is told CANCELLED, which
+    # Pictures that are drawn may still be compressed or on their way: who is cut off here gets CANCELLED, which
     # nobody retries.
     await server.grpc_server.stop(max(LAST_SECONDS, deadline - time.monotonic()))
     await server.admin_server.stop(LAST_SECONDS)

@@ -222,7 +222,7 @@ class Metrics:
         self.entries.set(entries)
         self.cache_bytes.set(state_bytes)
 
-    def may_hold(self, state_bytes: int) -> None:
+    def may_hold(self, state_bytes: float) -> None:
         self.capacity_bytes.set(state_bytes)
 
     def undeleted(self, states: int) -> None:

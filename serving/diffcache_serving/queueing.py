@@ -75,7 +75,7 @@ class StepQueue:
         on_change: Callable[[float, int], None] = lambda steps, requests: None,
         own_pixels: int | None = None,
     ) -> None:
-        """`on_change(pending steps, requests)` is told of every change. `own_pixels`: None counts all steps alike."""
+        """`on_change(pending steps, requests)`: called after changes. `own_pixels`: None counts all steps alike."""
         self.max_steps, self._on_change, self._own_pixels = max_steps, on_change, own_pixels
         self.pending_steps = 0.0
         self.requests = 0

@@ -15,7 +15,7 @@ from diffcache_serving.server import Server
 log = structlog.get_logger("diffcache.server")
 
 
-def tell_ready(server: Server, file: ConfigFile, seconds: float) -> None:
+def announce_ready(server: Server, file: ConfigFile, seconds: float) -> None:
     """`seconds`: since the start."""
     listen, levels = file.config.listen, server.generator.cache.levels
     grpc = join_host_port(listen.host, listen.port)

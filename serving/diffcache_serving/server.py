@@ -11,12 +11,12 @@ from typing import Any
 
 import structlog
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.choices import Scope
 from diffcache_core.net.exposition import exposition
 from diffcache_core.net.http_server import HttpServer
 from diffcache_core.serving_config import ServingConfig
 from diffcache_serving.cache.cache import Cache, Repair
-from diffcache_serving.cache.ledger import Budget
 from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.cache.opening import open_index, open_ledger, open_store
 from diffcache_serving.engine.engine import Engine

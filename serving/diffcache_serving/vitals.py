@@ -15,7 +15,7 @@ class PartEnded(Exception):
 
 
 class Vitals:
-    """Watches until the process is told to stop."""
+    """Watches until the process is asked to stop."""
 
     def __init__(self) -> None:
         self._failure: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -35,12 +35,12 @@ class Vitals:
 
     async def failed_before(self, stopping: asyncio.Event) -> Exception | None:
         """The first failure, or None as soon as `stopping` is set."""
-        told = asyncio.create_task(stopping.wait())
-        waited: set[asyncio.Future[Any]] = {told, self._failure}
+        stopped = asyncio.create_task(stopping.wait())
+        waited: set[asyncio.Future[Any]] = {stopped, self._failure}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if told.done():
+        if stopped.done():
             return None
-        told.cancel()
+        stopped.cancel()
         return self._failure.result()
 
     def _on_end(self, name: str, ended: asyncio.Future[Any]) -> None:

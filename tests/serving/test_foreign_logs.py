@@ -12,7 +12,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e"
 PROGRAM = """
 import logging, sys, structlog
 from diffcache_serving.logs import configure_logs
-from diffcache_serving.refusal import refuse
+from diffcache_serving.exit_reason import report_exit
 from diffcache_serving.values.errors import ModelError
 
 hostile = {hostile!r}
@@ -25,8 +25,8 @@ try:
 except ValueError:
     log.exception("it failed")
     logging.getLogger("library").exception("it failed, too")
-refuse(ModelError(f"the model {{hostile}} of http://me:hunter2@hub/"))
-refuse(RuntimeError(hostile))
+report_exit(ModelError(f"the model {{hostile}} of http://me:hunter2@hub/"))
+report_exit(RuntimeError(hostile))
 """
 
 

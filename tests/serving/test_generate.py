@@ -17,6 +17,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU
 from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.cache.states import StateKind
@@ -25,7 +26,6 @@ from diffcache_core.generation import GenerationRequest, Result
 from diffcache_core.serving_config import ModelConfig
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.index import MemoryIndex
-from diffcache_serving.cache.ledger import Budget
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.engine import Engine

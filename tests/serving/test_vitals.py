@@ -14,7 +14,7 @@ from diffcache_core.serving_config import CacheConfig, IndexConfig, ListenConfig
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.server import wired
-from diffcache_serving.simulated_caches.worker import ShadowWorker
+from diffcache_serving.simulated_caches.worker import SimulationWorker
 from diffcache_serving.values.errors import DeviceFailed
 from diffcache_serving.vitals import PartEnded, Vitals
 from tests.serving.conftest import EMOJI
@@ -96,8 +96,8 @@ async def test_every_part_of_a_server_is_watched(part: str, model: LoadedModel, 
 async def test_the_simulated_caches_may_be_switched_off_but_not_fail(
     model: LoadedModel, config: ServingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ShadowWorker, "_turn", lambda self: raising(ZeroDivisionError()))
-    monkeypatch.setattr(ShadowWorker, "_start", lambda self: raising(ZeroDivisionError()))
+    monkeypatch.setattr(SimulationWorker, "_turn", lambda self: raising(ZeroDivisionError()))
+    monkeypatch.setattr(SimulationWorker, "_start", lambda self: raising(ZeroDivisionError()))
     async with wired(config, model, None) as server:
         failure = await server.vitals.failed_before(asyncio.Event())
         assert "shadow-caches has ended" in str(failure)

@@ -109,7 +109,7 @@ def calibrate(
 def _prepare_for_torch() -> None:
     """To be called before it is imported, which reads the environment. Raises ManifestError."""
     from diffcache_serving.openmp import set_openmp_defaults
-    from diffcache_serving.surroundings import check_allocator
+    from diffcache_serving.process_setup import check_allocator
     from diffcache_serving.values.errors import ConfigError
 
     set_openmp_defaults(spare_cores=0)

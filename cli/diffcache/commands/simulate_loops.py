@@ -236,7 +236,7 @@ def _read(path: Path, parse: Callable[[io.StringIO, str], Parsed]) -> Parsed:
 
 def _print(comparison: Comparison, stream: Stream) -> None:
     from diffcache.output import print_table, size
-    from diffcache_core.simulator.loops.cache import told
+    from diffcache_core.simulator.loops.cache import describe_levels
 
     columns = (
         "",
@@ -254,7 +254,7 @@ def _print(comparison: Comparison, stream: Stream) -> None:
     print_table(columns, [_cells(row, ours) for row in comparison.rows])
     work = comparison.ours
     say(f"{WINS} fewer device hours than ours at its p95   {MISSES} cannot be as fast as ours")
-    say(f"tuned: {told(work.tuning.levels)}; capacity {size(work.tuning.capacity_bytes)}")
+    say(f"tuned: {describe_levels(work.tuning.levels)}; capacity {size(work.tuning.capacity_bytes)}")
     share = work.shadow_steps / work.steps if work.steps else 0.0
     say(f"{len(work.decisions)} decisions; comparisons took {share:.1%} of the steps, in idle time, not counted")
     for at, decision in work.decisions:

@@ -116,8 +116,8 @@ class Block(BaseModel):
         described = handler.resolve_ref_schema(handler(schema))
         for field in cls.model_fields.values():
             if (change := change_of(field)) is not None:
-                told = described["properties"][field.alias]
-                told["description"] = f"{told.get('description', '')} Change: {change}.".strip()
+                property_ = described["properties"][field.alias]
+                property_["description"] = f"{property_.get('description', '')} Change: {change}.".strip()
         rules = [rule.as_cel() for rule in cls.rules] + _transitions(cls)
         if rules:
             described[CEL_RULES] = rules

@@ -26,7 +26,7 @@ class Condition(_Block):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
-    """What is told, such as Ready."""
+    """What the condition is about, such as Ready."""
     status: Literal["True", "False", "Unknown"]
     """Whether it is so."""
     reason: Annotated[str, Field(max_length=1024)]

@@ -10,9 +10,9 @@ import copy
 import heapq
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import Protocol
 
+from diffcache_core.cache.budget import NO_LIMIT, Budget
 from diffcache_core.cache.policies import (
     HitStatistics,
     Policy,
@@ -71,14 +71,6 @@ class Outcome:
 MISS = Outcome()
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What the cache may hold."""
-
-    bytes: float = inf
-    entries: float = inf
-
-
 @dataclass(frozen=True, slots=True)
 class RestoredState:
     """A state as a ledger knows it."""
@@ -117,11 +109,11 @@ def _nobody(entry: int) -> None: ...
 
 @dataclass
 class SimulatedCache:
-    """`on_admitted` and `on_evicted` are told of entries, by the id that `keep` was given."""
+    """`on_admitted` and `on_evicted` are called with the ids of entries, those that `keep` was given."""
 
     policy: Policy
     levels: Levels
-    budget: Budget = Budget()
+    budget: Budget = NO_LIMIT
     kind: StateKind = StateKind.CLEAN
     admission: bool = True
     on_admitted: Callable[[int], None] = _nobody
@@ -257,7 +249,7 @@ class SimulatedCache:
                     self._drop(state)
 
     def clone(self) -> SimulatedCache:
-        """The same cache once more; nobody is told of what it holds."""
+        """The same cache once more; no callback hears of what it holds."""
         other = copy.copy(self)
         other._living = {
             i: _Entry(e.request, e.skipped, e.similarity, e.depth, tuple(copy.copy(s) for s in e.states))

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import Policy
 from diffcache_core.cache.resume import Levels
 from diffcache_core.cache.states import BLOCK_BYTES, StateKind
-from diffcache_core.simulator.cache import Budget, Neighbour, SimulatedCache, SimulatedRequest
+from diffcache_core.simulator.cache import Neighbour, SimulatedCache, SimulatedRequest
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def record_decision(
 ) -> TuningStatus:
     """The record after `decision`, which was made about `current` at `now` (seconds since the epoch).
 
-    A decision that moves nothing only changes what is told. In mode Auto one that does gets the next revision, and its
+    A decision that moves nothing only changes the message. In mode Auto one that does gets the next revision, and its
     window begins when `acknowledged`. In mode Recommend the record shows it, once, and nothing follows it.
     """
     capacity, levels = quantity_of(decision.tuning.capacity_bytes), level_texts(decision.tuning.levels)

@@ -28,7 +28,7 @@ COOL_DOWN = 300.0
 """Seconds after a change in which only proven harm is answered: p95 and steps saved are averages over minutes."""
 EVIDENCE_SECONDS = 7 * 86400.0
 """Comparisons of this and the last span of so long count. Longer proves finer things, and asks more of Prometheus,
-which keeps 15 days unless told otherwise."""
+which keeps 15 days by default."""
 EASE_BELOW = 0.7
 """Share of the latency objective below which levels become tighter; nearer to 1 they would go to and fro."""
 MIN_REQUESTS = 300
@@ -89,9 +89,9 @@ def tune(current: Tuning, window: Window, goals: Goals, *, now: float, changed_a
         return _frozen(current, capacity, inputs)
     if capacity != current.capacity_bytes:
         grown = capacity > current.capacity_bytes
-        told = f"capacity {quantity_of(current.capacity_bytes)} -> {quantity_of(capacity)}"
+        change = f"capacity {quantity_of(current.capacity_bytes)} -> {quantity_of(capacity)}"
         within = goals.capacity_min <= current.capacity_bytes <= goals.capacity_max
-        message = f"{told}: {'a doubling is worth it up to about there' if within else 'it was out of its bounds'}"
+        message = f"{change}: {'a doubling is worth it up to about there' if within else 'it was out of its bounds'}"
         return Decision(
             replace(current, capacity_bytes=capacity), "Grown" if grown else "Shrunk", message, inputs=inputs
         )
@@ -153,11 +153,11 @@ def _moved(
     current: Tuning, table: Table, reason: str, why: str, evidence: Evidence, inputs: dict[str, str]
 ) -> Decision:
     moves = [(old, new) for old, new in zip(current.levels, table, strict=True) if old != new]
-    told = ", ".join(f"{old.skip_percent}% from {old.similarity:g} to {new.similarity:g}" for old, new in moves)
+    changes = ", ".join(f"{old.skip_percent}% from {old.similarity:g} to {new.similarity:g}" for old, new in moves)
     for old, new in moves:
         at = min(old.similarity, new.similarity)
         inputs |= _bin_inputs(old.skip_percent, at, evidence)
-    return Decision(replace(current, levels=table), reason, f"levels {told}: {why}", inputs=inputs)
+    return Decision(replace(current, levels=table), reason, f"levels {changes}: {why}", inputs=inputs)
 
 
 def _frozen(current: Tuning, trouble: Trouble, inputs: dict[str, str]) -> Decision:

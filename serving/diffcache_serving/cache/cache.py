@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import structlog
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import admits
 from diffcache_core.cache.resume import Candidate, Levels, checkpoints
 from diffcache_core.cache.states import Entry, StateKind, StateRecord
@@ -19,7 +20,7 @@ from diffcache_serving.cache.breaker import Breaker
 from diffcache_serving.cache.events import CacheEvents
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
 from diffcache_serving.cache.keeper import Keeper
-from diffcache_serving.cache.ledger import Budget, Ledger, LedgerUnavailable, Target, Totals
+from diffcache_serving.cache.ledger import Ledger, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.look_up import LookUp
 from diffcache_serving.cache.pending import PendingEntry
 from diffcache_serving.cache.pieces import pieces

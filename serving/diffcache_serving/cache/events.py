@@ -39,7 +39,7 @@ class CacheEvents(Protocol):
     def holds(self, entries: int, state_bytes: int) -> None:
         """All that the cache holds now."""
 
-    def may_hold(self, state_bytes: int) -> None: ...
+    def may_hold(self, state_bytes: float) -> None: ...
 
     def undeleted(self, states: int) -> None:
         """They left the cache, and the store still has their bytes."""

@@ -159,7 +159,7 @@ class LayeredIndex:
         flush_rows: int = FLUSH_ROWS,
         shared: bool = False,
     ) -> None:
-        """`on_error(operation, error)` is told of failed writes.
+        """`on_error(operation, error)` is called for each write that failed.
 
         `shared`: others read the backing index, too, and wait for our rows: each goes there at once.
         """

@@ -14,12 +14,13 @@ from dataclasses import replace
 
 import structlog
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.states import StateKind, allocated_bytes
 from diffcache_serving.cache import codec
 from diffcache_serving.cache.deletions import Deletions
 from diffcache_serving.cache.events import CacheEvents, Drop, Eviction
 from diffcache_serving.cache.index import Index, IndexRow, IndexUnavailable
-from diffcache_serving.cache.ledger import Budget, Dropped, Ledger, LedgerUnavailable, Target, Totals
+from diffcache_serving.cache.ledger import Dropped, Ledger, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.pending import Pending, PendingEntry
 from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.cache.store import StateStore, StoreFull

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import PolicyRecord
 from diffcache_core.cache.states import Entry, StateKind, StateRecord
 
@@ -20,14 +21,6 @@ _LOWER = str.maketrans({chr(c): chr(c + 32) for c in range(ord("A"), ord("Z") + 
 
 class LedgerUnavailable(Exception):
     """The ledger did not answer. A look-up makes a miss of it, a keeper drops what it has."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the cache may hold."""
-
-    bytes: int  # allocated by states
-    entries: int
 
 
 @dataclass(frozen=True)

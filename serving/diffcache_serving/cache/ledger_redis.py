@@ -13,7 +13,7 @@ bytes. If it is killed before it could, a look-up drops the dead row and the hou
 **Never back.** A hit on a state that is gone changes nothing. Ids of entries that went are remembered for a while
 (`gone`), so an insertion that arrives late or twice finds its tombstone. A purge writes down what it means before it
 looks for it, and an insertion that has not seen the latest purge is asked to look again: what waits in another process
-is purged, too, and so is what a run draws from a purged entry. Whether an entry is older than a purge is told by the
+is purged, too, and so is what a run draws from a purged entry. Whether an entry is older than a purge shows in the
 clocks of the two machines.
 
 **Families.** Each has an order of its own, so adopting one changes no score: the retired orders are emptied first, the
@@ -44,19 +44,11 @@ import numpy as np
 import structlog
 from redis.exceptions import AskError, ClusterDownError, RedisError, ResponseError
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import CREDIT_DECAY, HitStatistics, PolicyRecord, prior_benefit, trajectory_weights
 from diffcache_core.cache.space import FORMAT_VERSION
 from diffcache_core.cache.states import Entry, StateKind, StateRecord
-from diffcache_serving.cache.ledger import (
-    Budget,
-    Dropped,
-    IndexedIds,
-    Inserted,
-    KeyRow,
-    LedgerUnavailable,
-    Target,
-    Totals,
-)
+from diffcache_serving.cache.ledger import Dropped, IndexedIds, Inserted, KeyRow, LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.cache.redis_client import RedisAccess, cluster_refusal, connect
 from diffcache_serving.values.errors import LedgerError
@@ -80,7 +72,7 @@ class RedisLedger:
     def __init__(
         self, access: RedisAccess, prefix: str, on_outcome: Callable[[bool], None] = lambda succeeded: None
     ) -> None:
-        """`prefix` tells caches on one Redis apart. `on_outcome(succeeded)` is told of every operation."""
+        """`prefix` keeps caches on one Redis apart. `on_outcome(succeeded)` is called after every operation."""
         self._address = access.address
         self._redis: Any = connect(access)  # its types hold for clients that decode answers, too
         self._base = f"{{diffcache:{prefix}}}"
@@ -270,9 +262,9 @@ class RedisLedger:
     async def _command(self, work: Callable[[Any], Awaitable[T]]) -> T:
         try:
             answer = await work(self._redis)
-        except (RedisError, OSError, LedgerError) as told:
-            is_cluster = isinstance(told, AskError | ClusterDownError)  # MOVED is an AskError, too
-            error = cluster_refusal(self._address) if is_cluster else told
+        except (RedisError, OSError, LedgerError) as raised:
+            is_cluster = isinstance(raised, AskError | ClusterDownError)  # MOVED is an AskError, too
+            error = cluster_refusal(self._address) if is_cluster else raised
             await self._failed(error)
             raise LedgerUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
         self._on_outcome(True)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import (
     HitStatistics,
     Policy,
@@ -28,7 +29,7 @@ from diffcache_core.cache.policies import (
 )
 from diffcache_core.cache.space import FORMAT_VERSION
 from diffcache_core.cache.states import Entry, StateKind, StateRecord
-from diffcache_serving.cache.ledger import Budget, Dropped, IndexedIds, Inserted, KeyRow, Target, Totals
+from diffcache_serving.cache.ledger import Dropped, IndexedIds, Inserted, KeyRow, Target, Totals
 from diffcache_serving.cache.ledger_schema import add_what_is_missing, create_tables
 from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.values.errors import LedgerError
@@ -66,7 +67,7 @@ class SqliteLedger:
     ) -> SqliteLedger:
         """Opens or makes the ledger at `path`; None keeps it in memory.
 
-        A file that is no ledger, or an older format that cannot be read, is renamed, `on_set_aside(why)` is told, and
+        A file that is no ledger, or an older format that cannot be read, is renamed, `on_set_aside(why)` is called, and
         a new one begins. Raises LedgerError for a newer format, and for what cannot be opened.
         """
         ledger = cls(policy)

@@ -28,7 +28,7 @@ def lock_folder(
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / "LOCK").open("a+")
     deadline = time.monotonic() + wait
-    told = False
+    logged = False
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,9 +36,9 @@ def lock_folder(
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            if not told:
+            if not logged:
                 on_wait(holder)
-                told = True
+                logged = True
             if time.monotonic() >= deadline:
                 file.close()
                 raise FolderInUse(

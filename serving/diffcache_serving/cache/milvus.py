@@ -82,7 +82,7 @@ class MilvusIndex:
         begin, before the model's fingerprint; empty: there are none. `flushes`: after each write, which Milvus Lite
         needs for speed; a real Milvus shows and keeps rows without, and refuses more than one in ten seconds (after a
         restart of it they show once it has read its log again).
-        `on_outcome(succeeded)` is told of every operation, in a thread.
+        `on_outcome(succeeded)` is called after every operation, in a thread.
         """
         self._uri, self._name, self._dim, self._seconds = uri, _later(collection), dim, call_seconds
         self._access, self._siblings, self._flushes, self._on_outcome = access, _later(siblings), flushes, on_outcome

@@ -83,7 +83,7 @@ class S3StateStore(StateStore):
     is_shared = True
 
     def __init__(self, config: StoreConfig, on_up: Callable[[float], None] = lambda up: None) -> None:
-        """`on_up` is told 1 after each operation that the bucket answered, 0 after each that failed.
+        """`on_up` is called with 1 after each operation that the bucket answered, 0 after each that failed.
 
         Raises ConfigError for credentials of which a part is missing.
         """
@@ -121,7 +121,7 @@ class S3StateStore(StateStore):
                 raise
 
     async def check(self) -> None:
-        with contextlib.suppress(Exception):  # what it is, `on_up` has been told
+        with contextlib.suppress(Exception):  # `on_up` has been called with it
             await self.get("no-state")
 
     @contextlib.contextmanager

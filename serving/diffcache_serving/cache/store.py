@@ -90,7 +90,7 @@ class StateStore:
         return await asyncio.to_thread(_sweep, self._folder, known)
 
     async def check(self) -> None:
-        """Whether a store outside of this machine answers; whoever opened it is told."""
+        """Whether a store outside of this machine answers."""
 
     async def listed(self) -> dict[str, float]:
         """Every state that is there, and when it was written (seconds since the epoch)."""

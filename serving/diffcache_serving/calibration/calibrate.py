@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Told what is going on. Items are prompts, or chains."""
+    """Called with what is going on. Items are prompts, or chains."""
 
     def stage(self, name: str, total: int, done: int) -> None: ...
     def advance(self, items: int) -> None: ...

@@ -12,7 +12,7 @@ from diffcache_serving.calibration.fit import bands_of
 from diffcache_serving.calibration.heldout import Cell
 from diffcache_serving.calibration.settings import LOWEST_SIMILARITY, Skip
 
-CONTROLS = {  # control -> colour (Okabe & Ito: told apart by the colour-blind), mark, label
+CONTROLS = {  # control -> colour (Okabe & Ito: the colour-blind can distinguish them), mark, label
     "fewer_steps": ("#D55E00", "s", "fewer steps, no cache"),
     "late_start": ("#009E73", "^", "late start, no state"),
     "random_parent": ("#999999", "x", "random parent"),

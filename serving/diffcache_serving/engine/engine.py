@@ -39,12 +39,12 @@ class Engine:
         on_call: Callable[[float, int, int], None] = lambda seconds, size, pixels: None,
         on_memory: Callable[[str], None] = lambda call: None,
     ) -> None:
-        """`on_call(seconds, batch size, pixels of a picture)` is told of every denoiser call, `on_memory(call)` of each
-        call that ran out of memory; both on the event loop."""
+        """Both are called on the event loop: `on_call(seconds, batch size, pixels of a picture)` after every denoiser
+        call, `on_memory(call)` after each call that ran out of memory."""
         self.model = model
         self.loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self.loop.create_future()
-        """Done when the device thread has ended; with DeviceFailed, if nobody had told it to."""
+        """Done when the device thread has ended; with DeviceFailed, if nobody had asked for it."""
         self._refusal: Exception | None = None  # set: no further job is taken
         self._steps = StepLoop(model, max_batch, self._post, on_call, on_memory)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)

@@ -95,14 +95,14 @@ def load_model(config: ModelConfig, data_dir: Path | None = None) -> LoadedModel
 
 def check_cuda() -> None:
     """Raises CudaUnavailable, with what torch has to say about it."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             return
     if torch.version.cuda is None:
         why, remedy = "this image's PyTorch is a build for CPUs", "use an image with CUDA in spec.serving.image"
     else:
-        why = str(told[0].message).splitlines()[0] if told else "no GPU is visible to this container"
+        why = str(warned[0].message).splitlines()[0] if warned else "no GPU is visible to this container"
         remedy = "check the node's driver and device plug-in and spec.serving.pod.runtimeClassName"
     raise CudaUnavailable(
         f"a GPU is asked for and CUDA is not available ({why}): {remedy}, or set spec.serving.gpu.count to 0"

@@ -96,7 +96,7 @@ class Run:
     ) -> None:
         self.cancelled.set()
         if self._done.done() and not self._done.cancelled():
-            self._done.exception()  # seen: whoever left early does not want to be told by the garbage collector
+            self._done.exception()  # seen: else the garbage collector would log it, though the caller left
         else:
             self._done.cancel()
 

@@ -64,7 +64,7 @@ class StepLoop:
         self._calls = 0
 
     def run(self) -> None:
-        """Until it is told to stop. Raises DeviceFailed, or what a bug makes."""
+        """Until it is asked to stop. Raises DeviceFailed, or what a bug makes."""
         with torch.inference_mode():
             while self._receive():
                 for run in [run for run in self._runs if run.handle.cancelled.is_set()]:

@@ -70,7 +70,7 @@ class Comparisons:
         await self.configure(hot.config.quality)
 
     async def configure(self, quality: QualityConfig) -> None:
-        """Goes by these settings from now on. A scorer that cannot be loaded is told once, and nothing is compared."""
+        """Follows these settings from now on. A scorer that cannot be loaded is logged once; nothing is compared."""
         before = self._quality
         if quality.scorer != before.scorer:
             self.scorer = None

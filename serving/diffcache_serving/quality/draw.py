@@ -20,7 +20,7 @@ from diffcache_core.generation import GenerationRequest
 from diffcache_serving.engine.device_run import DeviceRun
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.step import step
-from diffcache_serving.quality.plan import Level, Plan
+from diffcache_serving.quality.plan import Plan, ResumePoint
 from diffcache_serving.scorer import ClipScorer
 from diffcache_serving.values.found import Found, Miss
 from diffcache_serving.values.text import TextEncoding
@@ -36,7 +36,7 @@ class Flagged(Exception):
 class Pair:
     """Quality of one picture resumed at a level and of the same one drawn without the cache; cosines."""
 
-    level: Level
+    level: ResumePoint
     cached: float
     uncached: float
 
@@ -48,7 +48,7 @@ class Device:
     engine: Engine
     idle: asyncio.Event  # set while there is no request
     read_patience: Callable[[GenerationRequest], float]  # seconds that a piece waits for such a moment
-    on_step: Callable[[], None]  # told of every step
+    on_step: Callable[[], None]  # called after every step
 
     async def compare(self, plan: Plan, scorer: ClipScorer) -> list[Pair]:
         """Draws what the plan lacks and scores it. Raises Flagged, or whatever went wrong on the device."""

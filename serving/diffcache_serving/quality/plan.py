@@ -25,7 +25,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Level:
+class ResumePoint:
     """A skip percentage of the table, at a similarity."""
 
     percent: int
@@ -36,7 +36,7 @@ class Level:
 class Probe:
     """A resume that is not served."""
 
-    level: Level
+    level: ResumePoint
     resume: Resume
 
 
@@ -46,7 +46,7 @@ class Plan:
 
     request: GenerationRequest
     served: Image.Image
-    hit: Level | None  # what the served picture was resumed at; None: it was drawn without the cache
+    hit: ResumePoint | None  # what the served picture was resumed at; None: it was drawn without the cache
     probe: Probe | None
     deadline: float  # of time.monotonic(): then it is dropped
 
@@ -76,11 +76,11 @@ async def make_plan(cache: Cache, answered: Answered, arrived: float, wait_secon
     return Plan(request, answered.image, hit, probe, time.monotonic() + wait_seconds)
 
 
-def _level_of_hit(found: Found, levels: Levels, steps: int) -> Level | None:
+def _level_of_hit(found: Found, levels: Levels, steps: int) -> ResumePoint | None:
     if not isinstance(found, Resume):
         return None
     percent = granted_percent(levels, found.k, steps, found.granted_skip)
-    return None if percent is None else Level(percent, found.similarity)
+    return None if percent is None else ResumePoint(percent, found.similarity)
 
 
 async def _choose_probe(cache: Cache, answered: Answered, arrived: float) -> Probe | None:
@@ -101,4 +101,4 @@ async def _choose_probe(cache: Cache, answered: Answered, arrived: float) -> Pro
     if percent is None:
         return None
     resume = await cache.resume_at(near, skip_to_k(percent, request.steps))
-    return None if resume is None else Probe(Level(percent, near.similarity), resume)
+    return None if resume is None else Probe(ResumePoint(percent, near.similarity), resume)

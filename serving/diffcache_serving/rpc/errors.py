@@ -59,7 +59,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
     """Wraps every handler of diffcache's own services."""
 
     def __init__(self, on_failure: Callable[[], None]) -> None:
-        """`on_failure` is told of each request for a picture that failed."""
+        """`on_failure` is called for each request for a picture that failed."""
         self._on_failure = on_failure
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:

@@ -25,7 +25,7 @@ from diffcache_serving.service.image_service import ImageService, Progress
 
 LIST_BYTES = 3 * 2**20
 """Of a list of entries; a longer one ends early, and its total tells so. gRPC clients refuse messages of over 4 MiB
-unless told otherwise, and the longest prompts of 1,000 entries take 16 MB."""
+by default, and the longest prompts of 1,000 entries take 16 MB."""
 
 
 class ImageGeneration(pb_grpc.ImageGenerationServicer):

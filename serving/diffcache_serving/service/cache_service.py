@@ -48,7 +48,7 @@ class CacheService:
         levels_source: str,
         on_purge: Callable[[Target], None] = lambda target: None,
     ) -> None:
-        """`on_purge` is told of every purge that was done."""
+        """`on_purge` is called after every purge."""
         self._cache, self._queue, self._metrics, self._on_purge = cache, queue, metrics, on_purge
         self.levels_source = levels_source  # replaced when the config changes
         self.tuning = ""  # the record of a tuner in this process, as JSON
@@ -66,7 +66,7 @@ class CacheService:
             steps=self._metrics.value("diffcache_steps_total"),
             steps_skipped=self._metrics.value("diffcache_steps_skipped_total"),
             held=totals,
-            capacity_bytes=self._cache.budget.bytes,
+            capacity_bytes=int(self._cache.budget.bytes),
             pending_steps=math.ceil(self._queue.pending_steps),
             levels=self._cache.levels,
             levels_source=self.levels_source,

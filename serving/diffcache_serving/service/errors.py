@@ -1,4 +1,4 @@
-"""From our errors to what a caller is told, whatever the door. Clients never see the text of a bug."""
+"""From our errors to what a caller reads, by whatever protocol. Clients never see the text of a bug."""
 
 from __future__ import annotations
 

@@ -18,19 +18,13 @@ from functools import partial
 
 import numpy as np
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import Policy, PolicyRecord
 from diffcache_core.cache.resume import Levels
 from diffcache_core.cache.states import StateKind
 from diffcache_core.names import SHADOW_MULTIPLES
 from diffcache_core.recently_used import RecentlyUsed
-from diffcache_core.simulator.cache import (
-    MISS,
-    Budget,
-    Outcome,
-    RestoredState,
-    SimulatedCache,
-    SimulatedRequest,
-)
+from diffcache_core.simulator.cache import MISS, Outcome, RestoredState, SimulatedCache, SimulatedRequest
 from diffcache_serving.simulated_caches.events import Answered, Asked, Event, Purged
 from diffcache_serving.simulated_caches.keys import KeyTable
 
@@ -80,8 +74,8 @@ class _Waiting:
     outcomes: Mapping[int, Outcome]  # by cache
 
 
-class ShadowCaches:
-    """`on_answer(multiple, steps, skipped)` is told of each request and each cache."""
+class CachesBySize:
+    """`on_answer(multiple, steps, skipped)` is called for each request and each cache."""
 
     def __init__(
         self,
@@ -212,9 +206,9 @@ class ShadowCaches:
         self._sweep(entry)
         self._give_up_too_large()
 
-    def _sized(self, space: bytes, told: Mapping[StateKind, int]) -> dict[StateKind, int]:
+    def _sized(self, space: bytes, sizes: Mapping[StateKind, int]) -> dict[StateKind, int]:
         """The sizes in bytes of a space's states, with those that were measured just now."""
-        return self._sizes.put(space, {**(self._sizes.get(space) or {}), **told})
+        return self._sizes.put(space, {**(self._sizes.get(space) or {}), **sizes})
 
     def _purge(self, purged: Purged) -> None:
         meant = [

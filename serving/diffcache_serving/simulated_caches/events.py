@@ -1,4 +1,4 @@
-"""What the shadow caches are told of requests, as values and as bytes for other processes. Digests, never text."""
+"""What the simulated caches learn of requests, as values and as bytes for other processes. Digests, never text."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class RedisStream:
         limit: int = QUEUE_EVENTS,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        """`on_dropped(events)` is told of those that `put` took and that Redis, out of reach, did not."""
+        """`on_dropped(events)`: called with how many `put` took and Redis, out of reach, did not."""
         self._on_dropped = on_dropped
         self._redis: Any = redis  # its types hold for clients that decode answers, too
         self._limit, self._lease_ms = limit, int(lease_seconds * 1000)

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU
 from diffcache_core.cache.resume import Levels
 from diffcache_core.serving_config import ServingConfig
-from diffcache_core.simulator.cache import Budget
 from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.redis_client import RedisAccess, connect
 from diffcache_serving.metrics import Metrics
@@ -17,7 +17,7 @@ from diffcache_serving.simulated_caches.feed import Feed
 from diffcache_serving.simulated_caches.redis_stream import RedisStream
 from diffcache_serving.simulated_caches.restore import read_ledger
 from diffcache_serving.simulated_caches.stream import LocalStream, RequestStream
-from diffcache_serving.simulated_caches.worker import ShadowWorker
+from diffcache_serving.simulated_caches.worker import SimulationWorker
 from diffcache_serving.values.hot_config import HotConfig
 
 
@@ -28,9 +28,9 @@ class SimulatedCaches:
     feed: Feed
     ledger: Ledger
     metrics: Metrics
-    worker: ShadowWorker | None = None
+    worker: SimulationWorker | None = None
     on_start: Callable[[Iterable[asyncio.Task[None]]], None] = lambda tasks: None
-    """Told of the tasks of each worker that is started."""
+    """Called with the tasks of each worker that is started."""
 
     async def apply(self, hot: HotConfig) -> None:
         await self.configure(hot.config, hot.levels)
@@ -45,7 +45,7 @@ class SimulatedCaches:
             self.worker.rebase(levels, budget)
             return
         stream = make_stream(config, self.metrics.shadow_cache_dropped.inc)
-        self.worker = ShadowWorker(
+        self.worker = SimulationWorker(
             stream, lambda: read_ledger(self.ledger, cache.state), self.metrics, LCBFU(), cache.state, levels, budget
         )
         self.feed.stream = stream

@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import structlog
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import Policy, PolicyRecord
 from diffcache_core.cache.resume import Levels
 from diffcache_core.cache.states import StateKind
-from diffcache_core.simulator.cache import Budget
 from diffcache_serving.metrics import Metrics
-from diffcache_serving.simulated_caches.caches import Restored, ShadowCaches
+from diffcache_serving.simulated_caches.caches import CachesBySize, Restored
 from diffcache_serving.simulated_caches.events import Event
 from diffcache_serving.simulated_caches.stream import RequestStream
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 log = structlog.get_logger("diffcache.shadow_caches")
 
 
-class ShadowWorker:
+class SimulationWorker:
     """Started by the constructor, ended by `close`, which must be awaited and closes the stream, too.
 
     `read_ledger` gives what the real cache holds. Only the process that reads the stream runs and exports them.
@@ -50,7 +50,7 @@ class ShadowWorker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow-caches")
         self.task = asyncio.create_task(self._run(), name="shadow-caches")
 
-    caches: ShadowCaches | None
+    caches: CachesBySize | None
     """None while another process runs them."""
 
     def rebase(self, levels: Levels, budget: Budget) -> None:
@@ -84,7 +84,7 @@ class ShadowWorker:
         await self._compute(lambda: self._take(reading.events))
 
     async def _start(self) -> None:
-        caches = ShadowCaches(self._policy, self._levels, self._kind, self._budget, self._count)
+        caches = CachesBySize(self._policy, self._levels, self._kind, self._budget, self._count)
         try:
             entries, record = await self._read_ledger()
             await self._compute(lambda: caches.restore(entries, record))

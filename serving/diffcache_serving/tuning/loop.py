@@ -43,7 +43,7 @@ log = structlog.get_logger("diffcache.tuning")
 
 
 class LocalTuner:
-    """`on_record(record)` is told of the record after each look, on the event loop; the look itself is a thread's."""
+    """`on_record(record)` is called after each look, on the event loop; the look itself runs in a thread."""
 
     def __init__(
         self,

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU
 from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.cache.cache import Cache
 from diffcache_serving.cache.index import Index, MemoryIndex
-from diffcache_serving.cache.ledger import Budget, Ledger
+from diffcache_serving.cache.ledger import Ledger
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.store import StateStore
 from diffcache_serving.metrics import Metrics

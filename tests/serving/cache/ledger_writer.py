@@ -11,7 +11,8 @@ import json
 import random
 import sys
 
-from diffcache_serving.cache.ledger import Budget, Dropped, Target
+from diffcache_core.cache.budget import Budget
+from diffcache_serving.cache.ledger import Dropped, Target
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.redis_client import RedisAccess
 from tests.serving.cache.entries import KEY, entry, trajectory

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.resume import Levels
 from diffcache_core.generation import CacheMode, GenerationRequest, Result
-from diffcache_serving.cache.ledger import Budget, Target
+from diffcache_serving.cache.ledger import Target
 from diffcache_serving.values.found import CapturedState, Exact, Miss, Resume
 from tests.serving.cache.box import (
     CLEAN,

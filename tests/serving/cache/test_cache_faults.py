@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.cache.cache import LOOK_UP_SECONDS, Cache
 from diffcache_serving.cache.index import IndexRow, LayeredIndex, MemoryIndex
-from diffcache_serving.cache.ledger import Budget, Target
+from diffcache_serving.cache.ledger import Target
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.store import StateStore

@@ -14,7 +14,7 @@ import pytest
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.s3 import S3StateStore
 from diffcache_serving.environment import ALLOCATOR, CREDENTIALS, drop_foreign_variables, foreign
-from diffcache_serving.surroundings import check_allocator
+from diffcache_serving.process_setup import check_allocator
 from diffcache_serving.values.errors import ConfigError
 
 MANIFEST = Path(__file__).parents[3] / "examples" / "quickstart.yaml"

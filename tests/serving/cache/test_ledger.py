@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import (
     CREDIT_DECAY,
     FIRST_PRIOR_STEPS,
@@ -21,7 +22,7 @@ from diffcache_core.cache.policies import (
     PolicyRecord,
 )
 from diffcache_core.cache.states import StateKind
-from diffcache_serving.cache.ledger import Budget, Ledger, Target, Totals
+from diffcache_serving.cache.ledger import Ledger, Target, Totals
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.redis_client import RedisAccess
@@ -246,7 +247,7 @@ operations = st.lists(
 
 async def play(ledger: Ledger, operations: list[tuple[str, Any]]) -> None:
     budget = Budget(bytes=10 * 4096, entries=10**6)
-    reference = Reference(budget.bytes)
+    reference = Reference(10 * 4096)
     for i, (what, value) in enumerate(operations):
         if what == "insert":
             dropped = await ledger.reserve(value * 4096, 1, budget)

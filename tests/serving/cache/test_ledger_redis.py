@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import trustme
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.states import StateKind
-from diffcache_serving.cache.ledger import Budget, LedgerUnavailable, Target, Totals
+from diffcache_serving.cache.ledger import LedgerUnavailable, Target, Totals
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.pieces import PIECE
 from diffcache_serving.cache.redis_client import RedisAccess

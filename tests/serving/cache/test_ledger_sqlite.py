@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU, POLICIES
 from diffcache_core.cache.states import StateKind
-from diffcache_serving.cache.ledger import Budget, Totals
+from diffcache_serving.cache.ledger import Totals
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.values.errors import LedgerError
 from tests.serving.cache.entries import KEY, entry

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU
 from diffcache_serving.cache.index import LayeredIndex
-from diffcache_serving.cache.ledger import Budget, Target, Totals
+from diffcache_serving.cache.ledger import Target, Totals
 from diffcache_serving.cache.ledger_sqlite import SqliteLedger
 from diffcache_serving.cache.milvus import MilvusIndex
 from diffcache_serving.cache.milvus_lite import MilvusLite

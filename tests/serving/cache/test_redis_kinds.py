@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from diffcache_serving.cache.ledger import Budget, Target
+from diffcache_core.cache.budget import Budget
+from diffcache_serving.cache.ledger import Target
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.redis_client import RedisAccess, connect
 from diffcache_serving.simulated_caches.redis_stream import RedisStream

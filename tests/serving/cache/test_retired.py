@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.cache.ledger import Budget
 from diffcache_serving.upkeep import keep_up
 from diffcache_serving.values.found import Exact, Miss, Resume
 from tests.serving.cache.box import CLEAN, STATE_BYTES, TRAJECTORY, Box, seeded, text

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.generation import GenerationRequest
 from diffcache_core.serving_config import StoreConfig
 from diffcache_serving.cache.index import Index, IndexRow, LayeredIndex, MemoryIndex
-from diffcache_serving.cache.ledger import Budget, Target
+from diffcache_serving.cache.ledger import Target
 from diffcache_serving.cache.ledger_redis import RedisLedger
 from diffcache_serving.cache.milvus import MilvusIndex, collection_name, collection_prefix
 from diffcache_serving.cache.milvus_lite import MilvusLite

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU, PolicyRecord
 from diffcache_core.cache.resume import Level, Levels
 from diffcache_core.cache.states import BLOCK_BYTES, StateKind
 from diffcache_core.names import SHADOW_MULTIPLES
-from diffcache_core.simulator.cache import Budget, Neighbour, RestoredState, SimulatedRequest
+from diffcache_core.simulator.cache import Neighbour, RestoredState, SimulatedRequest
 from diffcache_core.simulator.replay import ReplayOptions, ReplayRequest, replay
 from diffcache_serving.simulated_caches import caches as caches_module
-from diffcache_serving.simulated_caches.caches import WAITING, Restored, ShadowCaches
+from diffcache_serving.simulated_caches.caches import WAITING, CachesBySize, Restored
 from diffcache_serving.simulated_caches.events import Answered, Asked, Purged, digest
 from tests.reachable import count_reachable
 
@@ -58,7 +59,7 @@ def asked(prompt: Prompt, ticket: str, space: bytes = SPACE, **changes: Any) -> 
     return Asked(ticket, space, request, prompt.key, digest("tenant"), digest(prompt.name))
 
 
-def serve(caches: ShadowCaches, prompts: Sequence[Prompt], **changes: Any) -> None:
+def serve(caches: CachesBySize, prompts: Sequence[Prompt], **changes: Any) -> None:
     for i, prompt in enumerate(prompts):
         caches.take(asked(prompt, str(i), **changes))
         caches.take(Answered(str(i), True, f"entry-{i}", SIZES))
@@ -76,9 +77,9 @@ class Counts:
         self.skipped[multiple] += skipped
 
 
-def caches_of(entries: float, counts: Counts | None = None, levels: Levels = LEVELS, **options: int) -> ShadowCaches:
+def caches_of(entries: float, counts: Counts | None = None, levels: Levels = LEVELS, **options: int) -> CachesBySize:
     budget = Budget(bytes=entries * BLOCK_BYTES)
-    return ShadowCaches(LCBFU(), levels, StateKind.CLEAN, budget, counts or Counts(), **options)
+    return CachesBySize(LCBFU(), levels, StateKind.CLEAN, budget, counts or Counts(), **options)
 
 
 def replayed(prompts: Sequence[Prompt], entries: int) -> int:
@@ -271,7 +272,7 @@ def test_trajectory_states_are_those_of_runs_from_noise() -> None:
     """Stored at the levels' steps: a later request resumes at the largest one allowed."""
     sizes = {StateKind.CLEAN: BLOCK_BYTES, StateKind.TRAJECTORY: 2 * BLOCK_BYTES}
     counts = Counts()
-    caches = ShadowCaches(LCBFU(), LEVELS, StateKind.TRAJECTORY, Budget(20 * BLOCK_BYTES), counts)
+    caches = CachesBySize(LCBFU(), LEVELS, StateKind.TRAJECTORY, Budget(20 * BLOCK_BYTES), counts)
     for i, prompt in enumerate([Prompt(0, 0, 0), Prompt(0, 1, 0), Prompt(0, 0, 1)]):
         caches.take(asked(prompt, str(i)))
         caches.take(Answered(str(i), True, "", sizes))

@@ -28,7 +28,7 @@ from diffcache_serving.config_file import ConfigFile
 from diffcache_serving.engine.loading import LoadedModel
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.server import Server, wired
-from diffcache_serving.simulated_caches.caches import ShadowCaches
+from diffcache_serving.simulated_caches.caches import CachesBySize
 from diffcache_serving.simulated_caches.events import Asked
 from diffcache_serving.simulated_caches.stream import LocalStream, Reading
 from tests.serving.cache.redis_server import RedisServer
@@ -90,7 +90,7 @@ async def draw(server: Server, wanted: Sequence[GenerationRequest], at_once: int
         await asyncio.gather(*map(server.generator.generate, wanted[start : start + at_once]))
 
 
-async def caught_up(server: Server) -> ShadowCaches:
+async def caught_up(server: Server) -> CachesBySize:
     """When the shadow caches have seen every answer. The test's own time limit ends it if they never do."""
     metrics = server.metrics
     while metrics.value(SHADOW_CACHE_STEPS, multiple="1") < metrics.value(STEPS):
@@ -100,7 +100,7 @@ async def caught_up(server: Server) -> ShadowCaches:
     return server.simulated.worker.caches
 
 
-async def started(server: Server) -> ShadowCaches:
+async def started(server: Server) -> CachesBySize:
     """When they hold what the ledger held."""
     worker = server.simulated.worker
     assert worker is not None

@@ -7,14 +7,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import cast
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU, PolicyRecord
 from diffcache_core.cache.resume import Levels
 from diffcache_core.cache.states import StateKind
-from diffcache_core.simulator.cache import Budget
 from diffcache_serving.metrics import Metrics
 from diffcache_serving.simulated_caches.caches import Restored
 from diffcache_serving.simulated_caches.stream import LocalStream
-from diffcache_serving.simulated_caches.worker import ShadowWorker
+from diffcache_serving.simulated_caches.worker import SimulationWorker
 
 
 async def test_closing_in_the_middle_of_a_computation_leaves_the_loop_to_others() -> None:
@@ -34,7 +34,7 @@ async def test_closing_in_the_middle_of_a_computation_leaves_the_loop_to_others(
         return cast(Sequence[Restored], Rows()), PolicyRecord()
 
     levels, budget = Levels(()), Budget(1, 1)
-    worker = ShadowWorker(LocalStream(), read_ledger, Metrics("test"), LCBFU(), StateKind.CLEAN, levels, budget)
+    worker = SimulationWorker(LocalStream(), read_ledger, Metrics("test"), LCBFU(), StateKind.CLEAN, levels, budget)
     await computing.wait()
     loop.call_later(0.1, release.set)
     await worker.close()

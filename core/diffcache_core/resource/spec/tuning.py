@@ -15,7 +15,7 @@ from diffcache_core.resource.spec.values import HOST, Quantity, Similarity, with
 
 class TuningMode(StrEnum):
     DISABLED = "Disabled"
-    RECOMMEND = "Recommend"  # decisions are told in status, and not carried out
+    RECOMMEND = "Recommend"  # decisions stand in the status, and are not carried out
     AUTO = "Auto"
 
 

@@ -13,11 +13,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from diffcache_core.cache.budget import Budget
 from diffcache_core.cache.policies import LCBFU
 from diffcache_core.cache.resume import Level, Levels, skip_to_k
 from diffcache_core.cache.states import StateKind
 from diffcache_core.names import SHADOW_MULTIPLES, similarity_bin
-from diffcache_core.simulator.cache import Budget, Neighbour, Outcome, SimulatedCache, SimulatedRequest
+from diffcache_core.simulator.cache import Neighbour, Outcome, SimulatedCache, SimulatedRequest
 from diffcache_core.simulator.loops.stream import Stream
 from diffcache_core.tuning.comparisons import (
     ALLOWED_SHARE,
@@ -296,5 +297,5 @@ def percentile(rising: Sequence[float], percent: float) -> float | None:
     return rising[math.ceil(percent / 100 * len(rising)) - 1] if rising else None
 
 
-def told(levels: Sequence[Level]) -> str:
+def describe_levels(levels: Sequence[Level]) -> str:
     return ", ".join(f"{level.skip_percent}% from {level.similarity:g}" for level in levels) or "none"

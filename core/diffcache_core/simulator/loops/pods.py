@@ -212,7 +212,7 @@ def simulate_pods(
 
     Args:
         arrivals: seconds, rising.
-        work: what requests want; told of what becomes of them.
+        work: what requests want; it is called with what becomes of them.
         scaler: asked every LOOK_SECONDS.
         device: of each pod.
         replicas: ready at the first arrival.

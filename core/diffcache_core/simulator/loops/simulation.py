@@ -70,7 +70,7 @@ class Comparison:
 
 
 def compare(setting: Setting, on_row: Callable[[str], None] = lambda name: None) -> Comparison:
-    """Runs ours, and every control twice: as it is usually set, and at our p95. `on_row` is told what begins."""
+    """Runs ours, and every control twice: as it is usually set, and at our p95. Calls `on_row` with what begins."""
     bounds, stream = setting.bounds, setting.stream
     on_row("ours")
     tuned = CachedWork(stream, setting.cache, setting.seed)

@@ -52,7 +52,7 @@ def reason_of(error: Exception) -> Reason:
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), Reason.CRASHED)
 
 
-def refuse(error: Exception) -> int:
+def report_exit(error: Exception) -> int:
     """Says why, on standard error and in the file that DIFFCACHE_REASON_FILE names. Returns the exit status."""
     reason = reason_of(error)
     if reason is Reason.CRASHED:

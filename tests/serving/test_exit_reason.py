@@ -11,7 +11,7 @@ from diffcache_core.names import REASON_FILE_ENVIRONMENT
 from diffcache_core.reasons import MESSAGE_CHARACTERS, Reason, build_termination_message, parse_termination_message
 from diffcache_serving.cache.lock import FolderInUse
 from diffcache_serving.cache.milvus_lite import MilvusLiteError
-from diffcache_serving.refusal import REASONS, reason_of, refuse
+from diffcache_serving.exit_reason import REASONS, reason_of, report_exit
 from diffcache_serving.values.errors import (
     ConfigError,
     CudaUnavailable,
@@ -44,8 +44,8 @@ CASES = [
 
 
 def test_what_the_next_start_may_cure_has_another_status(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refuse(DeviceFailed("an illegal memory access")) == 1
-    assert refuse(ModelError("no such model")) == 2
+    assert report_exit(DeviceFailed("an illegal memory access")) == 1
+    assert report_exit(ModelError("no such model")) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -64,7 +64,7 @@ def test_what_was_wrong_is_said_twice(
 ) -> None:
     path = tmp_path / "termination-log"
     monkeypatch.setenv(REASON_FILE_ENVIRONMENT, str(path))
-    assert refuse(ConfigError("/etc/config.json is not valid:\n  name: is required")) == 2
+    assert report_exit(ConfigError("/etc/config.json is not valid:\n  name: is required")) == 2
     assert capsys.readouterr().err == "diffcache: /etc/config.json is not valid:\n  name: is required\n"
     assert path.read_text() == "InvalidConfig: /etc/config.json is not valid: name: is required\n"
 
@@ -76,7 +76,7 @@ def test_a_bug_leaves_its_traceback_in_the_log_only(
     monkeypatch.setenv(REASON_FILE_ENVIRONMENT, str(path))
     with pytest.raises(ZeroDivisionError) as caught:
         raise ZeroDivisionError("by zero")
-    assert refuse(caught.value) == 1
+    assert report_exit(caught.value) == 1
     assert "Traceback" in capsys.readouterr().err
     assert path.read_text() == "Crashed: ZeroDivisionError: by zero\n"
 
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_written_hides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(REASON_FILE_ENVIRONMENT, str(tmp_path / "nowhere" / "log"))
-    assert refuse(PortTaken("cannot listen on 127.0.0.1:1")) == 2
+    assert report_exit(PortTaken("cannot listen on 127.0.0.1:1")) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert first == "diffcache: cannot listen on 127.0.0.1:1"
     assert second.startswith("diffcache: the reason was not written: ")
