@@ -1,4 +1,4 @@
-"""What the shadow caches cost: time of a request in them, memory of an entry, and what requests notice.
+"""What the simulated caches cost: time of a request in them, memory of an entry, and what requests notice.
 
     python benchmarks/shadow_caches.py            # some minutes
 

@@ -4,7 +4,7 @@
 
 All that callers choose is random: prompts, seeds, negative prompts, sizes, tenants and request ids, most of them never
 seen before; one connection in ten is a new one. The server is a process of its own (`python -m diffcache_serving`, the
-bundled model, Milvus Lite, shadow caches), four requests are in flight, and after each answer its RSS, descriptors and
+bundled model, Milvus Lite, its caches), four requests are in flight, and after each answer its RSS, descriptors and
 threads are read; neither this client's memory nor Milvus Lite's counts. The cache has room for as many entries as the
 warm-up draws (a manifest allows no less than 128): from then on it is full, so what grows is a leak and not content.
 """

@@ -16,6 +16,7 @@ from diffcache_core.resource.crd import custom_resource_definition
 sys.path.insert(0, str(Path(__file__).parent))
 from chart_readme import chart_defaults, chart_readme  # these lie beside this script
 from dashboards import dashboards
+from operations_docs import log_reference, metrics_reference
 from resource_docs import resource_reference
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,8 @@ def generated() -> Iterator[tuple[Path, str]]:
     yield from stubs()
     yield from crd()
     yield Path("docs/resource.md"), resource_reference()
+    yield Path("docs/metrics.md"), metrics_reference()
+    yield Path("docs/log-events.md"), log_reference()
     yield Path("charts/diffcache/README.md"), chart_readme()
     yield Path("charts/diffcache/files/defaults.yaml"), chart_defaults()
     for name, text in dashboards().items():

@@ -38,9 +38,9 @@ def checked_address(address: str, what: str, port: int) -> str:
     for place in places.split(",") if resolver.startswith("ip") else [places]:
         problem, remedy = _problem_of(place, port)
         if problem:
-            told = f"write {quoted(resolver + remedy)}" if remedy else f"write HOST:PORT, such as localhost:{port}"
+            advice = f"write {quoted(resolver + remedy)}" if remedy else f"write HOST:PORT, such as localhost:{port}"
             secure = " and ask for TLS (--tls, tls=True)" if place.lower().startswith(_SECURE) else ""
-            raise GenerationError("INVALID_ARGUMENT", f"{what}: {problem}: {told}{secure}")
+            raise GenerationError("INVALID_ARGUMENT", f"{what}: {problem}: {advice}{secure}")
     return address
 
 

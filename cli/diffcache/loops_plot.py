@@ -9,7 +9,12 @@ from typing import Any
 from diffcache_core.simulator.loops.cache import Sample
 from diffcache_core.simulator.loops.simulation import Comparison
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"  # Okabe & Ito: told apart by the colour-blind
+BLUE, ORANGE, GREEN, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#999999",
+)  # Okabe & Ito: the colour-blind can distinguish them
 DAY_SECONDS = 86400.0
 SMOOTHING = 6  # hours: the steps saved of one hour are mostly chance
 CLOSED = 1.0  # a level above it is used by nobody

@@ -17,13 +17,13 @@ from diffcache_core.foreign import printable
 from diffcache_core.resource.status import Condition, LevelStatus, TuningDecision, TuningStatus
 
 _CHOSEN = {"Recommend": "recommended", "": "decided"}
-"""What the record's values are, by mode. A local server does not tell its mode; its stats tell what is in force."""
+"""What the record's values are, by mode. A local server does not report its mode; its stats show what is in force."""
 
 
-def read_record(told: str) -> TuningStatus:
+def read_record(document: str) -> TuningStatus:
     """The record that a server's statistics hold as JSON. Raises GenerationError."""
     try:
-        return TuningStatus.model_validate_json(told)
+        return TuningStatus.model_validate_json(document)
     except ValidationError:
         raise GenerationError(
             "INTERNAL", "the server's tuning record is none that this version knows: install the server's version"
@@ -32,8 +32,8 @@ def read_record(told: str) -> TuningStatus:
 
 def facts(name: str, mode: str, record: TuningStatus, condition: Condition | None = None) -> dict[str, Any]:
     """`mode`: empty where it is not known."""
-    told = {} if condition is None else {"active": condition.model_dump(mode="json")}
-    return {"name": name, "mode": mode, **record.model_dump(mode="json"), **told}
+    active = {} if condition is None else {"active": condition.model_dump(mode="json")}
+    return {"name": name, "mode": mode, **record.model_dump(mode="json"), **active}
 
 
 def layout(

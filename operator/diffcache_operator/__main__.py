@@ -1,4 +1,4 @@
-"""The operator: `python -m diffcache_operator`. Exit status 0 when told to end, 1 when it cannot do its work."""
+"""The operator: `python -m diffcache_operator`. Exit status 0 when asked to end, 1 when it cannot do its work."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from diffcache_core.resource.spec import DiffusionCache, ScalingMode
 from diffcache_core.resource.status import CorrectionStatus
-from diffcache_operator.claims import Claim
+from diffcache_operator.conditions import ConditionState
 from diffcache_operator.observed import Observed
 
 MESSAGE_LENGTH = 1024  # of a correction, as the CRD lets in
@@ -17,7 +17,7 @@ such as an autoscaler of the StatefulSet."""
 
 
 def last_correction(message: str, before: CorrectionStatus | None, now: str) -> CorrectionStatus | None:
-    """`message`: of what was put right just now, if anything was. One that comes again and again is told seldom."""
+    """`message`: of what was put right just now, if anything was. One that comes again and again is shown rarely."""
     if not message:
         return before
     made = CorrectionStatus(message=message[:MESSAGE_LENGTH], time=now)
@@ -27,7 +27,7 @@ def last_correction(message: str, before: CorrectionStatus | None, now: str) -> 
     return made if age.total_seconds() > AGAIN_SECONDS else before
 
 
-def claims_left(resource: DiffusionCache, observed: Observed) -> Claim | None:
+def claims_left(resource: DiffusionCache, observed: Observed) -> ConditionState | None:
     """Of pods beyond what is wanted: a StatefulSet that was scaled by hand leaves claims behind, and one that was
     scaled down does. They are not ours to delete: they may hold something."""
     spec, name = resource.spec, resource.metadata.name
@@ -42,4 +42,4 @@ def claims_left(resource: DiffusionCache, observed: Observed) -> Claim | None:
         "volume claims of pods that are gone keep their volumes; a pod of the same number would use them again. If "
         f"none is to come: `kubectl delete pvc {shown}`"
     )
-    return Claim("ClaimsLeft", "True", "ScaledDown", message)
+    return ConditionState("ClaimsLeft", "True", "ScaledDown", message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffcache_operator.claims import Claim
+from diffcache_operator.conditions import ConditionState
 from diffcache_operator.figures import Figures
 
 _HANGING = {
@@ -11,16 +11,16 @@ _HANGING = {
     "levels": "spec.cache.levels",
     "cache": "spec.cache.capacity: the ledger does not answer, or its disk is full",
     "quality": "spec.tuning.quality",
-    "shadow_caches": "the shadow caches of spec.tuning: the ledger does not answer",
+    "shadow_caches": "the simulated caches of spec.tuning: the ledger does not answer",
 }
 """By the names of names.CONFIG_PARTS."""
 
 
-def config_progress(figures: Figures, revision: str) -> Claim | None:
-    """None when every pod has taken over the config of this revision, or tells nothing, as other versions do."""
+def config_progress(figures: Figures, revision: str) -> ConditionState | None:
+    """None when every pod has taken over the config of this revision, or reports nothing, as other versions do."""
     if figures.config_pending:
         parts = "; ".join(text for part, text in _HANGING.items() if part in figures.config_pending)
-        return Claim(
+        return ConditionState(
             "Reconciling",
             "True",
             "ConfigHangs",
@@ -28,7 +28,7 @@ def config_progress(figures: Figures, revision: str) -> Claim | None:
             "says why",
         )
     if figures.config_revisions and revision and figures.config_revisions != {revision}:
-        return Claim(
+        return ConditionState(
             "Reconciling",
             "True",
             "ConfigOnItsWay",

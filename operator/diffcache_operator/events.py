@@ -27,14 +27,14 @@ _USUAL = {
 
 def turns(resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus, now: str) -> list[JSON]:
     """All events that the way from one status to the next is worth."""
-    told = [
+    turned = [
         transition_event(resource, old, new, now),
         *(_loop_event(resource, old.condition(kind), new.condition(kind), now) for kind in _LOOPS),
         _tuned_event(resource, old, new, now),
         _scaled_event(resource, old, new, now),
         _corrected_event(resource, old, new, now),
     ]
-    return [event for event in told if event is not None]
+    return [event for event in turned if event is not None]
 
 
 def transition_event(
@@ -54,7 +54,7 @@ def _loop_event(resource: DiffusionCache, before: Condition | None, after: Condi
         return None
     goes_on = after.status == "True"
     if goes_on and (before is None or before.status == "True"):
-        return None  # what it does is told by what it changes
+        return None  # its effect has events of its own
     return _event(resource, goes_on, after.type if goes_on else after.reason, after.message, now)
 
 
@@ -65,8 +65,8 @@ def _tuned_event(
     if new.tuning is None or new.tuning.revision == before or not new.tuning.history:
         return None
     last = new.tuning.history[0]
-    told = new.condition("TuningActive")
-    reason = "TuningRecommended" if told is not None and told.reason == "Recommended" else f"Tuning{last.reason}"
+    tuning = new.condition("TuningActive")
+    reason = "TuningRecommended" if tuning is not None and tuning.reason == "Recommended" else f"Tuning{last.reason}"
     return _event(resource, True, reason, last.message, now)
 
 

@@ -36,14 +36,14 @@ class Figures:
     look_ups: float = 0  # requests that may read the cache and were answered
     entries: float = 0  # of the cache, which all pods share: of the pod that knows of most
     bytes: float = 0
-    index_up: bool | None = None  # None: no pod told
+    index_up: bool | None = None  # None: no pod reported it
     ledger_up: bool | None = None
     store_up: bool | None = None
     undeleted: float = 0  # states that left the cache, and whose bytes are still in the store
-    config_revisions: frozenset[str] = frozenset()  # of the configs in use; none: no pod told
+    config_revisions: frozenset[str] = frozenset()  # of the configs in use; none: no pod reported it
     config_pending: frozenset[str] = frozenset()  # parts of the newest config that a pod has not taken over
-    tuning_revisions: tuple[int, ...] = ()  # of each pod that told
-    levels: frozenset[tuple[Level, ...]] = frozenset()  # tables in force: of pods that tell a revision
+    tuning_revisions: tuple[int, ...] = ()  # of each pod that reported it
+    levels: frozenset[tuple[Level, ...]] = frozenset()  # tables in force: of pods that report a revision
 
     @property
     def steps_saved_ratio(self) -> float | None:
@@ -128,7 +128,7 @@ def add(pods: list[Figures]) -> Figures:
     )
 
 
-def _all(told: Iterable[bool | None]) -> bool | None:
-    """Of those that told; None if none did."""
-    known = [up for up in told if up is not None]
+def _all(reported: Iterable[bool | None]) -> bool | None:
+    """Of those that reported it; None if none did."""
+    known = [up for up in reported if up is not None]
     return all(known) if known else None

@@ -64,16 +64,16 @@ class CacheFigures(Collector):
     honor_labels."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[str, str], tuple[DiffusionCache, DiffusionCacheStatus]] = {}
+        self._shown: dict[tuple[str, str], tuple[DiffusionCache, DiffusionCacheStatus]] = {}
 
-    def tell(self, resource: DiffusionCache, status: DiffusionCacheStatus) -> None:
-        self._told[resource.metadata.namespace or "", resource.metadata.name] = (resource, status)
+    def show(self, resource: DiffusionCache, status: DiffusionCacheStatus) -> None:
+        self._shown[resource.metadata.namespace or "", resource.metadata.name] = (resource, status)
 
     def forget(self, namespace: str, name: str) -> None:
-        self._told.pop((namespace, name), None)
+        self._shown.pop((namespace, name), None)
 
     def forget_all(self) -> None:
-        self._told.clear()
+        self._shown.clear()
 
     def collect(self) -> Iterator[Metric]:
         def family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -83,7 +83,7 @@ class CacheFigures(Collector):
         target = family("quality_target", "What the quality ratio of resumed pictures must reach, from 0 to 1.")
         revision = family("tuning_revision", "Of the tuner's last decision; 0: none.")
         condition = family("condition", "1 if the condition is True, else 0.", "type", "reason")
-        for key, (resource, status) in self._told.items():
+        for key, (resource, status) in self._shown.items():
             replicas.add_metric(key, resource.spec.serving.replicas)
             target.add_metric(key, resource.spec.tuning.quality.target_percent / 100)
             revision.add_metric(key, status.tuning.revision if status.tuning is not None else 0)

@@ -1,4 +1,4 @@
-"""Reads what there is: the resource, its children and their pods, afresh each time, but for what pods tell."""
+"""Reads what there is: the resource, its children and their pods, afresh each time, except the figures of pods."""
 
 from __future__ import annotations
 

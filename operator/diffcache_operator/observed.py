@@ -52,7 +52,7 @@ def made_by(pods: Iterable[Pod], workload: str) -> tuple[Pod, ...]:
 
 
 def of_template(pods: Iterable[Pod], workload: StatefulSet, generation: int) -> tuple[Pod, ...]:
-    """Those made from the template that the StatefulSet has had since this generation; none while it has not told which
+    """Those made from the template that the StatefulSet has had since this generation; none while it has not said which
     ones they are."""
     if workload.status.observed_generation < generation:
         return ()

@@ -1,7 +1,7 @@
-"""What serving pods tell of themselves, asked beside the reconciles: a pod may be slow, and reconciles share workers.
+"""The figures that serving pods report, asked apart from reconciles: a pod may be slow, and reconciles share workers.
 
 A reconcile says which pods there are. A queue of its own asks them again and again, and each round of answers brings a
-reconcile, which takes what was told last.
+reconcile, which takes the last answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOOK_SECONDS = 30.0
 class _Watch:
     seconds: float = LOOK_SECONDS  # between two rounds
     pods: dict[str, str] = field(default_factory=dict)  # address by identity
-    told: dict[str, Figures | None] = field(default_factory=dict)  # of the last round; None: no answer
+    answers: dict[str, Figures | None] = field(default_factory=dict)  # of the last round; None: no answer
 
 
 class PodFigures:
@@ -59,15 +59,15 @@ class PodFigures:
     def is_known(self, key: Key) -> bool:
         """Whether each of the watched pods was asked."""
         watch = self._watched.get(key)
-        return watch is None or watch.pods.keys() <= watch.told.keys()
+        return watch is None or watch.pods.keys() <= watch.answers.keys()
 
     def of(self, key: Key) -> Figures | None:
-        """Of the watched pods together; None if none of them has told any."""
+        """Of the watched pods together; None if none of them has reported any."""
         watch = self._watched.get(key)
         if watch is None:
             return None
-        told = [figures for pod in watch.pods if (figures := watch.told.get(pod)) is not None]
-        return add(told) if told else None
+        known = [figures for pod in watch.pods if (figures := watch.answers.get(pod)) is not None]
+        return add(known) if known else None
 
     async def step(self, key: Key) -> object:
         """Seconds until the next round, or GONE for a cache without ready pods."""
@@ -76,12 +76,12 @@ class PodFigures:
             return GONE
         pods = dict(watch.pods)
         answers = await self._scraper.scrape(key.namespace, pods.values(), NAMES, parse)
-        watch.told = dict(zip(pods, answers, strict=True))
+        watch.answers = dict(zip(pods, answers, strict=True))
         self._on_news(key)
         return watch.seconds
 
 
 def _identity(pod: Pod) -> str:
-    """Another one after each restart, for what was told before it is not of this process."""
+    """Another one after each restart, for the answers before it are not about this process."""
     ready = pod.status.condition("Ready")
     return f"{pod.metadata.uid} {ready.last_transition_time if ready is not None else None}"

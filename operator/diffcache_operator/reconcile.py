@@ -15,8 +15,8 @@ from diffcache_core.resource.manifest import explain_validation
 from diffcache_core.resource.spec import DiffusionCache, ScalingMode
 from diffcache_core.resource.status import AutoscalingStatus, DiffusionCacheStatus, TuningStatus
 from diffcache_core.tuning.record import followed, time_text
-from diffcache_operator.claims import Claim, as_before
 from diffcache_operator.clients.api import Api
+from diffcache_operator.conditions import ConditionState, as_before
 from diffcache_operator.converge import FORBIDDEN, Converged, Converger
 from diffcache_operator.desired.children import child_references, desired_children
 from diffcache_operator.desired.config import config_revision
@@ -29,17 +29,17 @@ from diffcache_operator.observed import Id, Observed
 from diffcache_operator.plan import with_digest
 from diffcache_operator.pod_figures import LOOK_SECONDS, PodFigures
 from diffcache_operator.queue import GONE, Key
-from diffcache_operator.scaling.loop import SCALING_ACTIVE, Scaler, Told
+from diffcache_operator.scaling.loop import SCALING_ACTIVE, Scaler, ScalingReport
 from diffcache_operator.served_schema import ServedSchema
 from diffcache_operator.settings import Settings
 from diffcache_operator.status import Facts, Halt, invalid_status, make_status
 from diffcache_operator.status_writer import StatusWriter, is_empty
+from diffcache_operator.tuning.conditions import switched_off
 from diffcache_operator.tuning.loop import Tuned, Tuner
-from diffcache_operator.tuning.tell import switched_off
 from diffcache_operator.volumes import growth, keep_claim_templates
 
 URGENT_SECONDS = 10.0
-"""Until the next look while something is the matter that no watch tells of: an event, an index that is down."""
+"""Until the next look while something is the matter that no watch reports: an event, an index that is down."""
 ELSEWHERE_SECONDS = 30.0  # between two looks at a resource that another operator serves
 
 
@@ -73,7 +73,7 @@ class _Loops:
 
     tuning: TuningStatus | None
     autoscaling: AutoscalingStatus | None
-    claims: list[Claim]
+    conditions: list[ConditionState]
 
 
 class StillHalted(Exception):
@@ -123,10 +123,10 @@ class Reconciler:
         self._wake_scaling(key, resource)
         observed = await self._observe(key, resource)
         if not self._pod_figures.is_known(key):
-            return LOOK_SECONDS  # what its pods tell first, or fail to tell, brings it back before that
+            return LOOK_SECONDS  # the first answers of its pods, or their absence, bring it back before that
         tuned = self._tuner.look(resource, old, observed)
         raw = await self._announce(raw, old, tuned)
-        loops = _loops(resource, old, tuned, self._scaler.told(key))
+        loops = _loops(resource, old, tuned, self._scaler.report(key))
         desired = self._build_desired(resource, old, observed, loops.tuning)
         converged = await self._converge(key, resource, desired, observed)
         if converged.wrote:
@@ -134,7 +134,7 @@ class Reconciler:
         self._remember(key, desired, observed)
         facts = await self._collect_facts(key, resource, desired, observed, converged, loops)
         new = make_status(facts, old, time_text(time.time()))
-        await self._statuses.tell(key, raw, resource, old, new)
+        await self._statuses.report(key, raw, resource, old, new)
         return self._next_look(key, facts, new)
 
     def _forget(self, key: Key) -> object:
@@ -158,13 +158,13 @@ class Reconciler:
             self._on_scaled(key)
 
     async def _observe(self, key: Key, resource: DiffusionCache) -> Observed:
-        """What there is, with what its pods told last; those that are ready now are asked from now on."""
+        """What there is, with the last figures of its pods; those that are ready now are asked from now on."""
         observed = await observe(self._api, *key, child_references(resource))
         self._pod_figures.watch(key, (pod for pod in observed.pods if pod.is_ready))
         return replace(observed, figures=self._pod_figures.of(key))
 
     async def _announce(self, raw: JSON, old: DiffusionCacheStatus, tuned: Tuned | None) -> JSON:
-        """The resource, with a decision in its status before the pods are told: whoever goes on from here after a crash
+        """The resource, with a decision in its status before the pods learn it: whoever goes on from here after a crash
         has to know what they follow."""
         if tuned is None or not tuned.moved:
             return raw
@@ -218,7 +218,7 @@ class Reconciler:
             growth=growth(resource, observed, converged.refusals),
             applied=includes(workload, with_digest(desired.stateful_set)),
             template_generation=template[1] if workload is not None and template is not None else None,
-            loops=loops.claims,
+            loops=loops.conditions,
             tuning=loops.tuning,
             autoscaling=loops.autoscaling,
             correction=converged.correction,
@@ -231,18 +231,20 @@ class Reconciler:
         wait = _wait(facts, status, self._settings.resync_seconds)
         self._pod_figures.pace(key, wait)
         is_asked = any(pod.is_ready for pod in facts.observed.pods)
-        return self._settings.resync_seconds if is_asked else wait  # each round of what pods tell brings it back, too
+        return self._settings.resync_seconds if is_asked else wait  # each round of figures brings it back, too
 
 
-def _loops(resource: DiffusionCache, old: DiffusionCacheStatus, tuned: Tuned | None, told: Told | None) -> _Loops:
+def _loops(
+    resource: DiffusionCache, old: DiffusionCacheStatus, tuned: Tuned | None, report: ScalingReport | None
+) -> _Loops:
     """Before the scaling loop has said anything, what it said to the operator before us holds."""
     tuning = switched_off(old.tuning) if tuned is None else tuned.record
-    claims = [] if tuned is None else [tuned.claim]
+    conditions = [] if tuned is None else [tuned.condition]
     if resource.spec.autoscaling.mode is not ScalingMode.OPERATOR:
-        return _Loops(tuning, None, claims)
-    scaling = as_before(old, SCALING_ACTIVE) if told is None else told.claim
-    autoscaling = old.autoscaling if told is None or told.last is None else told.last
-    return _Loops(tuning, autoscaling, claims if scaling is None else [*claims, scaling])
+        return _Loops(tuning, None, conditions)
+    scaling = as_before(old, SCALING_ACTIVE) if report is None else report.condition
+    autoscaling = old.autoscaling if report is None or report.last is None else report.last
+    return _Loops(tuning, autoscaling, conditions if scaling is None else [*conditions, scaling])
 
 
 def _wait(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float) -> float:

@@ -60,7 +60,7 @@ class _Seen:
 
 
 class Scopes:
-    """Those of one operator. `identity`: told to whoever waits for it."""
+    """Those of one operator. `identity`: what operators that wait for it see."""
 
     def __init__(
         self, api: Api, identity: str, namespaces: tuple[str, ...], clock: Callable[[], float] = time.monotonic

@@ -1,4 +1,4 @@
-"""The operator at work: watches, queues and loops, from the CRD being there until it goes or we are told to end."""
+"""The operator at work: watches, queues and loops, from the CRD being there until it goes or we are asked to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator's Deployment tells it, by environment variables."""
+"""The operator's settings: the environment variables of its Deployment."""
 
 from __future__ import annotations
 

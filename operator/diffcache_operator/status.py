@@ -25,7 +25,7 @@ from diffcache_core.resource.status import (
     TuningStatus,
 )
 from diffcache_operator.by_hand import claims_left, last_correction
-from diffcache_operator.claims import Claim
+from diffcache_operator.conditions import ConditionState
 from diffcache_operator.config_progress import config_progress
 from diffcache_operator.desired.pod import FETCH_CONTAINER
 from diffcache_operator.figures import Figures
@@ -57,10 +57,10 @@ class Facts:
     config_revision: str = ""  # of the ConfigMap as it should be
     missing_fields: Sequence[str] = ()
     halt: Halt | None = None
-    growth: Claim | None = None  # of volumes that are smaller than they should be
+    growth: ConditionState | None = None  # of volumes that are smaller than they should be
     applied: bool = True  # the StatefulSet of serving pods is what it should be
     template_generation: int | None = None  # of that StatefulSet when its pod template changed last; None: unknown
-    loops: Sequence[Claim] = ()  # what the loops of tuning and scaling say of themselves
+    loops: Sequence[ConditionState] = ()  # what the loops of tuning and scaling say of themselves
     tuning: TuningStatus | None = None
     autoscaling: AutoscalingStatus | None = None
     correction: str = ""  # what somebody had changed by hand and was put right just now
@@ -74,7 +74,7 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
     figures, images = facts.observed.figures or Figures(), recorded_images(facts.resource, old, facts.observed)
     return DiffusionCacheStatus(
         observed_generation=generation,
-        conditions=[_dated(claim, old, generation, now) for claim in _claims(facts, old, now)],
+        conditions=[_dated(state, old, generation, now) for state in _states(facts, old, now)],
         replicas=workload.status.replicas if workload is not None else 0,
         ready_replicas=sum(pod.is_ready for pod in facts.observed.pods),
         selector=",".join(f"{key}={value}" for key, value in selector_labels(name, SERVING).items()),
@@ -96,31 +96,31 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
 
 def invalid_status(generation: int, message: str, old: DiffusionCacheStatus, now: str) -> DiffusionCacheStatus:
     """Of a resource that this operator cannot read, because the CRD that let it in is of another version."""
-    ready = Claim("Ready", "False", "InvalidSpec", message)
-    claims = [ready, _once(replace(ready, type="Stalled", status="True"), ready)]
-    conditions = [_dated(claim, old, generation, now) for claim in claims]
+    ready = ConditionState("Ready", "False", "InvalidSpec", message)
+    states = [ready, _once(replace(ready, type="Stalled", status="True"), ready)]
+    conditions = [_dated(state, old, generation, now) for state in states]
     return old.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 
-def _claims(facts: Facts, old: DiffusionCacheStatus, now: str) -> list[Claim]:
+def _states(facts: Facts, old: DiffusionCacheStatus, now: str) -> list[ConditionState]:
     """Ready, ModelReady, IndexReady and, of what else lies outside of the pods, LedgerReady and StoreReady; others only
     while true."""
     spec, problem = facts.resource.spec, _pod_problem(facts, old, now)
     ready = _ready(facts, old, problem)
-    claims = [_model_ready(facts, ready), _beside_ready(_index(facts), facts, now)]
+    states = [_model_ready(facts, ready), _beside_ready(_index(facts), facts, now)]
     if spec.cache.ledger.type is not LedgerType.EMBEDDED:
-        claims.append(_beside_ready(_ledger(facts), facts, now))
+        states.append(_beside_ready(_ledger(facts), facts, now))
     if spec.cache.store.s3 is not None:
-        claims.append(_store_ready(facts, spec.cache.store.s3, now))
-    claims += [*_under_way(facts, ready, problem), *_notices(facts)]
-    return [ready, *(_once(claim, ready) for claim in claims), *facts.loops]
+        states.append(_store_ready(facts, spec.cache.store.s3, now))
+    states += [*_under_way(facts, ready, problem), *_notices(facts)]
+    return [ready, *(_once(state, ready) for state in states), *facts.loops]
 
 
-def _under_way(facts: Facts, ready: Claim, problem: Problem | None) -> list[Claim]:
+def _under_way(facts: Facts, ready: ConditionState, problem: Problem | None) -> list[ConditionState]:
     """Reconciling or Stalled, or neither."""
     if facts.halt is not None:
         kind = "Stalled" if facts.halt.stalled else "Reconciling"
-        return [Claim(kind, "True", facts.halt.problem.reason, facts.halt.problem.message)]
+        return [ConditionState(kind, "True", facts.halt.problem.reason, facts.halt.problem.message)]
     if problem is not None and problem.in_spec and ready.reason == problem.reason:
         return [replace(ready, type="Stalled", status="True")]
     if facts.growth is not None:
@@ -131,7 +131,7 @@ def _under_way(facts: Facts, ready: Claim, problem: Problem | None) -> list[Clai
     return [] if progress is None else [progress]
 
 
-def _notices(facts: Facts) -> list[Claim]:
+def _notices(facts: Facts) -> list[ConditionState]:
     """What a person may want to see to."""
     notices = []
     if facts.available_image:
@@ -139,46 +139,50 @@ def _notices(facts: Facts) -> list[Claim]:
             f"the operator's default image is another: `kubectl diffcache upgrade {facts.resource.metadata.name}` "
             f"replaces the pods by ones of {facts.available_image}"
         )
-        notices.append(Claim("UpdateAvailable", "True", "OtherImage", text))
+        notices.append(ConditionState("UpdateAvailable", "True", "OtherImage", text))
     if facts.missing_fields:
         text = (
             "the installed CRD lacks fields of this operator, which are dropped without a word: "
             f"{', '.join(facts.missing_fields)}. Apply crds/ of this version, or upgrade the chart with "
             "crds.install=true"
         )
-        notices.append(Claim("CRDOutdated", "True", "CRDOutdated", text))
+        notices.append(ConditionState("CRDOutdated", "True", "CRDOutdated", text))
     left = claims_left(facts.resource, facts.observed)
     return notices if left is None else [*notices, left]
 
 
-def _once(claim: Claim, ready: Claim) -> Claim:
+def _once(state: ConditionState, ready: ConditionState) -> ConditionState:
     """What Ready says already is said there: messages are long."""
-    return replace(claim, message="as the condition Ready says") if claim.message == ready.message else claim
+    return replace(state, message="as the condition Ready says") if state.message == ready.message else state
 
 
-def _ready(facts: Facts, old: DiffusionCacheStatus, problem: Problem | None) -> Claim:
+def _ready(facts: Facts, old: DiffusionCacheStatus, problem: Problem | None) -> ConditionState:
     if facts.halt is not None and not facts.applied:
-        return Claim("Ready", "False", facts.halt.problem.reason, facts.halt.problem.message)
+        return ConditionState("Ready", "False", facts.halt.problem.reason, facts.halt.problem.message)
     if facts.resource.spec.serving.replicas == 0:
-        return Claim("Ready", "True", "ScaledToZero", "no pod is wanted; the cache is kept")
+        return ConditionState("Ready", "True", "ScaledToZero", "no pod is wanted; the cache is kept")
     current = [pod for pod in _current_pods(facts) if pod.is_ready]
     if current:
         without = _without(facts.observed.figures or Figures(), old)
         if without is not None:
             return without
-        return Claim("Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve")
+        return ConditionState(
+            "Ready", "True", "Serving", f"{len(current)} of {facts.resource.spec.serving.replicas} pods serve"
+        )
     if problem is not None:
-        return Claim("Ready", "False", problem.reason, problem.message)
+        return ConditionState("Ready", "False", problem.reason, problem.message)
     if any(pod.is_ready for pod in facts.observed.pods):
-        return Claim("Ready", "False", "RollingOut", "pods are being replaced by ones of the new revision")
+        return ConditionState("Ready", "False", "RollingOut", "pods are being replaced by ones of the new revision")
     fetching = next(filter(_is_fetching, facts.observed.pods), None)
     if fetching is not None:
         logs = f"`kubectl logs {fetching.name} -c {FETCH_CONTAINER}` shows how far it is"
-        return Claim("Ready", "False", "DownloadingModel", f"{facts.resource.spec.model.source} is downloaded; {logs}")
-    return Claim("Ready", "False", "Starting", "the pod starts and loads its model")
+        return ConditionState(
+            "Ready", "False", "DownloadingModel", f"{facts.resource.spec.model.source} is downloaded; {logs}"
+        )
+    return ConditionState("Ready", "False", "Starting", "the pod starts and loads its model")
 
 
-def _without(figures: Figures, old: DiffusionCacheStatus) -> Claim | None:
+def _without(figures: Figures, old: DiffusionCacheStatus) -> ConditionState | None:
     """Pods answer, and do not reach a part of the cache. What once was reached is an outage and lowers nothing; what
     never was is not there yet, or is named wrongly."""
     for part, up, reached in (
@@ -190,16 +194,16 @@ def _without(figures: Figures, old: DiffusionCacheStatus) -> Claim | None:
             continue
         condition = f"the condition {part}Ready says why"
         before = old.condition("Ready")
-        # A status of an earlier version does not tell `reached`.
+        # A status of an earlier version lacks `reached`.
         if reached or (before is not None and before.status == "True" and before.reason.startswith("Serving")):
             text = f"requests are answered, but nothing is found: {condition}"
-            return Claim("Ready", "True", f"ServingWithout{part}", text)
+            return ConditionState("Ready", "True", f"ServingWithout{part}", text)
         text = f"requests are answered, but no pod has ever reached the {part.lower()}, so nothing is kept: {condition}"
-        return Claim("Ready", "False", f"{part}NotReached", text)
+        return ConditionState("Ready", "False", f"{part}NotReached", text)
     return None
 
 
-def _settled(facts: Facts, ready: Claim) -> bool:
+def _settled(facts: Facts, ready: ConditionState) -> bool:
     """Nothing is under way: what is there is of the current revision, and as many as wanted."""
     workload = facts.observed.stateful_set(facts.resource.metadata.name)
     if workload is None or ready.status != "True":
@@ -229,12 +233,12 @@ def _is_fetching(pod: Pod) -> bool:
     return any(one.name == FETCH_CONTAINER and one.state.running is not None for one in containers)
 
 
-def _model_ready(facts: Facts, ready: Claim) -> Claim:
+def _model_ready(facts: Facts, ready: ConditionState) -> ConditionState:
     if any(pod.is_ready for pod in facts.observed.pods):
-        return Claim("ModelReady", "True", "Loaded", f"{facts.resource.spec.model.source} is loaded")
+        return ConditionState("ModelReady", "True", "Loaded", f"{facts.resource.spec.model.source} is loaded")
     if ready.reason in _MODEL_PROBLEMS:
-        return Claim("ModelReady", "False", ready.reason, ready.message)
-    return Claim("ModelReady", "Unknown", "NoPod", "no pod has loaded the model yet")
+        return ConditionState("ModelReady", "False", ready.reason, ready.message)
+    return ConditionState("ModelReady", "Unknown", "NoPod", "no pod has loaded the model yet")
 
 
 @dataclass(frozen=True)
@@ -296,12 +300,12 @@ def _store(facts: Facts, s3: S3Spec) -> _Beside:
     )
 
 
-def _store_ready(facts: Facts, s3: S3Spec, now: str) -> Claim:
+def _store_ready(facts: Facts, s3: S3Spec, now: str) -> ConditionState:
     left = _count(facts.observed.figures.undeleted) if facts.observed.figures else 0
-    claim = _beside_ready(_store(facts, s3), facts, now)
-    if claim.status != "True" or not left:
-        return claim
-    return Claim(
+    state = _beside_ready(_store(facts, s3), facts, now)
+    if state.status != "True" or not left:
+        return state
+    return ConditionState(
         "StoreReady",
         "False",
         "NotDeleted",
@@ -310,20 +314,22 @@ def _store_ready(facts: Facts, s3: S3Spec, now: str) -> Claim:
     )
 
 
-def _beside_ready(beside: _Beside, facts: Facts, now: str) -> Claim:
+def _beside_ready(beside: _Beside, facts: Facts, now: str) -> ConditionState:
     if beside.up:
-        return Claim(beside.condition, "True", "Up", f"the pods reach {beside.what}")
+        return ConditionState(beside.condition, "True", "Up", f"the pods reach {beside.what}")
     if beside.up is None:
-        return Claim(beside.condition, "Unknown", "NoPod", f"no pod has told whether it reaches {beside.what}")
+        return ConditionState(
+            beside.condition, "Unknown", "NoPod", f"no pod has reported whether it reaches {beside.what}"
+        )
     if beside.own is not None:
         problem = diagnose(beside.own, beside.pods, beside.claims, facts.observed.events, datetime.fromisoformat(now))
         if problem is not None:
             message = f"{beside.product} does not come up: {problem.message}"
-            return Claim(beside.condition, "False", problem.reason, message)
+            return ConditionState(beside.condition, "False", problem.reason, message)
     where = f" at {without_credentials(beside.address)}" if beside.address else ""
     theirs = f"is there a {beside.product}{where}, and are {beside.secrets} right?"
     remedy = theirs if beside.address else "it is usually restarting"
-    return Claim(beside.condition, "False", "Down", f"the pods do not reach {beside.what}{where}: {remedy}")
+    return ConditionState(beside.condition, "False", "Down", f"the pods do not reach {beside.what}{where}: {remedy}")
 
 
 def _figures(figures: Figures | None) -> CacheStatus | None:
@@ -341,9 +347,9 @@ def _figures(figures: Figures | None) -> CacheStatus | None:
     )
 
 
-def _count(told: float) -> int:
-    """A pod runs whatever image its user names: what it tells has to fit into the status, or none could be written."""
-    return min(max(int(told), 0), 2**62)
+def _count(reported: float) -> int:
+    """A pod runs whatever image its user names: its figures have to fit into the status, or none could be written."""
+    return min(max(int(reported), 0), 2**62)
 
 
 def _told(message: str) -> str:
@@ -352,14 +358,14 @@ def _told(message: str) -> str:
     return message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 3] + "..."
 
 
-def _dated(claim: Claim, old: DiffusionCacheStatus, generation: int, now: str) -> Condition:
-    before = old.condition(claim.type)
-    since = before.last_transition_time if before is not None and before.status == claim.status else now
+def _dated(state: ConditionState, old: DiffusionCacheStatus, generation: int, now: str) -> Condition:
+    before = old.condition(state.type)
+    since = before.last_transition_time if before is not None and before.status == state.status else now
     return Condition(
-        type=claim.type,
-        status=claim.status,
-        reason=claim.reason,
-        message=_told(claim.message),
+        type=state.type,
+        status=state.status,
+        reason=state.reason,
+        message=_told(state.message),
         observed_generation=generation,
         last_transition_time=since,
     )

@@ -1,4 +1,4 @@
-"""Writes the status of a resource, only when there is something new, and tells in Events what has turned."""
+"""Writes the status of a resource, only when there is something new, and writes Events for what has changed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class StatusWriter:
     def forget(self, key: Key) -> None:
         self._figures_written.pop(key, None)
 
-    async def tell(
+    async def report(
         self, key: Key, raw: JSON, resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus
     ) -> None:
         """To whom watches the resource, the metrics or the Events. `raw`: the resource as it was read last."""
-        self._metrics.caches.tell(resource, new)
+        self._metrics.caches.show(resource, new)
         if not await self.write(key, raw, old, new):
             return
         for event in turns(resource, old, new, time_text(time.time())):

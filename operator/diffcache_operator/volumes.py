@@ -12,7 +12,7 @@ from decimal import Decimal
 from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.quantities import amount_of
 from diffcache_core.resource.spec import DiffusionCache
-from diffcache_operator.claims import Claim
+from diffcache_operator.conditions import ConditionState
 from diffcache_operator.metadata import JSON
 from diffcache_operator.observed import Observed, name_of
 from diffcache_operator.plan import GrowVolume
@@ -45,7 +45,7 @@ def plan_volumes(resource: DiffusionCache, observed: Observed) -> list[GrowVolum
     return [GrowVolume(claim, size) for claim, size in _too_small(resource, observed) if _less(claim.wanted, size)]
 
 
-def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, str]) -> Claim | None:
+def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, str]) -> ConditionState | None:
     """What there is to say of volumes that are too small. `refusals`: by claim, the server's words."""
     running = {pod.name for pod in (*observed.pods, *observed.index_pods, *observed.ledger_pods)}
     for claim, size in _too_small(resource, observed):
@@ -63,14 +63,14 @@ def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, 
     return None
 
 
-def _expanding(claim: VolumeClaim, size: str, how: str) -> Claim:
-    return Claim("Reconciling", "True", "VolumeExpanding", f"the volume {claim.name} grows to {size}: {how}")
+def _expanding(claim: VolumeClaim, size: str, how: str) -> ConditionState:
+    return ConditionState("Reconciling", "True", "VolumeExpanding", f"the volume {claim.name} grows to {size}: {how}")
 
 
-def _not_expanded(claim: VolumeClaim, why: str) -> Claim:
+def _not_expanded(claim: VolumeClaim, why: str) -> ConditionState:
     has = claim.capacity or "its size"
     storage_class = claim.spec.storage_class_name or "its StorageClass"
-    return Claim(
+    return ConditionState(
         "Stalled",
         "True",
         REFUSED,

@@ -1,4 +1,4 @@
-"""What the operator answers to the kubelet's probes and to Prometheus: from its own event loop, of which it tells."""
+"""What the operator answers to probes of the kubelet and to Prometheus, from the event loop whose health it reports."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Traffic:
             conditions=[condition("Ready", "True", "Serving"), condition("IndexReady", "False", "Down")],
             tuning=TuningStatus(revision=2),
         )
-        self.operator.caches.tell(cache(), status)
+        self.operator.caches.show(cache(), status)
 
     def flows(self) -> None:
         serving, operator = self.serving, self.operator

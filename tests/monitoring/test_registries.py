@@ -60,7 +60,7 @@ class TestCaches:
             conditions=[condition("Ready", "True", "Serving")], tuning=TuningStatus(revision=3)
         )
         for status, ready in ((starting, ("Starting", "Ready")), (serving, ("Serving", "Ready"))):
-            metrics.caches.tell(resource, status)
+            metrics.caches.show(resource, status)
             told = samples(metrics.registry, "diffcache_operator_cache_condition")
             assert told == {("emoji", "demo", *ready): float(status is serving)}
         key = ("emoji", "demo")
@@ -70,7 +70,7 @@ class TestCaches:
 
     def test_one_that_is_gone_leaves_no_series(self) -> None:
         metrics = OperatorMetrics()
-        metrics.caches.tell(cache(), DiffusionCacheStatus())
+        metrics.caches.show(cache(), DiffusionCacheStatus())
         metrics.caches.forget("demo", "emoji")
         metrics.caches.forget("demo", "never-seen")
         assert samples(metrics.registry, "diffcache_operator_cache_replicas") == {}

@@ -11,7 +11,12 @@ from diffcache_core.reasons import Reason
 
 ROOT = Path(__file__).parents[2]
 CODE = (ROOT / "operator/diffcache_operator", ROOT / "core/diffcache_core")
-PLACES = {"Claim": 2, "Problem": 0, "frozen": 0, "stay": 0}  # of the reason among the arguments of what is called
+PLACES = {
+    "ConditionState": 2,
+    "Problem": 0,
+    "frozen": 0,
+    "stay": 0,
+}  # of the reason among the arguments of what is called
 PARTS = {f"{part}NotReached" for part in ("Index", "Ledger", "Store")} | {
     f"ServingWithout{part}" for part in ("Index", "Ledger", "Store")
 }  # made of the part's name, by status.py

@@ -13,7 +13,7 @@ from diffcache_core.resource.status import (
     TuningDecision,
     TuningStatus,
 )
-from diffcache_operator.claims import Claim, as_before, steady
+from diffcache_operator.conditions import ConditionState, as_before, steady
 from diffcache_operator.events import turns
 from tests.operator.resources import cache
 
@@ -83,12 +83,12 @@ def test_turns(old: DiffusionCacheStatus, new: DiffusionCacheStatus, told: list[
 )
 def test_a_text_stands_still_while_only_its_numbers_move(new: str, old: str, kept: bool) -> None:
     assert steady(new, old) == (old if kept else new)
-    before, after = Claim("A", "False", "X", old), Claim("A", "False", "X", new)
+    before, after = ConditionState("A", "False", "X", old), ConditionState("A", "False", "X", new)
     assert after.steady(before).message == (old if kept else new)
-    assert after.steady(Claim("A", "False", "Y", old)) == after
+    assert after.steady(ConditionState("A", "False", "Y", old)) == after
     assert after.steady(None) == after
 
 
 def test_what_a_condition_says_at_present() -> None:
-    assert as_before(status(DOWN), "TuningActive") == Claim("TuningActive", "False", "PrometheusDown", "text")
+    assert as_before(status(DOWN), "TuningActive") == ConditionState("TuningActive", "False", "PrometheusDown", "text")
     assert as_before(status(), "TuningActive") is None

@@ -11,7 +11,7 @@ import pytest
 from diffcache_operator.clients.api import ApiError
 from diffcache_operator.clients.scrape import Scraper
 from diffcache_operator.queue import GONE, Key
-from diffcache_operator.scaling.loop import BLIND_SECONDS, LOOK_SECONDS, REFUSED_SECONDS, Scaler, Told
+from diffcache_operator.scaling.loop import BLIND_SECONDS, LOOK_SECONDS, REFUSED_SECONDS, Scaler, ScalingReport
 from tests.operator.api_server import CACHE, Objects, api_of, pod_metrics, ready_pod, resource
 
 KEY = Key("demo", "emoji")
@@ -68,10 +68,10 @@ async def bench() -> AsyncIterator[Bench]:
         yield Bench(stack)
 
 
-def claim(scaler: Scaler) -> tuple[str, str]:
-    told = scaler.told(KEY)
-    assert isinstance(told, Told)
-    return told.claim.status, told.claim.reason
+def condition(scaler: Scaler) -> tuple[str, str]:
+    told = scaler.report(KEY)
+    assert isinstance(told, ScalingReport)
+    return told.condition.status, told.condition.reason
 
 
 async def test_more_work_more_pods_through_the_scale_subresource(bench: Bench) -> None:
@@ -80,12 +80,12 @@ async def test_more_work_more_pods_through_the_scale_subresource(bench: Bench) -
     assert await scaler.step(KEY) == LOOK_SECONDS
     assert bench.replicas == 3
     assert bench.writes() == [f"{CACHE}/scale"]
-    told = scaler.told(KEY)
+    told = scaler.report(KEY)
     assert told is not None
     assert told.last is not None
     assert told.last.replicas == 3
     assert "backlog" in told.last.message
-    assert claim(scaler) == ("True", "Following")
+    assert condition(scaler) == ("True", "Following")
     assert bench.news == [KEY]
 
 
@@ -114,7 +114,7 @@ async def test_a_pod_that_starts_is_nothing_to_warn_of(bench: Bench) -> None:
     for _ in range(9):
         await scaler.step(KEY)
         bench.now += LOOK_SECONDS
-    assert claim(scaler) == ("False", "NoPod")
+    assert condition(scaler) == ("False", "NoPod")
     assert bench.writes() == []
 
 
@@ -126,7 +126,7 @@ async def test_who_does_not_answer_is_not_taken_away(bench: Bench) -> None:
         await scaler.step(KEY)
         bench.now += LOOK_SECONDS
     assert bench.replicas == 2
-    assert claim(scaler) == ("False", "NoData")
+    assert condition(scaler) == ("False", "NoData")
 
 
 async def test_blind_it_keeps_the_count_and_says_so_after_a_while(bench: Bench) -> None:
@@ -135,14 +135,14 @@ async def test_blind_it_keeps_the_count_and_says_so_after_a_while(bench: Bench) 
     bench.text = "<html>"
     bench.now += LOOK_SECONDS
     await scaler.step(KEY)
-    assert claim(scaler) == ("True", "Following")
+    assert condition(scaler) == ("True", "Following")
     bench.now += BLIND_SECONDS
     await scaler.step(KEY)
-    assert claim(scaler) == ("False", "NoData")
+    assert condition(scaler) == ("False", "NoData")
     bench.text = exposed()
     bench.now += LOOK_SECONDS
     await scaler.step(KEY)
-    assert claim(scaler) == ("True", "Following")
+    assert condition(scaler) == ("True", "Following")
     assert bench.replicas == 2
 
 
@@ -152,13 +152,13 @@ async def test_a_refusal_is_told_in_the_servers_words(bench: Bench, status: int)
     bench.text = exposed(pending=60)
     bench.objects.refusal = (status, "serving.replicas above 1 needs a cache that replicas can share")
     assert await scaler.step(KEY) == REFUSED_SECONDS
-    assert claim(scaler) == ("False", "Refused")
-    told = scaler.told(KEY)
+    assert condition(scaler) == ("False", "Refused")
+    told = scaler.report(KEY)
     assert told is not None
-    assert "needs a cache that replicas can share" in told.claim.message
+    assert "needs a cache that replicas can share" in told.condition.message
     bench.objects.refusal = None
     await scaler.step(KEY)
-    assert claim(scaler) == ("True", "Following")
+    assert condition(scaler) == ("True", "Following")
 
 
 async def test_a_write_of_somebody_else_comes_first(bench: Bench) -> None:
@@ -189,7 +189,7 @@ async def test_a_server_in_trouble_is_the_queues_to_try_again(bench: Bench) -> N
 async def test_asleep_is_left_asleep(bench: Bench) -> None:
     scaler = await bench.begin(0)
     await scaler.step(KEY)
-    assert claim(scaler) == ("False", "ScaledToZero")
+    assert condition(scaler) == ("False", "ScaledToZero")
     assert bench.writes() == []
 
 
@@ -210,12 +210,12 @@ async def test_beside_another_autoscaler_it_keeps_out(bench: Bench) -> None:
     for _ in range(3):
         bench.now += LOOK_SECONDS
         await scaler.step(KEY)
-    assert claim(scaler) == ("False", "OtherScaler")
+    assert condition(scaler) == ("False", "OtherScaler")
     assert bench.replicas == 1
     assert bench.writes() == [f"{CACHE}/scale"]
     written_by("kubectl", 2)  # a person has decided
     await scaler.step(KEY)
-    assert claim(scaler) == ("True", "Following")
+    assert condition(scaler) == ("True", "Following")
     assert bench.replicas > 2
 
 
@@ -228,7 +228,7 @@ async def test_an_operator_that_has_just_started_keeps_out_as_well(bench: Bench)
     cache["status"] = {"autoscaling": {"replicas": 3}}
     bench.objects.put(CACHE, cache)
     await scaler.step(KEY)
-    assert claim(scaler) == ("False", "OtherScaler")
+    assert condition(scaler) == ("False", "OtherScaler")
     assert bench.writes() == []
 
 
@@ -237,6 +237,6 @@ async def test_told_off_it_forgets(bench: Bench) -> None:
     await scaler.step(KEY)
     bench.objects.put(CACHE, resource(serving={"replicas": 2}, autoscaling={"mode": "Disabled"}, **SHARED))
     assert await scaler.step(KEY) is GONE
-    assert scaler.told(KEY) is None
+    assert scaler.report(KEY) is None
     del bench.objects.found[CACHE]
     assert await scaler.step(KEY) is GONE

@@ -122,12 +122,12 @@ class Bench:
         pods = as_pods(*(ready_pod(number, "10.0.0.1") for number in range(self.pods)))
         found = self.tuner.look(self.resource, self.status, Observed({}, pods, figures=figures))
         assert found is not None
-        claim = found.claim
+        state = found.condition
         condition = Condition(
-            type=claim.type,
-            status=claim.status,
-            reason=claim.reason,
-            message=claim.message,
+            type=state.type,
+            status=state.status,
+            reason=state.reason,
+            message=state.message,
             observed_generation=3,
             last_transition_time=time_text(self.now),
         )
@@ -159,11 +159,11 @@ async def bench() -> AsyncIterator[Bench]:
 async def test_the_way_of_a_decision(bench: Bench) -> None:
     first = await bench.look()
     assert first.record.window_start == time_text(T0)
-    assert (first.claim.reason, first.moved, bench.prometheus.asked) == ("WindowBegins", False, 0)
+    assert (first.condition.reason, first.moved, bench.prometheus.asked) == ("WindowBegins", False, 0)
 
     decided = await bench.look(after=3600)
     assert decided.moved
-    assert (decided.claim.status, decided.claim.reason) == ("True", "Tuned")
+    assert (decided.condition.status, decided.condition.reason) == ("True", "Tuned")
     assert (decided.record.revision, decided.record.window_start) == (1, "")
     assert decided.record.levels[0].similarity == "0.85"
     assert decided.record.history[0].reason == "Loosened"
@@ -171,10 +171,10 @@ async def test_the_way_of_a_decision(bench: Bench) -> None:
 
     asked = bench.prometheus.asked
     waiting = await bench.look(after=5)  # the kubelet has not passed it on yet
-    assert (waiting.claim, waiting.record) == (decided.claim, decided.record)
+    assert (waiting.condition, waiting.record) == (decided.condition, decided.record)
     assert bench.prometheus.asked == asked
     late = await bench.look(after=TAKE_OVER_SECONDS)
-    assert (late.claim.status, late.claim.reason) == ("False", "WaitingForPods")
+    assert (late.condition.status, late.condition.reason) == ("False", "WaitingForPods")
 
     bench.revision = 1
     again = await bench.look(after=5)
@@ -189,13 +189,13 @@ async def test_what_is_only_recommended_is_followed_by_nothing(bench: Bench) -> 
     bench.resource = tuned("Recommend")
     await bench.look()
     told = await bench.look(after=3600)
-    assert (told.claim.status, told.claim.reason) == ("True", "Recommended")
+    assert (told.condition.status, told.condition.reason) == ("True", "Recommended")
     assert told.record.decision.startswith("would be Loosened")
     assert told.record.window_start == time_text(T0)
     same = await bench.look(after=600)
     assert not same.moved
     assert same.record == told.record
-    assert same.claim == told.claim
+    assert same.condition == told.condition
 
 
 async def test_prometheus_is_asked_once_a_minute_at_most(bench: Bench) -> None:
@@ -230,27 +230,27 @@ async def test_what_freezes_it_is_told_and_moves_nothing(
     bench.prometheus.say = say
     await bench.look()
     frozen = await bench.look(after=3600)
-    assert (frozen.claim.status, frozen.claim.reason) == ("False", reason)
+    assert (frozen.condition.status, frozen.condition.reason) == ("False", reason)
     assert (frozen.moved, frozen.record.revision, frozen.record.levels) == (False, 0, [])
     later = await bench.look(after=3600)
-    assert (later.claim, later.record) == (frozen.claim, frozen.record)  # though its numbers have moved
+    assert (later.condition, later.record) == (frozen.condition, frozen.record)  # though its numbers have moved
 
 
 async def test_without_prometheus_it_rests_and_goes_on_with_it(bench: Bench) -> None:
     bench.resource = cache(tuning={"mode": "Auto"}, prometheus={"url": "http://127.0.0.1:1"})
     await bench.look()
     frozen = await bench.look(after=3600)
-    assert (frozen.claim.status, frozen.claim.reason) == ("False", "PrometheusFailed")
+    assert (frozen.condition.status, frozen.condition.reason) == ("False", "PrometheusFailed")
     bench.resource = tuned()
-    assert (await bench.look(after=120)).claim.reason == "Tuned"
+    assert (await bench.look(after=120)).condition.reason == "Tuned"
 
 
 async def test_nobody_has_named_a_prometheus() -> None:
     bench = Bench("", FakePrometheus())
     await bench.look()
-    claim = (await bench.look(after=3600)).claim
-    assert (claim.status, claim.reason) == ("False", "NoPrometheus")
-    assert "spec.prometheus.url" in claim.message
+    condition = (await bench.look(after=3600)).condition
+    assert (condition.status, condition.reason) == ("False", "NoPrometheus")
+    assert "spec.prometheus.url" in condition.message
 
 
 async def test_the_resources_own_prometheus_comes_before_the_charts(bench: Bench) -> None:
@@ -321,9 +321,9 @@ async def test_a_prometheus_that_dawdles_is_given_up() -> None:
         slow = Bench(url, prometheus)
         slow.asks(Access(url), look_seconds=0.2)
         await slow.look()
-        claim = (await slow.look(after=3600)).claim
+        condition = (await slow.look(after=3600)).condition
         released.set()
-    assert (claim.status, claim.reason) == ("False", "PrometheusSlow")
+    assert (condition.status, condition.reason) == ("False", "PrometheusSlow")
 
 
 async def test_series_of_pods_that_are_none_of_its_own_are_no_evidence(bench: Bench) -> None:
@@ -338,10 +338,10 @@ async def test_series_of_pods_that_are_none_of_its_own_are_no_evidence(bench: Be
         bench.asks(Access(url))
         bench.pods, bench.prometheus.pod = 2, "emoji-7"
         await bench.look()
-        assert (await bench.look(after=3600)).claim.reason == "NoData"
+        assert (await bench.look(after=3600)).condition.reason == "NoData"
         assert asked == {"emoji-0", "emoji-1"}
         bench.pods, bench.prometheus.pod = 1, "emoji-1"
-        assert (await bench.look(after=3600)).claim.reason == "Tuned"
+        assert (await bench.look(after=3600)).condition.reason == "Tuned"
         assert asked == {"emoji-0", "emoji-1"}
 
 
@@ -353,7 +353,7 @@ async def test_an_answer_to_an_older_question_is_dropped(bench: Bench) -> None:
     bench.resource = tuned(quality={"targetPercent": 90})
     assert bench.look_once().record.history[0].reason == "Reset"
     bench.revision = 1
-    assert bench.look_once().claim.reason != "Tuned"
+    assert bench.look_once().condition.reason != "Tuned"
 
 
 async def test_a_slow_prometheus_keeps_only_its_own_namespace_waiting() -> None:
@@ -388,9 +388,9 @@ async def test_a_slow_prometheus_keeps_only_its_own_namespace_waiting() -> None:
 
 async def test_no_window_before_every_ready_pod_follows(bench: Bench) -> None:
     bench.pods = 0
-    assert (await bench.look()).claim.reason == "NoPod"
+    assert (await bench.look()).condition.reason == "NoPod"
     bench.pods, bench.levels = 2, frozenset()
-    assert (await bench.look()).claim.reason == "WaitingForPods"
+    assert (await bench.look()).condition.reason == "WaitingForPods"
     bench.levels = frozenset({LEVELS, (Level(20, 0.8),)})
     assert (await bench.look()).record.window_start == ""
     bench.levels = frozenset({LEVELS})
@@ -403,14 +403,14 @@ async def test_a_pod_that_is_silent_is_not_one_that_follows(bench: Bench) -> Non
     for one in (seen, replace(seen, figures=None)):
         found = bench.tuner.look(bench.resource, bench.status, one)
         assert found is not None
-        assert (found.claim.reason, found.record.window_start) == ("WaitingForPods", "")
+        assert (found.condition.reason, found.record.window_start) == ("WaitingForPods", "")
 
 
 async def test_a_clock_that_was_set_back_begins_the_window_again(bench: Bench) -> None:
     await bench.look()
     await bench.look(after=30)
     jumped = await bench.look(after=-7200)
-    assert (jumped.claim.status, jumped.claim.reason, jumped.moved) == ("False", "ClockJump", False)
+    assert (jumped.condition.status, jumped.condition.reason, jumped.moved) == ("False", "ClockJump", False)
     record = (await bench.look(after=1)).record
     assert record.window_start == record.measured_since == time_text(bench.now)
 
@@ -452,5 +452,5 @@ async def test_comparisons_that_count_from_the_future_on_begin_again(bench: Benc
     bench.status = bench.status.model_copy(
         update={"tuning": record.model_copy(update={"measured_since": "9999-12-31T23:59:59Z"})}
     )
-    assert (await bench.look()).claim.reason == "ClockJump"
+    assert (await bench.look()).condition.reason == "ClockJump"
     assert (await bench.look()).record.measured_since == time_text(T0)

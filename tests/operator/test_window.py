@@ -138,7 +138,7 @@ def test_rises(found: list[Series], steps: float) -> None:
         ([start(), series(STEPS, [1, math.nan, 3, 4, 5])], "is nan"),
         ([start(), series(STEPS, [1, math.inf, 3, 4, 5])], "is inf"),
         ([start(), series(STEPS, [1, -2, 3, 4, 5])], "is -2"),
-        ([series(STEPS, [1, 2, 3, 4, 5])], "does not tell when it began"),
+        ([series(STEPS, [1, 2, 3, 4, 5])], "does not report when it began"),
         ([start(), series(STEPS, [1, 2, 3, 4, 5]), series(STEPS, [1, 2, 3, 4, 5], job="b")], "jobs b and pods"),
         ([start(), series(SHADOW_CACHE_STEPS, [1] * 5, multiple="one")], "labels"),
         ([start(), series(SHADOW_CACHE_STEPS, [1] * 5, multiple="nan")], "labels"),

@@ -25,7 +25,7 @@ ENTRIES = 4
 LIMIT = 10  # of each map; all are full after the first round
 ROUND = 60
 ALLOWED = 240
-"""Objects more after two further rounds. A map without a limit leaves at least 340, as the sizes of the shadow caches'
+"""Further objects after two rounds. A map without a limit leaves at least 340, as the sizes of the simulated caches'
 spaces did (measured); what asyncio, numpy and the ledger's thread hold for a moment goes up and down by up to 160."""
 
 
@@ -52,7 +52,7 @@ async def serve(server: Server, random: np.random.Generator) -> int:
         await server.generator.generate(made_up(random))
     await server.generator.cache.settle()
     while server.metrics.value(SHADOW_CACHE_STEPS, multiple="1") < server.metrics.value(STEPS):
-        await asyncio.sleep(0.01)  # until the shadow caches have seen every answer
+        await asyncio.sleep(0.01)  # until the simulated caches have seen every answer
     gc.collect()
     worker, generator = server.simulated.worker, server.generator
     assert worker is not None

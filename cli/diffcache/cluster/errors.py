@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 NO_CLUSTER = re.compile(r"The connection to the server localhost:8080 was refused")
-"""kubectl's own default address: nothing has told it of a cluster."""
+"""kubectl's own default address: nothing names a cluster."""
 
 _TOLD = re.compile(r"^(error:|Error |Unable to connect|The connection to)", re.IGNORECASE)
 _LOG_LINE = re.compile(r"^([IWEF]\d{4} |\s)")  # klog's, and what continues one
@@ -87,7 +87,7 @@ def explain(stderr: str, contexts: Sequence[str] = ()) -> ClusterError:
             if contexts
             else "name a kubeconfig with --kubeconfig or KUBECONFIG"
         )
-        return ClusterError(f"kubectl has been told of no cluster: {remedy}", 2)
+        return ClusterError(f"kubectl knows no cluster: {remedy}", 2)
     line = _verdict(stderr)
     for pattern, status, message in _KNOWN:
         if (match := re.search(pattern, line)) is not None:
@@ -97,6 +97,6 @@ def explain(stderr: str, contexts: Sequence[str] = ()) -> ClusterError:
 
 
 def _verdict(stderr: str) -> str:
-    """The line that tells, among kubectl's log lines and advice."""
+    """The line that says why, among kubectl's log lines and advice."""
     lines = [line for line in stderr.splitlines() if line.strip() and not _LOG_LINE.match(line)]
     return next((line for line in lines if _TOLD.match(line)), lines[-1] if lines else "").strip()

@@ -41,10 +41,10 @@ def _why_none(resource: Resource, serving: Sequence[Pod], status_command: str, n
         )
     if ready.status == "True":
         return f"no pod of {name} is ready at the moment: try again, or see `{status_command}`"
-    told = f"{name} is not ready: {ready.reason}: {ready.message.rstrip('.')}"
+    text = f"{name} is not ready: {ready.reason}: {ready.message.rstrip('.')}"
     # A pod may know more than the operator has seen.
     more = [f"{pod.name}: {what}" for pod in serving if (what := news(pod, resource, (), now))]
-    return f"{'; '.join([told, *more])}. More: `{status_command}`"
+    return f"{'; '.join([text, *more])}. More: `{status_command}`"
 
 
 def ready_containers(pod: Pod) -> str:
@@ -64,8 +64,10 @@ def trouble(pod: Pod, resource: Resource, claims: Sequence[VolumeClaim], now: da
 def news(pod: Pod, resource: Resource, claims: Sequence[VolumeClaim], now: datetime) -> str:
     """The same; empty also if a condition says it already."""
     problem = _problem(pod, resource, claims, now)
-    told = problem is not None and any(problem.message in condition.message for condition in resource.status.conditions)
-    return "" if told else trouble(pod, resource, claims, now)
+    is_shown = problem is not None and any(
+        problem.message in condition.message for condition in resource.status.conditions
+    )
+    return "" if is_shown else trouble(pod, resource, claims, now)
 
 
 def _problem(pod: Pod, resource: Resource, claims: Sequence[VolumeClaim], now: datetime) -> Problem | None:

@@ -17,7 +17,7 @@ from diffcache.cluster.kubectl import Kubectl, start
 _FORWARDING = re.compile(r"^Forwarding from (127\.0\.0\.1:\d+) -> \d+$")
 
 END_SECONDS = 5.0
-"""kubectl ends at once when told to; one that hangs is killed after this."""
+"""kubectl ends at once when asked to; one that hangs is killed after this."""
 
 
 def parse_forwarding(line: str) -> str | None:

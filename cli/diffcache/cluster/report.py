@@ -1,4 +1,4 @@
-"""What `kubectl diffcache status` tells, as JSON and on one screen. Pure."""
+"""What `kubectl diffcache status` shows, as JSON and on one screen. Pure."""
 
 from __future__ import annotations
 
@@ -126,14 +126,14 @@ def _scaling(resource: Resource) -> str:
     scaling, last = resource.spec.autoscaling, resource.status.autoscaling
     if scaling.mode == "Disabled":
         return ""
-    told = f"; last {last.message}" if last is not None and last.message else ""
-    return f" ({scaling.min_replicas} to {scaling.max_replicas} by the operator{told})"
+    latest = f"; last {last.message}" if last is not None and last.message else ""
+    return f" ({scaling.min_replicas} to {scaling.max_replicas} by the operator{latest})"
 
 
 def _tuning(resource: Resource) -> str:
     tuning, name = resource.status.tuning, resource.name
-    told = tuning.decision if tuning is not None and tuning.decision else "no decision yet"
-    return f"{resource.spec.tuning.mode}: {told} (`kubectl diffcache tuning {name}` tells more)"
+    decision = tuning.decision if tuning is not None and tuning.decision else "no decision yet"
+    return f"{resource.spec.tuning.mode}: {decision} (`kubectl diffcache tuning {name}` shows more)"
 
 
 def _cache(resource: Resource) -> str:
@@ -175,9 +175,9 @@ def _pods(around: Host, now: datetime) -> list[RenderableType]:
         )
         for pod in around.pods.items
     ]
-    told = [(pod.name, news(pod, around.resource, around.claims.items, now)) for pod in around.pods.items]
+    troubles = [(pod.name, news(pod, around.resource, around.claims.items, now)) for pod in around.pods.items]
     shown: list[RenderableType] = [_table(("POD", "READY", "PHASE", "RESTARTS", "NODE", "AGE"), rows)] if rows else []
-    return shown + [Text.assemble((name, "yellow"), " ", _lines(what)) for name, what in told if what]
+    return shown + [Text.assemble((name, "yellow"), " ", _lines(what)) for name, what in troubles if what]
 
 
 def _volumes(around: Host) -> list[RenderableType]:

@@ -153,7 +153,7 @@ def _writable(path: Path, option: str) -> Path:
     trial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()  # permissions do not tell all: the file system may be read-only
+        trial.touch()  # permissions do not say all: the file system may be read-only
         trial.unlink()
     except OSError as error:
         reason = f"{path} cannot be written ({error.strerror}): choose another file"

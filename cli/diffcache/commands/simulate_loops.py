@@ -231,7 +231,7 @@ def _read(path: Path, parse: Callable[[io.StringIO, str], Parsed]) -> Parsed:
         raise ManifestError(str(error)) from None
 
 
-# ---- what is told --------------------------------------------------------------------------------------------------
+# ---- output --------------------------------------------------------------------------------------------------------
 
 
 def _print(comparison: Comparison, stream: Stream) -> None:

@@ -17,14 +17,14 @@ def tuning(admin: AdminOption = ADMIN, output: OutputOption = Output.TABLE) -> N
     from diffcache_core.pb import diffcache_pb2 as pb
 
     with AdminClient(admin) as client:
-        told = client.call("GetStats", pb.GetStatsRequest()).tuning
-    if not told:
+        document = client.call("GetStats", pb.GetStatsRequest()).tuning
+    if not document:
         note(
             "this server does not tune itself: set spec.tuning.mode to Recommend or Auto in its manifest; of one in a "
-            "cluster `kubectl diffcache tuning NAME` tells"
+            "cluster `kubectl diffcache tuning NAME` shows it"
         )
         raise typer.Exit(1)
-    record = read_record(told)
+    record = read_record(document)
     if output is Output.JSON:
         print_json(facts(admin, "", record))
     else:

@@ -82,18 +82,18 @@ def _unscheduled(pod: Pod, claims: Sequence[VolumeClaim], workload: Workload) ->
     condition = pod.status.condition("PodScheduled")
     if condition is None or condition.status != "False":
         return None
-    told = condition.message
-    if workload.gpu and f"Insufficient {workload.gpu}" in told:
+    text = condition.message
+    if workload.gpu and f"Insufficient {workload.gpu}" in text:
         return Problem(
             "InsufficientGPU",
-            f"no node has enough free {workload.gpu}: add nodes or free some, or lower spec.serving.gpu.count ({told})",
+            f"no node has enough free {workload.gpu}: add nodes or free some, or lower spec.serving.gpu.count ({text})",
         )
-    if missing := re.search(r'persistentvolumeclaim "[^"]+" not found', told):
+    if missing := re.search(r'persistentvolumeclaim "[^"]+" not found', text):
         return Problem("ReferenceNotFound", f"{missing[0]}: create it in this namespace, or mend the reference")
-    if "PersistentVolumeClaim" in told or "persistent volume" in told or "persistentvolumeclaim" in told:
-        return Problem("VolumePending", f"{_volume_remedy(claims, workload)} ({told})")
+    if "PersistentVolumeClaim" in text or "persistent volume" in text or "persistentvolumeclaim" in text:
+        return Problem("VolumePending", f"{_volume_remedy(claims, workload)} ({text})")
     return Problem(
-        "Unschedulable", f"no node takes the pod: see {workload.block}.resources and {workload.block}.pod ({told})"
+        "Unschedulable", f"no node takes the pod: see {workload.block}.resources and {workload.block}.pod ({text})"
     )
 
 
@@ -144,9 +144,9 @@ def _ended(ended: Terminated, pod: str, container: str, workload: Workload) -> P
         return Problem(
             "OutOfMemory", f"{container} was killed for its memory: raise {workload.block}.resources.limits.memory"
         )
-    told = parse_termination_message(ended.message)
-    if told is not None:
-        reason, text = told
+    parsed = parse_termination_message(ended.message)
+    if parsed is not None:
+        reason, text = parsed
         return Problem(reason, text, in_spec=reason is Reason.MODEL_LOAD_FAILED)
     return Problem(
         "Crashed", f"{container} {describe_ending(ended)}: see `kubectl logs {pod} -c {container} --previous`"
@@ -193,18 +193,18 @@ def refused_pod(workload: Workload, events: Sequence[Event]) -> Problem | None:
     refused = [event for event in mine if event.reason == "FailedCreate"]
     if not refused:
         return None
-    told = refused[-1].message
+    text = refused[-1].message
     return Problem(
-        "PodRefused", f"the cluster does not let the pod be made: {_refusal_remedy(told, workload)} ({told})"
+        "PodRefused", f"the cluster does not let the pod be made: {_refusal_remedy(text, workload)} ({text})"
     )
 
 
-def _refusal_remedy(told: str, workload: Workload) -> str:
-    if "PodSecurity" in told:
+def _refusal_remedy(text: str, workload: Workload) -> str:
+    if "PodSecurity" in text:
         return "the pods keep to the profile `restricted`, so see what the namespace demands beyond it"
-    if "persistentvolumeclaim" in told.lower():
+    if "persistentvolumeclaim" in text.lower():
         return f"see {workload.volume} and the namespace's quota of storage"
-    field = next((field for pattern, field in _FIELDS if re.search(pattern, told, re.IGNORECASE)), "")
+    field = next((field for pattern, field in _FIELDS if re.search(pattern, text, re.IGNORECASE)), "")
     if field == "resources" or not field:
         return f"see {workload.block}.resources and the namespace's quota and limits"
     return f"see {workload.block}.{field}"

@@ -1,4 +1,4 @@
-"""A cache over keys only, one request at a time. Pure; replay, shadow caches and simulated time all drive this one.
+"""A cache over keys only, one request at a time. Pure; replay, simulated caches and simulated time all drive this one.
 
 It calls the very functions that the serving process does (`choose_resume`, the policy's score, credit, prior,
 admission) in the order in which its cache and ledger call them; only index, ledger and store are lists and a heap.

@@ -43,28 +43,28 @@ def read_series(body: bytes, kind: str, most: int) -> Iterator[Series]:
 
     Raises NotPrometheus, when it comes to the place: the series until then count for nothing.
     """
-    scanner, told = _Scanner(body), dict[str, str]()
+    scanner, fields = _Scanner(body), dict[str, str]()
     try:
         for key in scanner.members():
             if key == "data":
-                yield from _read_data(scanner, told, "value" if kind == "vector" else "values", most)
+                yield from _read_data(scanner, fields, "value" if kind == "vector" else "values", most)
             elif key == "status":
-                told[key] = scanner.text()
+                fields[key] = scanner.text()
             else:
                 scanner.skip()
     except UnicodeDecodeError:
         raise NotPrometheus from None
-    if scanner.peek() or told != {"status": "success", "resultType": kind}:
+    if scanner.peek() or fields != {"status": "success", "resultType": kind}:
         raise NotPrometheus
 
 
-def _read_data(scanner: _Scanner, told: dict[str, str], key_of_samples: str, most: int) -> Iterator[Series]:
+def _read_data(scanner: _Scanner, fields: dict[str, str], key_of_samples: str, most: int) -> Iterator[Series]:
     for key in scanner.members():
         if key == "result":
             for _ in scanner.items():
                 yield _read_one(scanner, key_of_samples, most)
         elif key == "resultType":
-            told[key] = scanner.text()
+            fields[key] = scanner.text()
         else:
             scanner.skip()
 

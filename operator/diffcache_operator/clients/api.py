@@ -49,7 +49,7 @@ class Api:
     def __init__(self, dynamic: DynamicClient) -> None:
         self._dynamic = dynamic
         self.on_call: Callable[[str, int, float], None] = lambda verb, code, seconds: None
-        """Told of every call when it has ended: verb, HTTP status or 0 where none came, seconds."""
+        """Called after every call: verb, HTTP status or 0 where none came, seconds."""
 
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> JSON | None:
         """The object, or None if there is none."""

@@ -102,7 +102,7 @@ class Source:
         return self.namespace, self.url.partition("://")[2].partition("/")[0].lower()
 
 
-Told = TypeVar("Told")
+Answer = TypeVar("Answer")
 
 
 class Prometheus:
@@ -120,7 +120,7 @@ class Prometheus:
         self._reader = ThreadPoolExecutor(1, "prometheus")  # one answer at a time: the loop goes on beside one thread
         self._names = NameResolver()
 
-    async def look(self, source: Source, ask: Callable[[Questions], Awaitable[Told]]) -> Told:
+    async def look(self, source: Source, ask: Callable[[Questions], Awaitable[Answer]]) -> Answer:
         """What `ask` makes of its questions. Raises PrometheusError."""
         now = self._clock()
         self._resting = {host: rest for host, rest in self._resting.items() if now < rest[0]}
@@ -139,7 +139,7 @@ class Prometheus:
         if not source.is_own:
             log.info("%s: %s", source.namespace, trouble)
             trouble = _vague(source.url)
-            # When it is told must not tell, either, whether a port is closed or a name unknown.
+            # The time of this answer must not show, either, whether a port is closed or a name unknown.
             await asyncio.sleep(began + self._seconds - asyncio.get_running_loop().time())
         self._resting[source.host] = (self._clock() + REST_SECONDS, trouble)
         raise trouble from None

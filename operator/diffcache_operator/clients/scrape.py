@@ -26,7 +26,7 @@ BYTES_PER_SECOND, BURST_BYTES = 256 * 1024, 8 * 2**20
 save up. 64 pods that are asked every 5 s answer with 40 KB a second; a higher budget lets pods that say too much cost
 more."""
 
-Told = TypeVar("Told")
+Answer = TypeVar("Answer")
 
 
 class Scraper:
@@ -35,9 +35,9 @@ class Scraper:
         self._spent: dict[str, tuple[float, float]] = {}  # by namespace: bytes owed, at which time
 
     async def scrape(
-        self, namespace: str, addresses: Iterable[str], names: Collection[str], read: Callable[[str], Told]
-    ) -> list[Told | None]:
-        """What the pods at these IP addresses tell of the metrics with `names`, as `read` has it, which may raise
+        self, namespace: str, addresses: Iterable[str], names: Collection[str], read: Callable[[str], Answer]
+    ) -> list[Answer | None]:
+        """What the pods at these IP addresses report of the metrics with `names`, as `read` has it, which may raise
         ValueError; None for one that does not answer, or not with what a pod of ours would say."""
         query = [("name[]", name) for name in names]
         async with (
@@ -51,7 +51,7 @@ class Scraper:
             bodies = await asyncio.gather(*(_fetch(session, address, query) for address in addresses))
         return [None if body is None else self._read(namespace, body, read) for body in bodies]
 
-    def _read(self, namespace: str, body: bytes, read: Callable[[str], Told]) -> Told | None:
+    def _read(self, namespace: str, body: bytes, read: Callable[[str], Answer]) -> Answer | None:
         if not self._may_spend(namespace, len(body)):
             return None
         try:

@@ -1,6 +1,6 @@
 """The operator's own scaling loop: pods' metrics in, `/scale` out. Prometheus has no part in it.
 
-It runs beside the reconciles, in a queue of its own, and writes nothing but the replicas. What it has to tell waits
+It runs beside the reconciles, in a queue of its own, and writes nothing but the replicas. What it has to report waits
 here until the reconcile, which is the status' only writer, fetches it.
 """
 
@@ -18,9 +18,9 @@ from diffcache_core.resource.spec import DiffusionCache, ScalingMode
 from diffcache_core.resource.status import AutoscalingStatus
 from diffcache_core.scaling import Look, Scaling, bounds_of, scale
 from diffcache_core.tuning.record import time_text
-from diffcache_operator.claims import Claim
 from diffcache_operator.clients.api import Api, ApiError
 from diffcache_operator.clients.scrape import Scraper
+from diffcache_operator.conditions import ConditionState
 from diffcache_operator.metadata import JSON
 from diffcache_operator.observe import parse_resource, read_pods, read_resource
 from diffcache_operator.observed import made_by
@@ -38,16 +38,16 @@ REFUSED_SECONDS = 60.0
 """After a refusal: only a change of the spec, or of a right, helps."""
 BLIND = ("NoPod", "NoData", "BadData", "ClockJump")
 BLIND_SECONDS = 30.0
-"""Of looks that tell nothing, before the condition says so."""
+"""Of looks without an answer, before the condition says so."""
 MEMORY_SECONDS = 60.0
 """Over which busy shares and seconds a step are averaged: several requests long."""
 
 
 @dataclass(frozen=True)
-class Told:
+class ScalingReport:
     """For the status. `last`: the last change that the loop made; None: none since the operator began."""
 
-    claim: Claim
+    condition: ConditionState
     last: AutoscalingStatus | None = None
 
 
@@ -55,12 +55,12 @@ class Told:
 class _Memory:
     seen: deque[Snapshot] = field(default_factory=deque)
     wanted: tuple[Look, ...] = ()
-    blind_since: float | None = None  # no look since then has told anything
-    told: Told | None = None
+    blind_since: float | None = None  # no look since then has found anything
+    report: ScalingReport | None = None
 
 
 class Scaler:
-    """`step` is what its queue calls. `on_news(key)`: there is something new to tell."""
+    """`step` is what its queue calls. `on_news(key)`: there is something new to report."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class Scaler:
         self._api, self._scraper, self._on_news, self._stopwatch = api, scraper, on_news, stopwatch
         self._memories: dict[Key, _Memory] = {}
 
-    def told(self, key: Key) -> Told | None:
+    def report(self, key: Key) -> ScalingReport | None:
         memory = self._memories.get(key)
-        return None if memory is None else memory.told
+        return None if memory is None else memory.report
 
     async def step(self, key: Key) -> object:
         """Seconds until the next look, or GONE for a resource that is not to be scaled. Raises ApiError."""
@@ -85,20 +85,20 @@ class Scaler:
             return GONE
         memory = self._memories.setdefault(key, _Memory())
         metadata = Metadata.model_validate(raw["metadata"])
-        wrote = "autoscaling" in raw.get("status", {}) or (memory.told is not None and memory.told.last is not None)
+        wrote = "autoscaling" in raw.get("status", {}) or (memory.report is not None and memory.report.last is not None)
         obstacle = _asleep(resource) or _overruled(metadata, wrote)
         if obstacle is not None:
             memory.seen.clear()
             memory.wanted = ()
-            self._tell(key, memory, obstacle)
+            self._report(key, memory, obstacle)
             return LOOK_SECONDS
         scaling = await self._decide(key, resource, memory)
         if scaling.replicas != resource.spec.serving.replicas:
             return await self._write(key, resource, metadata.resource_version, memory, scaling)
         if self._is_blind(memory, scaling):
-            self._tell(key, memory, Claim(SCALING_ACTIVE, "False", scaling.reason, scaling.message))
+            self._report(key, memory, ConditionState(SCALING_ACTIVE, "False", scaling.reason, scaling.message))
         elif memory.blind_since is None:
-            self._tell(key, memory, _following(resource))
+            self._report(key, memory, _following(resource))
         return LOOK_SECONDS
 
     def _is_blind(self, memory: _Memory, scaling: Scaling) -> bool:
@@ -116,8 +116,8 @@ class Scaler:
         addresses = [pod.status.pod_ip for pod in ready]
         answers = await self._scraper.scrape(key.namespace, addresses, NAMES, parse)
         at = self._stopwatch()
-        told = {pod.metadata.uid: work for pod, work in zip(ready, answers, strict=True) if work is not None}
-        memory.seen.append(Snapshot(at, told))
+        known = {pod.metadata.uid: work for pod, work in zip(ready, answers, strict=True) if work is not None}
+        memory.seen.append(Snapshot(at, known))
         while memory.seen[0].at < at - MEMORY_SECONDS:
             memory.seen.popleft()
         current = resource.spec.serving.replicas
@@ -125,8 +125,8 @@ class Scaler:
         memory.wanted = scaling.wanted
         if scaling.reason == "NoData" and not ready:
             return replace(scaling, reason="NoPod", message=f"stays at {current}: no pod is ready")
-        if scaling.reason == "Down" and len(told) < len(ready):
-            text = f"stays at {current}: {len(ready) - len(told)} of {len(ready)} ready pods do not tell their work"
+        if scaling.reason == "Down" and len(known) < len(ready):
+            text = f"stays at {current}: {len(ready) - len(known)} of {len(ready)} ready pods do not report their work"
             return Scaling(current, "NoData", text, scaling.wanted)
         return scaling
 
@@ -141,41 +141,45 @@ class Scaler:
             if error.status not in (400, 403, 422):
                 raise
             text = f"the API server refuses {scaling.replicas} replicas: {error}"
-            self._tell(key, memory, Claim(SCALING_ACTIVE, "False", "Refused", text))
+            self._report(key, memory, ConditionState(SCALING_ACTIVE, "False", "Refused", text))
             return REFUSED_SECONDS
         last = AutoscalingStatus(replicas=scaling.replicas, message=scaling.message[:1024], time=time_text(time.time()))
-        self._tell(key, memory, _following(resource), last)
+        self._report(key, memory, _following(resource), last)
         return LOOK_SECONDS
 
-    def _tell(self, key: Key, memory: _Memory, claim: Claim, last: AutoscalingStatus | None = None) -> None:
-        before = memory.told
+    def _report(
+        self, key: Key, memory: _Memory, condition: ConditionState, last: AutoscalingStatus | None = None
+    ) -> None:
+        before = memory.report
         if before is not None:
-            claim = claim if claim.status == "True" else claim.steady(before.claim)  # the former is about the spec
+            condition = (
+                condition if condition.status == "True" else condition.steady(before.condition)
+            )  # the former is about the spec
             last = last or before.last
-        memory.told = Told(claim, last)
-        if memory.told != before:
+        memory.report = ScalingReport(condition, last)
+        if memory.report != before:
             self._on_news(key)
 
 
-def _following(resource: DiffusionCache) -> Claim:
+def _following(resource: DiffusionCache) -> ConditionState:
     """Without the figures of the moment: the pods' own metrics have those."""
     spec = resource.spec.autoscaling
     text = (
         f"{spec.min_replicas} to {spec.max_replicas} pods follow the work that waits: "
         f"{spec.target_backlog_seconds} s of it a pod are aimed at"
     )
-    return Claim(SCALING_ACTIVE, "True", "Following", text)
+    return ConditionState(SCALING_ACTIVE, "True", "Following", text)
 
 
-def _asleep(resource: DiffusionCache) -> Claim | None:
+def _asleep(resource: DiffusionCache) -> ConditionState | None:
     """0 is a person's to write, as for the horizontal pod autoscaler."""
     if resource.spec.serving.replicas > 0:
         return None
     wakes = f"`kubectl scale dcache {resource.metadata.name} --replicas=1` wakes it"
-    return Claim(SCALING_ACTIVE, "False", "ScaledToZero", f"replicas is 0, so the cache sleeps: {wakes}")
+    return ConditionState(SCALING_ACTIVE, "False", "ScaledToZero", f"replicas is 0, so the cache sleeps: {wakes}")
 
 
-def _overruled(resource: Metadata, wrote: bool) -> Claim | None:
+def _overruled(resource: Metadata, wrote: bool) -> ConditionState | None:
     """Another autoscaler has written after this loop had. What it wrote before is ours to take over."""
     other = other_scaler(resource)
     if not wrote or other is None:
@@ -184,11 +188,11 @@ def _overruled(resource: Metadata, wrote: bool) -> Claim | None:
         f"{other} scales this cache, too (a HorizontalPodAutoscaler or KEDA?), so the operator keeps out: delete the "
         "other one, then set autoscaling.mode to Disabled and to Operator again; or leave it Disabled"
     )
-    return Claim(SCALING_ACTIVE, "False", "OtherScaler", text)
+    return ConditionState(SCALING_ACTIVE, "False", "OtherScaler", text)
 
 
 def _parsed(raw: JSON) -> DiffusionCache | None:
-    """None: it is on its way out, or this operator cannot read it, which is the reconcile's to tell."""
+    """None: it is on its way out, or this operator cannot read it, which the reconcile reports."""
     if ObjectView.model_validate(raw).is_leaving:
         return None
     try:

@@ -7,10 +7,10 @@ import re
 from diffcache_core.resource.spec import MAX_REPLICAS, DiffusionCacheSpec
 from diffcache_core.resource.status import TuningStatus
 from diffcache_core.tuning.record import acknowledged, changed_at, seconds_of
-from diffcache_operator.claims import Claim
+from diffcache_operator.conditions import ConditionState
 from diffcache_operator.figures import Figures
 from diffcache_operator.observed import Observed
-from diffcache_operator.tuning.tell import frozen, waiting
+from diffcache_operator.tuning.conditions import frozen, waiting
 
 TAKE_OVER_SECONDS = 180.0
 """In which pods take a decision over: the kubelet passes a ConfigMap on within about a minute."""
@@ -19,11 +19,11 @@ CLOCK_SECONDS = 60.0
 
 
 class Undecided(Exception):
-    """Nothing is decided this time. `record`: as it is from now on. `claim`: why."""
+    """Nothing is decided this time. `record`: as it is from now on. `condition`: why."""
 
-    def __init__(self, record: TuningStatus, claim: Claim) -> None:
-        super().__init__(claim.message)
-        self.record, self.claim = record, claim
+    def __init__(self, record: TuningStatus, condition: ConditionState) -> None:
+        super().__init__(condition.message)
+        self.record, self.condition = record, condition
 
 
 def with_pods(record: TuningStatus, cache: str, seen: Observed) -> TuningStatus:
@@ -35,11 +35,11 @@ def with_pods(record: TuningStatus, cache: str, seen: Observed) -> TuningStatus:
 
 
 def with_window(
-    spec: DiffusionCacheSpec, record: TuningStatus, seen: Observed, before: Claim | None, now: float
+    spec: DiffusionCacheSpec, record: TuningStatus, seen: Observed, before: ConditionState | None, now: float
 ) -> TuningStatus:
     """The record with its window begun, because the pods follow it. Raises Undecided.
 
-    `before`: what was told last. It stands while the pods take a decision over.
+    `before`: the condition until now. It stands while the pods take a decision over.
     """
     record, trouble = _follow(spec, record, seen, now)
     if trouble is None:
@@ -51,7 +51,7 @@ def with_window(
 
 def _follow(
     spec: DiffusionCacheSpec, record: TuningStatus, seen: Observed, now: float
-) -> tuple[TuningStatus, Claim | None]:
+) -> tuple[TuningStatus, ConditionState | None]:
     """The record with its window begun if the pods follow it; else why there is no window."""
     ready = sum(pod.is_ready for pod in seen.pods)
     if not ready:
@@ -66,6 +66,6 @@ def _follow(
     if not record.window_start:
         return record, waiting(record)
     if len(figures.levels) != 1:
-        text = "the pods do not tell one table of levels: those of an old image do not"
+        text = "the pods do not report one table of levels: those of an old image do not"
         return record, frozen("LevelsUnknown", text)
     return record, None

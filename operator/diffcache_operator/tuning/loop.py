@@ -14,14 +14,14 @@ from diffcache_core.resource.spec import DiffusionCache, DiffusionCacheSpec, Tun
 from diffcache_core.resource.status import DiffusionCacheStatus, TuningStatus
 from diffcache_core.tuning.record import changed_at, goals_of, in_force, record_decision, record_for
 from diffcache_core.tuning.tuner import Decision, Tuning, tune
-from diffcache_operator.claims import Claim, as_before
 from diffcache_operator.clients.prometheus import Access, PrometheusError
+from diffcache_operator.conditions import ConditionState, as_before
 from diffcache_operator.observed import Observed
 from diffcache_operator.queue import Key
+from diffcache_operator.tuning.conditions import TUNING_ACTIVE, condition_of, frozen, steady, waiting
 from diffcache_operator.tuning.follow import Undecided, with_pods, with_window
 from diffcache_operator.tuning.inquiries import Answer, Inquiries, Question
 from diffcache_operator.tuning.source import NoSource, source_of
-from diffcache_operator.tuning.tell import TUNING_ACTIVE, claim_of, frozen, steady, waiting
 
 LOOK_SECONDS = 60.0
 """Between two questions to Prometheus about one cache."""
@@ -32,7 +32,7 @@ class Tuned:
     """`moved`: from now on something else holds, which the status has to say before anything follows it."""
 
     record: TuningStatus
-    claim: Claim
+    condition: ConditionState
     moved: bool
 
 
@@ -58,15 +58,15 @@ class Tuner:
             self.forget(key)
             return None
         try:
-            record, claim = self._consider(key, resource, old, seen, self._clock())
+            record, condition = self._consider(key, resource, old, seen, self._clock())
         except Undecided as undecided:
-            record, claim = undecided.record, undecided.claim
+            record, condition = undecided.record, undecided.condition
         revision = 0 if old.tuning is None else old.tuning.revision
-        return Tuned(record, claim, moved=record.revision != revision)
+        return Tuned(record, condition, moved=record.revision != revision)
 
     def _consider(
         self, key: Key, resource: DiffusionCache, old: DiffusionCacheStatus, seen: Observed, now: float
-    ) -> tuple[TuningStatus, Claim]:
+    ) -> tuple[TuningStatus, ConditionState]:
         """The record after a decision, and what is said of it. Raises Undecided."""
         spec, before = resource.spec, as_before(old, TUNING_ACTIVE)
         record = self._own_record(key, spec, old.tuning, now)
@@ -89,8 +89,8 @@ class Tuner:
             raise Undecided(record, waiting(record))
         return record
 
-    def _ask(self, key: Key, question: Question, before: Claim | None, now: float) -> None:
-        """Now and then, and at once where nothing was told yet."""
+    def _ask(self, key: Key, question: Question, before: ConditionState | None, now: float) -> None:
+        """Now and then, and at once where there is no answer yet."""
         has_begun = question.span(now).grids(now) is not None
         is_due = self._stopwatch() - self._looked.get(key, float("-inf")) >= LOOK_SECONDS
         if has_begun and (before is None or is_due):
@@ -125,14 +125,14 @@ def _conclude(
     record: TuningStatus,
     current: Tuning,
     decision: Decision,
-    before: Claim | None,
+    before: ConditionState | None,
     now: float,
-) -> tuple[TuningStatus, Claim]:
+) -> tuple[TuningStatus, ConditionState]:
     """The record after the decision, and what is said of it: in the words from before while only numbers move."""
     decided = record_decision(spec, record, current, decision, now)
-    told, claim = decided.decision, claim_of(spec.tuning.mode, current, decision)
-    if spec.tuning.mode is TuningMode.RECOMMEND and claim.status == "True":
-        told = f"would be {told}"
+    text, condition = decided.decision, condition_of(spec.tuning.mode, current, decision)
+    if spec.tuning.mode is TuningMode.RECOMMEND and condition.status == "True":
+        text = f"would be {text}"
     if decided.revision == record.revision:
-        told, claim = steady(told, record.decision), claim.steady(before)
-    return decided.model_copy(update={"decision": told}), claim
+        text, condition = steady(text, record.decision), condition.steady(before)
+    return decided.model_copy(update={"decision": text}), condition

@@ -18,7 +18,7 @@ def source_of(resource: DiffusionCache, access: Access) -> Source:
     """Raises NoSource.
 
     What a resource names itself gets neither the token nor the headers of the operator's own, but where it names the
-    very same URL and no headers: a header chooses whose figures are told, which is not the resource's to choose there.
+    very same URL and no headers: a header chooses whose figures are read, which is not the resource's to choose there.
     """
     asked = resource.spec.prometheus
     headers = tuple((header.name, header.value) for header in asked.headers or ())

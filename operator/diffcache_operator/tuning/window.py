@@ -1,9 +1,9 @@
 """Raw counters of Prometheus become the tuner's window. Pure.
 
 Counters are read as they are, without `rate` or `increase`: those extrapolate, and the tuner's bounds want counts. A
-counter begins again at 0 when its process does, which `diffcache_start_time_seconds` tells of, and a fall besides.
-Series are told apart by their pod and their own labels, not by what a scrape adds: a pod that comes back with another
-address goes on.
+counter begins again at 0 when its process does, which `diffcache_start_time_seconds` shows, and so does a fall.
+Series are distinguished by their pod and their own labels, not by what a scrape adds: a pod that comes back with
+another address goes on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MAX_COMPARISONS = 400
 MAX_JOBS = 100
 """Of scrapes, by which a pod's series may differ."""
 MAX_TROUBLES = 10
-"""That are kept of one grid: one is told, and a foreign server may think up any number."""
+"""That are kept of one grid: one is reported, and a foreign server may think up any number."""
 LONGEST = 24 * 3600.0
 """Seconds that figures reach back: a day holds its rhythm. Comparisons reach further, see `tuning.evidence_start`."""
 
@@ -177,7 +177,7 @@ class Counters:
     _jobs: list[str] = field(default_factory=list)
 
     def add(self, one: Series) -> None:
-        """One series; what cannot be a counter's value is left out and told."""
+        """One series; what cannot be a counter's value is left out and reported."""
         name, pod = one.name, one.labels.get("pod", "")
         if name not in OWN_LABELS or pod not in self.pods:
             return
@@ -222,7 +222,7 @@ class Counters:
             if name == START_TIME:
                 continue
             if pod not in starts:
-                self.bad.add(f"{pod} does not tell when it began: `kubectl diffcache upgrade` replaces an old image")
+                self.bad.add(f"{pod} does not report when it began: `kubectl diffcache upgrade` replaces an old image")
                 continue
             rise = _rise(counter.points(), starts[pod], self.grid)
             sums = out[name].setdefault(own, array("d", bytes(8 * self.grid.batches)))
@@ -238,7 +238,7 @@ class _Counter:
         self._values, self.jobs = array("d", [math.nan]) * points, bytearray(points)
 
     def set(self, index: int, value: float, job: int) -> bool:
-        """Whether no other job has told this point."""
+        """Whether no other job has given this point."""
         before = self._values[index]
         if not math.isnan(before) and self.jobs[index] != job:
             return False

@@ -1,4 +1,4 @@
-"""The shadow caches themselves: each request goes through all of them. No threads, no waits.
+"""The simulated caches themselves: each request goes through all of them. No threads, no waits.
 
 A cache of m times the capacity has m times its bytes. The bound on entries stays, because it is the index's, and more
 capacity would not lift it.

@@ -1,4 +1,4 @@
-"""What the way of a request tells the shadow caches: two calls a request, neither of which waits or raises."""
+"""What the way of a request tells the simulated caches: two calls a request, neither of which waits or raises."""
 
 from __future__ import annotations
 

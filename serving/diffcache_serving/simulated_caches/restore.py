@@ -1,4 +1,4 @@
-"""What the real cache holds, as the shadow caches start from it."""
+"""What the real cache holds, as the simulated caches start from it."""
 
 from __future__ import annotations
 

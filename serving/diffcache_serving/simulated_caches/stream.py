@@ -1,4 +1,4 @@
-"""How events of requests reach the one process that runs the shadow caches."""
+"""How events of requests reach the one process that runs the simulated caches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH_EVENTS = 64
 class Reading:
     """What `read` comes back with."""
 
-    is_reader: bool  # False: another process runs the shadow caches now
+    is_reader: bool  # False: another process runs the simulated caches now
     events: list[Event]
     missed: int = 0  # events lost before they could be read
     is_first: bool = False  # the first since this process is the reader: it has to start from the ledger

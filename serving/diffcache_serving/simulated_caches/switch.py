@@ -1,4 +1,4 @@
-"""The shadow caches of a serving process: started and ended with the config that asks for them."""
+"""The simulated caches of a serving process: started and ended with the config that asks for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the shadow caches beside the requests: one task that reads the stream, and a thread of its own that computes.
+"""Runs the simulated caches beside the requests: one task that reads the stream, and a thread of its own that computes.
 
 The thread holds the GIL only between numpy's calls: about a millisecond a request.
 """
@@ -69,7 +69,7 @@ class SimulationWorker:
             try:
                 await self._turn()
             except Exception as error:  # they only measure: whatever it is, requests go on, and they begin anew
-                log.warning("the shadow caches failed and start again from the ledger", error=repr(error))
+                log.warning("the simulated caches failed and start again from the ledger", error=repr(error))
                 await self._start()
 
     async def _turn(self) -> None:
@@ -89,14 +89,14 @@ class SimulationWorker:
             entries, record = await self._read_ledger()
             await self._compute(lambda: caches.restore(entries, record))
         except Exception as error:
-            log.warning("the shadow caches start empty: the ledger was not read", error=repr(error))
+            log.warning("the simulated caches start empty: the ledger was not read", error=repr(error))
             await asyncio.sleep(READ_SECONDS)
         self.caches = caches
-        log.info("shadow caches run here", entries=len(caches), key_bytes=caches.key_bytes)
+        log.info("simulated caches run here", entries=len(caches), key_bytes=caches.key_bytes)
 
     def _stop(self) -> None:
         if self.caches is not None:
-            log.info("shadow caches run in another replica")
+            log.info("simulated caches run in another replica")
         self.caches = None
         self._metrics.shadow_saved_ratio.clear()
 

@@ -91,7 +91,7 @@ async def draw(server: Server, wanted: Sequence[GenerationRequest], at_once: int
 
 
 async def caught_up(server: Server) -> CachesBySize:
-    """When the shadow caches have seen every answer. The test's own time limit ends it if they never do."""
+    """When the simulated caches have seen every answer. The test's own time limit ends it if they never do."""
     metrics = server.metrics
     while metrics.value(SHADOW_CACHE_STEPS, multiple="1") < metrics.value(STEPS):
         await asyncio.sleep(0.01)

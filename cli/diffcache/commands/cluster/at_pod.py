@@ -75,5 +75,5 @@ def _pod_port(kubectl: Kubectl, name: str, port: int) -> Iterator[str]:
     except GenerationError as error:
         if error.code != "UNAVAILABLE":
             raise
-        told = "" if any(words in error.message for words in _OF_THE_WAY) else f" ({error.message})"
-        raise ClusterError(f"pod {pod} does not answer on port {port}{told}: try again, or see `{status}`") from None
+        detail = "" if any(words in error.message for words in _OF_THE_WAY) else f" ({error.message})"
+        raise ClusterError(f"pod {pod} does not answer on port {port}{detail}: try again, or see `{status}`") from None

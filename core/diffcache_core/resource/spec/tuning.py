@@ -134,7 +134,7 @@ class TuningSpec(Block):
     """Levels and capacity that follow what is measured."""
 
     mode: Annotated[TuningMode, Change.HOT] = TuningMode.DISABLED
-    """Recommend tells in status what it would do; Auto does it."""
+    """Recommend shows in the status what it would do; Auto does it."""
     quality: QualitySpec = QualitySpec()
     latency: LatencySpec | None = None
     """With it levels are no looser than it needs; without, as loose as the quality's bound allows."""

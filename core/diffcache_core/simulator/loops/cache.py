@@ -1,4 +1,4 @@
-"""The shared cache, its comparisons, its shadow caches and its tuner in simulated time. Pure.
+"""The shared cache, its comparisons, its simulated caches and its tuner in simulated time. Pure.
 
 The functions that run in the cluster decide here, too: the simulator's selector and policy choose and evict,
 `diffcache_core.tuning.comparisons` says who is compared and at which level, `diffcache_core.tuning.tuner` what moves.

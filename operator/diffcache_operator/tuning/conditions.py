@@ -8,36 +8,36 @@ from __future__ import annotations
 from diffcache_core.resource.spec import TuningMode
 from diffcache_core.resource.status import TuningStatus
 from diffcache_core.tuning.tuner import Decision, Tuning
-from diffcache_operator.claims import Claim, steady
+from diffcache_operator.conditions import ConditionState, steady
 
-__all__ = ["TUNING_ACTIVE", "claim_of", "frozen", "steady", "switched_off", "waiting"]
+__all__ = ["TUNING_ACTIVE", "condition_of", "frozen", "steady", "switched_off", "waiting"]
 
 TUNING_ACTIVE = "TuningActive"
 
 
-def claim_of(mode: TuningMode, current: Tuning, decision: Decision) -> Claim:
+def condition_of(mode: TuningMode, current: Tuning, decision: Decision) -> ConditionState:
     if decision.frozen:
         return frozen(decision.reason, decision.message)
     if decision.tuning == current:
-        return Claim(TUNING_ACTIVE, "True", decision.reason, decision.message)
+        return ConditionState(TUNING_ACTIVE, "True", decision.reason, decision.message)
     if mode is TuningMode.RECOMMEND:
         text = f"mode Auto would do this ({decision.reason}): {decision.message}"
-        return Claim(TUNING_ACTIVE, "True", "Recommended", text)
-    return Claim(TUNING_ACTIVE, "True", "Tuned", f"{decision.reason}: {decision.message}")
+        return ConditionState(TUNING_ACTIVE, "True", "Recommended", text)
+    return ConditionState(TUNING_ACTIVE, "True", "Tuned", f"{decision.reason}: {decision.message}")
 
 
-def frozen(reason: str, message: str) -> Claim:
-    return Claim(TUNING_ACTIVE, "False", reason, message)
+def frozen(reason: str, message: str) -> ConditionState:
+    return ConditionState(TUNING_ACTIVE, "False", reason, message)
 
 
-def waiting(record: TuningStatus) -> Claim:
+def waiting(record: TuningStatus) -> ConditionState:
     """Figures count from when all ready pods follow the tuning in force."""
     if record.window_start:
         return frozen("WindowBegins", "all ready pods follow the tuning in force; figures count from now on")
     return frozen(
         "WaitingForPods",
         f"figures count as soon as all ready pods follow the tuning in force (revision {record.revision}); pods of an "
-        "old image never tell: `kubectl diffcache upgrade` replaces them",
+        "old image never report: `kubectl diffcache upgrade` replaces them",
     )
 
 

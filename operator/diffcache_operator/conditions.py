@@ -14,23 +14,23 @@ _NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*")
 
 
 @dataclass(frozen=True)
-class Claim:
+class ConditionState:
     type: str
     status: Truth
     reason: str
     message: str
 
-    def steady(self, before: Claim | None) -> Claim:
+    def steady(self, before: ConditionState | None) -> ConditionState:
         """With the message from before while it is the same turn and only numbers have moved."""
         if before is None or (before.status, before.reason) != (self.status, self.reason):
             return self
         return replace(self, message=steady(self.message, before.message))
 
 
-def as_before(status: DiffusionCacheStatus, kind: str) -> Claim | None:
+def as_before(status: DiffusionCacheStatus, kind: str) -> ConditionState | None:
     """What a condition says at present."""
     found = status.condition(kind)
-    return None if found is None else Claim(found.type, found.status, found.reason, found.message)
+    return None if found is None else ConditionState(found.type, found.status, found.reason, found.message)
 
 
 def steady(new: str, old: str) -> str:
