@@ -1,4 +1,4 @@
-"""Makes the children of a resource what they should be, as far as the API server lets us."""
+"""Brings the children of a resource to their desired state, as far as the API server allows it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ FORBIDDEN = "Forbidden"
 
 @dataclass(frozen=True)
 class Converged:
-    """`halt`: what stopped it. `refusals`: by claim, why its volume may not grow. `correction`: what somebody had done
-    by hand."""
+    """What one attempt has done.
+
+    `halt`: what stopped it. `refusals`: for each claim, why the server refuses to expand its volume. `correction`: the
+    change by hand that was undone.
+    """
 
     wrote: bool
     halt: Halt | None
@@ -43,7 +46,7 @@ class _Acted:
 
 
 class Converger:
-    """`on_progress(key)`: an action was carried out."""
+    """Calls `on_progress(key)` after each action that was carried out."""
 
     def __init__(self, api: Api, metrics: Metrics, on_progress: Callable[[Key], None]) -> None:
         self._api, self._metrics, self._on_progress = api, metrics, on_progress
@@ -51,7 +54,8 @@ class Converger:
     async def converge(
         self, key: Key, resource: DiffusionCache, desired: list[JSON], observed: Observed, seen: Collection[Id]
     ) -> Converged:
-        """`seen`: children that were there at the last look. Raises ApiError for what may pass by itself."""
+        """`seen`: the children that existed at the last look. Raises ApiError for errors that may pass by
+        themselves."""
         owners = await self._act(key, lambda: plan_owners(resource, observed))
         grown, refusals = await self._grow(key, resource, observed)
         children = await self._act(key, lambda: plan(resource, desired, observed, seen))
@@ -63,7 +67,7 @@ class Converger:
         )
 
     async def _act(self, key: Key, decide: Callable[[], list[Action]]) -> _Acted:
-        """Carries out what is decided, up to the first that is forbidden. Raises ApiError."""
+        """Carries out the actions until one is forbidden or rejected. Raises ApiError if a retry may help."""
         done, halt = 0, None
         corrections: list[str] = []
         try:
@@ -81,7 +85,8 @@ class Converger:
         return _Acted(done, halt, tuple(corrections))
 
     async def _grow(self, key: Key, resource: DiffusionCache, observed: Observed) -> tuple[int, dict[str, str]]:
-        """How many volumes were asked to grow; and by claim, why the server refuses. Nothing else waits for those."""
+        """Returns how many volumes were asked to grow, and for each refused claim the reason. A refusal stops nothing
+        else."""
         done, refusals = 0, dict[str, str]()
         for action in plan_volumes(resource, observed):
             try:
@@ -101,7 +106,8 @@ class Converger:
 
 
 def _halt(error: ApiError) -> Halt | None:
-    """What a condition has to say; None for what is simply tried again: a conflict, a busy server, no network."""
+    """Returns what the condition must report; None for errors that are just retried: a conflict, a busy server, no
+    network."""
     if error.status in (0, 409, 429):
         return None
     if error.status == 403:

@@ -1,4 +1,4 @@
-"""Reads what there is: the resource, its children and their pods, afresh each time, except the figures of pods."""
+"""Reads the resource, its children and their pods anew at each look. It does not read the figures of pods."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ async def read_resource(api: Api, namespace: str, name: str) -> JSON | None:
 
 
 def parse_resource(raw: JSON) -> DiffusionCache:
-    """Without its status, which has a type of its own. Raises pydantic's ValidationError."""
+    """Parses a resource without its status, which has a type of its own. Raises pydantic's ValidationError."""
     return DiffusionCache.model_validate({name: value for name, value in raw.items() if name != "status"})
 
 
 async def read_pods(api: Api, namespace: str, name: str) -> tuple[Pod, ...]:
-    """Whatever carries the label of this cache. Raises ApiError."""
+    """Returns all pods with the label of this cache. Raises ApiError."""
     found = await api.list("v1", "Pod", namespace, label_selector=f"{CACHE_LABEL}={name}")
     return tuple(map(Pod.model_validate, found))
 
 
 async def observe(api: Api, namespace: str, name: str, children: Sequence[Reference]) -> Observed:
-    """Raises ApiError. `children`: what to look for."""
+    """Reads everything of one resource. `children`: the objects to look for. Raises ApiError."""
     found, pods, claims = await asyncio.gather(
         asyncio.gather(*(api.get(child.api_version, child.kind, namespace, child.name) for child in children)),
         read_pods(api, namespace, name),
@@ -60,20 +60,21 @@ async def _read_claims(api: Api, namespace: str, name: str) -> tuple[VolumeClaim
 
 
 def _made_for(claims: Iterable[VolumeClaim], workload: str) -> tuple[VolumeClaim, ...]:
-    """A claim that only carries our label, such as one with a model in it, is not ours to own and to delete."""
+    """Returns the claims that belong to a workload. Another claim with our label, such as one with a model, is not
+    ours."""
     made = re.compile(rf"data-{re.escape(workload)}-\d+")
     return tuple(claim for claim in claims if made.fullmatch(claim.name))
 
 
 def _held_up(pods: Sequence[Pod], sets: Iterable[StatefulSet]) -> list[ObjectView]:
-    """Pods whose containers are not made yet, and StatefulSets that want pods and have none."""
+    """Returns the pods whose containers do not exist yet, and the StatefulSets that want pods and have none."""
     owners = {owner.uid for pod in pods for owner in pod.metadata.owner_references}
     empty = [one for one in sets if one.spec.replicas and one.metadata.uid not in owners]
     return [*(pod for pod in pods if pod.is_stuck), *empty]
 
 
 async def _warnings(api: Api, namespace: str, about: Iterable[ObjectView]) -> tuple[Event, ...]:
-    """Events say why a volume cannot be mounted or a pod not be made; nothing else does."""
+    """Returns warnings about these objects, newest last. Only events say why a mount or the creation of a pod fails."""
     selectors = [f"involvedObject.uid={one.metadata.uid},type=Warning" for one in about]
     found = await asyncio.gather(*(api.list("v1", "Event", namespace, field_selector=one) for one in selectors))
     events = [Event.model_validate(event) for events in found for event in events]

@@ -1,4 +1,4 @@
-"""What there is, as it was read: and how to see in it what the operator wants to know. Pure."""
+"""The objects as they were read, and helpers that find something in them. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ Id = tuple[str, str]  # kind and name
 
 @dataclass(frozen=True)
 class Observed:
-    """`children` by kind and name: None where there is none. They are JSON, to be compared with what is wanted."""
+    """`children` by kind and name; None for one that does not exist. They stay JSON, to compare them with what is
+    desired."""
 
     children: dict[Id, JSON | None]
     pods: tuple[Pod, ...] = ()  # serving pods
@@ -45,21 +46,21 @@ def name_of(child: JSON) -> str:
 
 
 def made_by(pods: Iterable[Pod], workload: str) -> tuple[Pod, ...]:
-    """Those of the StatefulSet of this name. One that only carries our labels is somebody else's: neither its state nor
-    its figures count."""
+    """Returns the pods of the StatefulSet of this name. A pod that only carries our labels is not ours: neither its
+    state nor its figures count."""
     made = [(pod, pod.metadata.controller) for pod in pods]
     return tuple(pod for pod, by in made if by and (by.kind, by.name) == ("StatefulSet", workload))
 
 
 def of_template(pods: Iterable[Pod], workload: StatefulSet, generation: int) -> tuple[Pod, ...]:
-    """Those made from the template that the StatefulSet has had since this generation; none while it has not said which
-    ones they are."""
+    """Returns the pods made from the template that the StatefulSet has had since this generation. Returns none until
+    its controller has observed that generation."""
     if workload.status.observed_generation < generation:
         return ()
     return tuple(pod for pod in pods if pod.revision == workload.status.update_revision)
 
 
 def is_ours(child: Metadata, cache: str, uid: str) -> bool:
-    """Controlled by the resource with this uid; or by nobody, and labelled as its child."""
+    """Returns whether the resource with this uid controls the object, or nobody does and it has our label."""
     owner = child.controller
     return owner.uid == uid if owner is not None else child.labels.get(CACHE_LABEL) == cache

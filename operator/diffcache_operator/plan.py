@@ -1,4 +1,4 @@
-"""What has to be done so that what there is becomes what should be. Pure."""
+"""Decides which actions turn the observed objects into the desired ones. Pure."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from diffcache_operator.observed import Id, Observed, is_ours, name_of
 JSON = dict[str, Any]
 
 APPLIED_ANNOTATION = "diffcache.io/applied"
-"""On each child: the digest of what was applied. It shows that a field has to be taken away again."""
+"""Annotation on each child: the digest of what was applied. A changed digest shows that a field must be removed."""
 
-SHOWN_FIELDS = 5  # of those that somebody changed: enough to know what it was
+SHOWN_FIELDS = 5  # how many changed fields a message names: enough to recognise the change
 
 
 class Obstacle(Exception):
-    """What keeps something from being done. The message says what it is, and what to do.
+    """Something prevents an action. The message says what it is, and what to do.
 
-    `reason`: of a condition. `passing`: it goes away by itself.
+    `reason`: the reason of the condition. `passing`: the obstacle disappears by itself.
     """
 
     reason = ""
@@ -39,21 +39,24 @@ class Obstacle(Exception):
 
 
 class NameTaken(Obstacle):
-    """An object that is not ours has the name of a child; a passing one belongs to an earlier resource of our name and
-    is on its way out."""
+    """An object that is not ours has the name of a child.
+
+    It is passing if the object belongs to a deleted resource of the same name and is being deleted.
+    """
 
     reason = "NameTaken"
 
 
 class ClaimDeleted(Obstacle):
-    """A volume claim was deleted: it stays as long as its pod does."""
+    """A volume claim was deleted. It exists until its pod ends."""
 
     reason = "ClaimDeleted"
 
 
 @dataclass(frozen=True)
 class Apply:
-    """`correction`: what somebody did to it by hand; empty: it was not there yet, or is to be another now."""
+    """Applies an object. `correction`: the change by hand that this undoes; empty if the object is new or we change
+    it."""
 
     body: JSON
     correction: str = ""
@@ -68,7 +71,8 @@ class Apply:
 
 @dataclass(frozen=True)
 class SetOwners:
-    """Of a volume claim: owned by the resource it goes with it, unowned it stays."""
+    """Sets the owners of a volume claim. A claim that the resource owns is deleted with it; without an owner it
+    stays."""
 
     claim: VolumeClaim
     owners: tuple[OwnerReference, ...]
@@ -94,7 +98,10 @@ Action = Apply | SetOwners | GrowVolume
 
 
 def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:
-    """Before anything else: whoever deletes the resource next relies on its `reclaimPolicy`. Raises Obstacle."""
+    """Makes the owners of all claims follow `reclaimPolicy`. Raises Obstacle.
+
+    This comes before everything else: a user may delete the resource at any time and relies on its `reclaimPolicy`.
+    """
     actions: list[Action] = []
     wanted = resource.spec.reclaim_policy is ReclaimPolicy.DELETE
     for claim in (*observed.claims, *observed.index_claims, *observed.ledger_claims):
@@ -112,7 +119,7 @@ def plan_owners(resource: DiffusionCache, observed: Observed) -> list[Action]:
 
 
 def _deleted(claim: VolumeClaim, resource: DiffusionCache, observed: Observed) -> ClaimDeleted:
-    """Whoever deletes a claim learns nothing: it is only marked, and its pod goes on with it until it ends."""
+    """Explains a deleted claim: kubectl shows no problem, for Kubernetes keeps a deleted claim until its pod ends."""
     if claim in observed.index_claims:
         held, pods = "the index, which is filled again from the ledger", observed.index_pods
     elif claim in observed.ledger_claims:
@@ -142,8 +149,10 @@ def _held_by_serving(resource: DiffusionCache) -> str:
 def plan(
     resource: DiffusionCache, desired: list[JSON], observed: Observed, seen: Collection[Id] = frozenset()
 ) -> list[Action]:
-    """In order. Nothing for what is as it should be, so that at rest nothing is written. `seen`: children that were
-    there at the last look. Raises Obstacle."""
+    """Returns the actions in order, and none for an object that is already right: at rest nothing is written.
+
+    `seen`: the children that existed at the last look. Raises Obstacle.
+    """
     actions: list[Action] = []
     for body in map(with_digest, desired):
         kind, name = body["kind"], name_of(body)
@@ -158,7 +167,7 @@ def plan(
 
 
 def _correction(live: JSON, body: JSON, changed: list[str]) -> str:
-    """Empty where we have applied something else before: then it is we who change it."""
+    """Describes the change by hand. Empty if our last apply was different: then it is we who change the object."""
     metadata = Metadata.model_validate(live["metadata"])
     if metadata.annotations.get(APPLIED_ANNOTATION) != body["metadata"]["annotations"][APPLIED_ANNOTATION]:
         return ""

@@ -39,21 +39,22 @@ from diffcache_operator.tuning.loop import Tuned, Tuner
 from diffcache_operator.volumes import growth, keep_claim_templates
 
 URGENT_SECONDS = 10.0
-"""Until the next look while something is the matter that no watch reports: an event, an index that is down."""
-ELSEWHERE_SECONDS = 30.0  # between two looks at a resource that another operator serves
+"""Seconds until the next look while something is wrong that no watch reports: an event, an index that is down."""
+ELSEWHERE_SECONDS = 30.0  # seconds between two looks at a resource that another operator serves
 
 
 @dataclass
 class _Memory:
-    """What is only worth something while the operator runs; losing it costs a word about what was done by hand."""
+    """What the operator remembers of one resource while it runs. After a restart this is empty: then a child that was
+    deleted by hand is made again, but the status does not mention it."""
 
-    children: frozenset[Id] = frozenset()  # that were there at the last look
+    children: frozenset[Id] = frozenset()  # the children that existed at the last look
     template: tuple[str, int] | None = None  # digest of the pod template, and the StatefulSet's generation that has it
 
 
 @dataclass(frozen=True)
 class _Desired:
-    """What should be. Of the children the StatefulSet of serving pods is the last."""
+    """What should exist. The last of `children` is the StatefulSet of serving pods."""
 
     children: list[JSON]
     images: Images
@@ -69,7 +70,7 @@ class _Desired:
 
 @dataclass(frozen=True)
 class _Loops:
-    """What the loops of tuning and scaling have found, for the status. `tuning`: also what the pods are to follow."""
+    """What the loops of tuning and scaling report, for the status. The pods must follow `tuning`, too."""
 
     tuning: TuningStatus | None
     autoscaling: AutoscalingStatus | None
@@ -77,7 +78,10 @@ class _Loops:
 
 
 class StillHalted(Exception):
-    """The status says why; a repetition may help. `forbidden`: a right is missing, or a quota or a policy says no."""
+    """The operator could not apply its objects. The status says why, and a repetition may help.
+
+    `forbidden`: a right is missing, or a quota or a policy refuses the call.
+    """
 
     def __init__(self, halt: Halt) -> None:
         super().__init__(halt.problem.message)
@@ -85,8 +89,11 @@ class StillHalted(Exception):
 
 
 class Reconciler:
-    """`on_scaled(key)`: the scaling loop is to look after a resource. `on_progress(key)`: an action was carried out.
-    `may_write(namespace)`: no other operator serves it."""
+    """Reconciles one resource at a time.
+
+    `on_scaled(key)` asks the scaling loop to look after the resource. `on_progress(key)` is called after each action
+    that was carried out. `may_write(namespace)` returns whether this operator, and no other, serves the namespace.
+    """
 
     def __init__(
         self,
@@ -109,7 +116,7 @@ class Reconciler:
         self._memories: dict[Key, _Memory] = {}
 
     async def reconcile(self, key: Key) -> object:
-        """Seconds until the next look, or GONE. Raises ApiError or StillHalted for what a repetition may cure."""
+        """Returns the seconds until the next look, or GONE. Raises ApiError or StillHalted if a repetition may help."""
         raw = await read_resource(self._api, *key)
         if raw is None or ObjectView.model_validate(raw).is_leaving:
             return self._forget(key)
@@ -123,7 +130,7 @@ class Reconciler:
         self._wake_scaling(key, resource)
         observed = await self._observe(key, resource)
         if not self._pod_figures.is_known(key):
-            return LOOK_SECONDS  # the first answers of its pods, or their absence, bring it back before that
+            return LOOK_SECONDS  # once its pods have answered or failed to, the key is queued again, before that
         tuned = self._tuner.look(resource, old, observed)
         raw = await self._announce(raw, old, tuned)
         loops = _loops(resource, old, tuned, self._scaler.report(key))
@@ -138,7 +145,7 @@ class Reconciler:
         return self._next_look(key, facts, new)
 
     def _forget(self, key: Key) -> object:
-        """The children go by ownership, whether we run or not."""
+        """Forgets a deleted resource. Kubernetes deletes its children, because the resource owns them."""
         self._memories.pop(key, None)
         self._statuses.forget(key)
         self._tuner.forget(key)
@@ -147,7 +154,7 @@ class Reconciler:
         return GONE
 
     async def _refuse(self, key: Key, raw: JSON, old: DiffusionCacheStatus, error: ValidationError) -> float:
-        """Says in the status that the resource cannot be read; its pods go on as they are."""
+        """Writes into the status that the resource cannot be read. Its pods stay as they are."""
         message = f"this operator cannot read the resource: {explain_validation(error).strip()}"
         generation = raw["metadata"]["generation"]
         await self._statuses.write(key, raw, old, invalid_status(generation, message, old, time_text(time.time())))
@@ -158,14 +165,17 @@ class Reconciler:
             self._on_scaled(key)
 
     async def _observe(self, key: Key, resource: DiffusionCache) -> Observed:
-        """What there is, with the last figures of its pods; those that are ready now are asked from now on."""
+        """Returns what exists, with the last figures of the pods. From now on the pods that are ready now are asked."""
         observed = await observe(self._api, *key, child_references(resource))
         self._pod_figures.watch(key, (pod for pod in observed.pods if pod.is_ready))
         return replace(observed, figures=self._pod_figures.of(key))
 
     async def _announce(self, raw: JSON, old: DiffusionCacheStatus, tuned: Tuned | None) -> JSON:
-        """The resource, with a decision in its status before the pods learn it: whoever goes on from here after a crash
-        has to know what they follow."""
+        """Writes a new decision of the tuner into the status, and returns the resource as written.
+
+        This happens before the pods learn the decision: if the operator crashes in between, the next one reads in the
+        status what the pods follow.
+        """
         if tuned is None or not tuned.moved:
             return raw
         return await self._statuses.replace(raw, old.model_copy(update={"tuning": tuned.record}))
@@ -225,19 +235,19 @@ class Reconciler:
         )
 
     def _next_look(self, key: Key, facts: Facts, status: DiffusionCacheStatus) -> float:
-        """In seconds. Raises StillHalted, for a repetition after growing waits."""
+        """Returns the seconds until the next look. Raises StillHalted if the queue is to retry with growing waits."""
         if facts.halt is not None and not facts.halt.stalled:
             raise StillHalted(facts.halt)
         wait = _wait(facts, status, self._settings.resync_seconds)
         self._pod_figures.pace(key, wait)
         is_asked = any(pod.is_ready for pod in facts.observed.pods)
-        return self._settings.resync_seconds if is_asked else wait  # each round of figures brings it back, too
+        return self._settings.resync_seconds if is_asked else wait  # each round of figures queues the key, too
 
 
 def _loops(
     resource: DiffusionCache, old: DiffusionCacheStatus, tuned: Tuned | None, report: ScalingReport | None
 ) -> _Loops:
-    """Before the scaling loop has said anything, what it said to the operator before us holds."""
+    """Collects what the loops report. Until the scaling loop of this process reports, the old status stays valid."""
     tuning = switched_off(old.tuning) if tuned is None else tuned.record
     conditions = [] if tuned is None else [tuned.condition]
     if resource.spec.autoscaling.mode is not ScalingMode.OPERATOR:
@@ -248,7 +258,7 @@ def _loops(
 
 
 def _wait(facts: Facts, status: DiffusionCacheStatus, resync_seconds: float) -> float:
-    """In seconds. Changes of children come by watches; figures, events, and what others own do not."""
+    """Returns seconds. Watches report changes of children, but neither figures nor events nor objects of others."""
     conditions = {condition.type: condition.status for condition in status.conditions}
     down = "False" in [conditions.get(kind) for kind in ("Ready", "IndexReady", "LedgerReady", "StoreReady")]
     at_rest = facts.resource.spec.serving.replicas == 0 and not facts.observed.pods

@@ -1,4 +1,4 @@
-"""The status, whole, from what was read. Pure."""
+"""Makes the whole status from what was read. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from diffcache_operator.metadata import selector_labels
 from diffcache_operator.observed import Observed, of_template
 
 MESSAGE_LENGTH = 4096
-"""Of a condition: an eighth of what the schema lets in, and more than anybody reads."""
+"""Characters of a condition's message at most: an eighth of what the schema allows, and more than anybody reads."""
 
 _MODEL_PROBLEMS = ("ModelLoadFailed", "DownloadFailed", "CudaUnavailable", "OutOfMemory")
 
@@ -49,25 +49,25 @@ class Halt:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a status is made of."""
+    """Everything from which a status is made."""
 
     resource: DiffusionCache
     observed: Observed
-    available_image: str = ""  # the operator's default, if pods run another
-    config_revision: str = ""  # of the ConfigMap as it should be
+    available_image: str = ""  # the operator's default image, if the pods run another one
+    config_revision: str = ""  # of the desired ConfigMap
     missing_fields: Sequence[str] = ()
     halt: Halt | None = None
-    growth: ConditionState | None = None  # of volumes that are smaller than they should be
-    applied: bool = True  # the StatefulSet of serving pods is what it should be
+    growth: ConditionState | None = None  # the condition about volumes that are smaller than they should be
+    applied: bool = True  # the StatefulSet of serving pods is as desired
     template_generation: int | None = None  # of that StatefulSet when its pod template changed last; None: unknown
-    loops: Sequence[ConditionState] = ()  # what the loops of tuning and scaling say of themselves
+    loops: Sequence[ConditionState] = ()  # conditions of the loops of tuning and scaling
     tuning: TuningStatus | None = None
     autoscaling: AutoscalingStatus | None = None
-    correction: str = ""  # what somebody had changed by hand and was put right just now
+    correction: str = ""  # the change by hand that was undone just now
 
 
 def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionCacheStatus:
-    """`now`: RFC 3339, for conditions that change."""
+    """Returns the new status. `now`: RFC 3339, the transition time of conditions that change."""
     name, namespace = facts.resource.metadata.name, facts.resource.metadata.namespace
     workload = facts.observed.stateful_set(name)
     generation = facts.resource.metadata.generation
@@ -95,7 +95,7 @@ def make_status(facts: Facts, old: DiffusionCacheStatus, now: str) -> DiffusionC
 
 
 def invalid_status(generation: int, message: str, old: DiffusionCacheStatus, now: str) -> DiffusionCacheStatus:
-    """Of a resource that this operator cannot read, because the CRD that let it in is of another version."""
+    """Returns the status of a resource that this operator cannot read, because the CRD is of another version."""
     ready = ConditionState("Ready", "False", "InvalidSpec", message)
     states = [ready, _once(replace(ready, type="Stalled", status="True"), ready)]
     conditions = [_dated(state, old, generation, now) for state in states]
@@ -103,8 +103,11 @@ def invalid_status(generation: int, message: str, old: DiffusionCacheStatus, now
 
 
 def _states(facts: Facts, old: DiffusionCacheStatus, now: str) -> list[ConditionState]:
-    """Ready, ModelReady, IndexReady and, of what else lies outside of the pods, LedgerReady and StoreReady; others only
-    while true."""
+    """Returns all conditions.
+
+    Ready, ModelReady and IndexReady are always there; LedgerReady and StoreReady only if ledger or store lie outside
+    the pods; all others only while they are true.
+    """
     spec, problem = facts.resource.spec, _pod_problem(facts, old, now)
     ready = _ready(facts, old, problem)
     states = [_model_ready(facts, ready), _beside_ready(_index(facts), facts, now)]
@@ -117,7 +120,7 @@ def _states(facts: Facts, old: DiffusionCacheStatus, now: str) -> list[Condition
 
 
 def _under_way(facts: Facts, ready: ConditionState, problem: Problem | None) -> list[ConditionState]:
-    """Reconciling or Stalled, or neither."""
+    """Returns the condition Reconciling or Stalled, or none."""
     if facts.halt is not None:
         kind = "Stalled" if facts.halt.stalled else "Reconciling"
         return [ConditionState(kind, "True", facts.halt.problem.reason, facts.halt.problem.message)]
@@ -132,7 +135,7 @@ def _under_way(facts: Facts, ready: ConditionState, problem: Problem | None) -> 
 
 
 def _notices(facts: Facts) -> list[ConditionState]:
-    """What a person may want to see to."""
+    """Returns conditions that a person may want to act on."""
     notices = []
     if facts.available_image:
         text = (
@@ -152,7 +155,7 @@ def _notices(facts: Facts) -> list[ConditionState]:
 
 
 def _once(state: ConditionState, ready: ConditionState) -> ConditionState:
-    """What Ready says already is said there: messages are long."""
+    """Shortens a message that repeats the one of Ready."""
     return replace(state, message="as the condition Ready says") if state.message == ready.message else state
 
 
@@ -183,8 +186,11 @@ def _ready(facts: Facts, old: DiffusionCacheStatus, problem: Problem | None) -> 
 
 
 def _without(figures: Figures, old: DiffusionCacheStatus) -> ConditionState | None:
-    """Pods answer, and do not reach a part of the cache. What once was reached is an outage and lowers nothing; what
-    never was is not there yet, or is named wrongly."""
+    """Returns Ready for pods that answer but do not reach a part of the cache; None if they reach all parts.
+
+    A part that was reached before has an outage: Ready stays true. A part that was never reached does not exist yet or
+    has a wrong address: Ready is false.
+    """
     for part, up, reached in (
         ("Ledger", figures.ledger_up, old.ledger.reached),
         ("Store", figures.store_up, old.store.reached),
@@ -204,7 +210,7 @@ def _without(figures: Figures, old: DiffusionCacheStatus) -> ConditionState | No
 
 
 def _settled(facts: Facts, ready: ConditionState) -> bool:
-    """Nothing is under way: what is there is of the current revision, and as many as wanted."""
+    """Returns whether nothing is under way: all pods are of the current revision, and there are as many as wanted."""
     workload = facts.observed.stateful_set(facts.resource.metadata.name)
     if workload is None or ready.status != "True":
         return False
@@ -213,7 +219,7 @@ def _settled(facts: Facts, ready: ConditionState) -> bool:
 
 
 def _current_pods(facts: Facts) -> tuple[Pod, ...]:
-    """Those made from the template that was applied last: a change of nothing but their number lowers nothing."""
+    """Returns the pods of the pod template that was applied last. A mere change of their number keeps them current."""
     workload = facts.observed.stateful_set(facts.resource.metadata.name)
     if workload is None:
         return ()
@@ -243,16 +249,16 @@ def _model_ready(facts: Facts, ready: ConditionState) -> ConditionState:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What the pods need beside them: a workload of ours, or somebody else's service."""
+    """A service that the pods need: a workload of ours (Milvus, Redis), or an external one."""
 
     condition: str
-    what: str  # for the pods
+    what: str  # as the messages call it
     product: str
-    up: bool | None  # as the pods see it
+    up: bool | None  # as the pods report it; None: no pod has reported it
     own: Workload | None
     pods: Sequence[Pod]
     claims: Sequence[VolumeClaim]
-    address: str  # of somebody else's
+    address: str  # of an external service; empty for a workload of ours
     secrets: str
 
 
@@ -348,12 +354,13 @@ def _figures(figures: Figures | None) -> CacheStatus | None:
 
 
 def _count(reported: float) -> int:
-    """A pod runs whatever image its user names: its figures have to fit into the status, or none could be written."""
+    """Limits a figure to what the status can hold. A user's own image may report any number."""
     return min(max(int(reported), 0), 2**62)
 
 
 def _told(message: str) -> str:
-    """It may quote what a person wrote, such as the name of an image, and that at any length."""
+    """Cleans and shortens a message: it may quote text of any length that a user wrote, such as the name of an
+    image."""
     message = printable_lines(without_credentials(message))
     return message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 3] + "..."
 

@@ -1,7 +1,7 @@
 """The sizes of volumes: which claims grow, and how far they are. Pure.
 
-A StatefulSet's volumeClaimTemplates never change: it keeps the size that it was made with, and needs not be deleted and
-made anew for another. Its claims are what grows, those of later replicas as soon as they have a volume.
+A StatefulSet's volumeClaimTemplates cannot change, so it keeps the size that it was made with and need not be
+recreated. Instead its claims grow; those of later replicas grow as soon as they have a volume.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _AWAITS_POD = "FileSystemResizePending"
 
 
 def keep_claim_templates(desired: list[JSON], observed: Observed) -> list[JSON]:
-    """The children, each StatefulSet with the sizes that it was made with."""
+    """Returns the children; each StatefulSet keeps the volume sizes that it was made with."""
     return [_as_made(body, observed.child(body["kind"], name_of(body))) for body in desired]
 
 
@@ -41,12 +41,12 @@ def _as_made(body: JSON, live: JSON | None) -> JSON:
 
 
 def plan_volumes(resource: DiffusionCache, observed: Observed) -> list[GrowVolume]:
-    """Claims that ask for less than the resource, unless the volume they got is large enough all the same."""
+    """Returns an action for each claim that asks for less than the resource wants and whose volume is too small."""
     return [GrowVolume(claim, size) for claim, size in _too_small(resource, observed) if _less(claim.wanted, size)]
 
 
 def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, str]) -> ConditionState | None:
-    """What there is to say of volumes that are too small. `refusals`: by claim, the server's words."""
+    """Returns a condition about volumes that are too small. `refusals`: for each claim, the server's message."""
     running = {pod.name for pod in (*observed.pods, *observed.index_pods, *observed.ledger_pods)}
     for claim, size in _too_small(resource, observed):
         if claim.name in refusals:
@@ -58,7 +58,7 @@ def growth(resource: DiffusionCache, observed: Observed, refusals: Mapping[str, 
         pod = claim.name.removeprefix("data-")
         if _AWAITS_POD not in conditions:
             return _expanding(claim, size, "its driver expands it")
-        if pod in running:  # of one that rests there is nothing to wait for: it grows when it wakes
+        if pod in running:  # a cache at rest has no pod: its volume grows when the pod starts again
             return _expanding(claim, size, f"if its driver wants the pod to start anew, `kubectl delete pod {pod}`")
     return None
 
@@ -80,14 +80,14 @@ def _not_expanded(claim: VolumeClaim, why: str) -> ConditionState:
 
 
 def _too_small(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[VolumeClaim, str]]:
-    """Claims with a volume that is smaller than it should be; nobody may change one that has none yet."""
+    """Yields the claims whose volume is too small. Kubernetes forbids to resize a claim that has no volume yet."""
     for claim, size in _claims(resource, observed):
         if claim.is_bound and _less(claim.capacity, size):
             yield claim, size
 
 
 def _claims(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[VolumeClaim, str]]:
-    """Each claim, and the size that the resource wants it to have."""
+    """Yields each claim and the size that the resource wants for it."""
     spec = resource.spec
     for claim in observed.claims:
         yield claim, spec.cache.store.volume.size
@@ -100,6 +100,6 @@ def _claims(resource: DiffusionCache, observed: Observed) -> Iterator[tuple[Volu
 
 
 def _less(has: str, wanted: str) -> bool:
-    """Whether an amount is known and below another."""
+    """Returns whether both amounts are known and the first is smaller."""
     known, enough = amount_of(has), amount_of(wanted)
     return isinstance(known, Decimal) and isinstance(enough, Decimal) and known < enough
