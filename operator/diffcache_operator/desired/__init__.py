@@ -1,1 +1,1 @@
-"""What should be there: pure functions from a resource to its children."""
+"""Pure functions that make the desired children of a resource."""

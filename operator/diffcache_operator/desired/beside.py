@@ -1,4 +1,4 @@
-"""What Redis and Milvus, each one pod beside the serving pods, have in common."""
+"""The common parts of Redis and Milvus; each is one pod beside the serving pods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def stateful_set_beside(
     *,
     at_work: bool,
 ) -> JSON:
-    """`pod`: the parts of its spec that are its own. `at_work`: at rest it would only hold memory."""
+    """Makes the StatefulSet. `pod`: the parts of the pod's spec that only this component has. `at_work`: False gives 0
+    replicas, because a pod at rest would only hold memory."""
     cache = resource.metadata.name
     placement = beside(resource.spec.serving, own)
     metadata: JSON = {"labels": labels(cache, component) | (placement.labels or {})}

@@ -1,4 +1,4 @@
-"""All children of a resource, as they are applied."""
+"""All desired children of a resource, as the operator applies them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from diffcache_operator.metadata import JSON, Reference, config_name, pods_servi
 
 
 def child_references(resource: DiffusionCache) -> list[Reference]:
-    """Of the same children in the same order: what there is of them decides on their images."""
+    """Returns references to the children that `desired_children` makes, in the same order. They are read first, because
+    the existing ones decide which images are used."""
     name = resource.metadata.name
     config, pods = config_name(name), pods_service_name(name)
     references = [
@@ -47,10 +48,10 @@ def desired_children(
     pods_left: bool = False,
     tuning: TuningStatus | None = None,
 ) -> list[JSON]:
-    """In the order of application: what others refer to comes first.
+    """Returns the children in the order in which to apply them: objects that others refer to come first.
 
-    `pods_left`: serving pods are still ending, and write to index and ledger what they have. `tuning`: the tuner's
-    record, if the pods are to follow it.
+    `pods_left`: some serving pods are still ending and need index and ledger for their last writes. `tuning`: the
+    tuner's record, if the pods must follow it.
     """
     at_work = resource.spec.serving.replicas > 0 or pods_left
     children = [

@@ -1,4 +1,4 @@
-"""The ConfigMap that the pods watch, and the digest that restarts them when watching is not enough."""
+"""The ConfigMap that the pods watch, and the digest that restarts them for changes that need a restart."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ MILVUS_PORT, REDIS_PORT = 19530, 6379
 
 
 _ELSEWHERE = (("serving",), ("index", "standalone"), ("cache", "ledger", "provisioned"))
-"""Blocks that the pod template shows anyway, or that are of other pods."""
+"""Blocks of the spec that are already in the pod template, or that belong to other pods."""
 
 
 def config_map(resource: DiffusionCache, tuning: TuningStatus | None = None) -> JSON:
-    """`tuning`: the tuner's record, if the pods are to follow it."""
+    """Makes the ConfigMap with the config of the serving pods. `tuning`: the tuner's record, if the pods must follow
+    it."""
     name = resource.metadata.name
     around = Host(
         data_dir=Path(DATA_MOUNT),
@@ -43,15 +44,15 @@ def config_map(resource: DiffusionCache, tuning: TuningStatus | None = None) -> 
 
 
 def config_revision(config_map: JSON) -> str:
-    """As the pods export it: `diffcache_config_info{revision}`."""
+    """Returns the revision that pods with this config export as `diffcache_config_info{revision}`."""
     return revision_of(config_map["data"][CONFIG_KEY].encode())
 
 
 def restart_digest(resource: DiffusionCache) -> str:
-    """Changes exactly when pods have to be replaced because of what is in their config.
+    """Returns a digest that changes exactly when a change of the config must replace the pods.
 
-    Made of the spec's values that are not defaults, not of the rendered config, so that an operator which knows more
-    fields or renders them otherwise restarts nothing.
+    It covers the spec's values that are not defaults, and not the rendered config: an operator that knows more fields,
+    or renders them differently, must restart nothing.
     """
     spec = resource.spec.model_dump(mode="json", exclude_defaults=True)
     values = {}
@@ -63,10 +64,10 @@ def restart_digest(resource: DiffusionCache) -> str:
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
             values[".".join(path)] = value
-    secrets = resource.spec.serving.pod.image_pull_secrets  # the pods get them by their account, when they are made
+    secrets = resource.spec.serving.pod.image_pull_secrets  # a pod gets them from its ServiceAccount when it is created
     if secrets:
         values["serving.pod.image_pull_secrets"] = [secret.name for secret in secrets]
-    if annotations := resource.spec.serving.service_account.annotations:  # EKS and AKS read them when a pod is made
+    if annotations := resource.spec.serving.service_account.annotations:  # EKS and AKS read them when a pod is created
         values["serving.service_account.annotations"] = annotations
     text = json.dumps([API_VERSION, KIND, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

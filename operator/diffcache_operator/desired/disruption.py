@@ -1,4 +1,4 @@
-"""What a drained node may take from a shared cache at once."""
+"""How many pods of a shared cache a node drain may evict at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from diffcache_operator.metadata import JSON, child, selector_labels
 
 
 def disruption_budget(resource: DiffusionCache) -> JSON:
-    """One pod at a time. It lets a single pod go, so it may stay when the replicas come down to one."""
+    """Allows one eviction at a time. It also allows to evict a single pod, so it can stay when replicas become 1."""
     name = resource.metadata.name
     return child(
         "policy/v1",
@@ -19,7 +19,7 @@ def disruption_budget(resource: DiffusionCache) -> JSON:
         spec={
             "maxUnavailable": 1,
             "selector": {"matchLabels": selector_labels(name, SERVING)},
-            # A pod that does not serve anyway must not keep a node from being drained.
+            # A pod that does not serve must not block the drain of its node.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     )

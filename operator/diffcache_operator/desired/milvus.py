@@ -1,4 +1,4 @@
-"""Milvus standalone, from the official image with its own etcd and local storage: for one cache, beside its pods."""
+"""Milvus standalone for one cache, from the official image, with embedded etcd and local storage."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ _HEALTHY = (
     f"(exec 3<>/dev/tcp/localhost/{_HEALTH_PORT} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 "
     "&& head -n 1 <&3 | grep -q ' 200 ') 2>/dev/null"
 )
-"""By what the image has: no program in it asks by HTTP for sure."""
+"""Uses only bash and coreutils: the image has no HTTP client for sure."""
 _DATA = "/var/lib/milvus"
 _SESSION_SECONDS = "10"
-"""For so long a Milvus that starts waits for the parts of the one before it, which its etcd still takes for living. Its
-default of 30 makes a restart last 40 s; less lets it end itself when its disk or CPU stalls for a moment."""
+"""Time to live of Milvus' sessions in etcd. A starting Milvus waits this long for parts of its predecessor that etcd
+still believes to be alive. With the default of 30 a restart takes 40 s; a lower value lets Milvus end itself when its
+disk or CPU stalls for a moment."""
 _STOP_SECONDS = "5"
-"""In a standalone Milvus one part waits for another that has ended already, each time until this is over (measured).
-Its default of 1800 means that the kubelet kills it after the grace period. What it has acknowledged is in its log."""
+"""While a standalone Milvus stops, a part waits for another one that has already ended, until this time is over
+(measured). With the default of 1800 the kubelet kills it after the grace period. Writes that it has acknowledged are
+safe in its log."""
 
 
 def milvus_service(resource: DiffusionCache) -> JSON:

@@ -1,4 +1,4 @@
-"""Services and the pods' identity."""
+"""Services, and the ServiceAccount of the pods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _PORTS = [
 
 
 def service_account(resource: DiffusionCache, pull_secrets: tuple[str, ...]) -> JSON:
-    """Of its own and without any right: the pods never speak to the API server. It holds their pull secrets."""
+    """Makes the cache's own ServiceAccount. It has no rights, because the pods never call the API server. It holds
+    their pull secrets."""
     name = resource.metadata.name
     named = [reference.name for reference in resource.spec.serving.pod.image_pull_secrets or []]
     body: JSON = {"automountServiceAccountToken": False}
@@ -26,17 +27,19 @@ def service_account(resource: DiffusionCache, pull_secrets: tuple[str, ...]) -> 
 
 
 def client_service(resource: DiffusionCache) -> JSON:
-    """What clients in the cluster connect to."""
+    """Makes the Service that clients in the cluster connect to."""
     return service(resource, resource.metadata.name, SERVING, {"type": "ClusterIP"}, _PORTS)
 
 
 def pods_service(resource: DiffusionCache) -> JSON:
-    """Headless: names for single pods, and all addresses for clients that balance themselves."""
+    """Makes a headless Service: it names single pods, and gives all addresses to clients that balance load
+    themselves."""
     return service(resource, pods_service_name(resource.metadata.name), SERVING, {"clusterIP": "None"}, _PORTS)
 
 
 def service(resource: DiffusionCache, name: str, component: str, address: JSON, ports: list[JSON]) -> JSON:
-    """In front of a component's pods; `address`: how it is reached. By IPv4 and IPv6, where the cluster has both."""
+    """Makes a Service for a component's pods, with IPv4 and IPv6 where the cluster has both. `address`: type and
+    address fields of its spec."""
     spec = {
         **address,
         "ipFamilyPolicy": "PreferDualStack",

@@ -1,7 +1,7 @@
-"""Where pods run, as whom, and what they carry. Pure.
+"""On which nodes pods run, as which user, and with which labels and options. Pure.
 
-Redis and Milvus follow `serving.pod`, so that a node pool chosen for a cache is chosen for all of it, unless their own
-`pod` says otherwise.
+Redis and Milvus use `serving.pod` too, unless their own `pod` says otherwise: so one choice of a node pool holds for
+the whole cache.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from diffcache_core.resource.pod import Affinity, Placement, SecurityContext, To
 from diffcache_core.resource.spec import GpuSpec, ServingSpec
 from diffcache_operator.metadata import JSON
 
-USER = 10001  # of the images; it has an entry in their /etc/passwd
+USER = 10001  # user and group id of the images; their /etc/passwd has an entry for it
 
 CONTAINER_SECURITY: JSON = {
     "allowPrivilegeEscalation": False,
@@ -23,19 +23,20 @@ CONTAINER_SECURITY: JSON = {
 
 @dataclass(frozen=True)
 class PodDefaults:
-    """What the chart says of the pods of all caches."""
+    """Settings of the chart for the pods of all caches."""
 
     pull_secrets: tuple[str, ...] = ()
     fixed_ids: bool = True
-    """Pods of a resource that names no ids run as the images' user, and not as whom the cluster assigns."""
+    """True: pods of a resource that names no ids run as the images' user. False: the cluster assigns the ids."""
 
 
 CHART_DEFAULTS = PodDefaults()
-"""Of a chart whose values are the defaults."""
+"""The defaults of a chart with default values."""
 
 
 def pod_security(given: SecurityContext | None, defaults: PodDefaults) -> JSON:
-    """The restricted profile of pod security, with the ids that somebody has named."""
+    """Returns a securityContext that meets the restricted Pod Security Standard, with the user's ids if there are
+    any."""
     fixed = {"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER} if defaults.fixed_ids else {}
     ids = fixed if given is None else given.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {
@@ -47,8 +48,8 @@ def pod_security(given: SecurityContext | None, defaults: PodDefaults) -> JSON:
 
 
 def gpu_tolerations(gpu: GpuSpec) -> list[Toleration]:
-    """GPU nodes are tainted with the device plug-in's resource. Nodes of MIG slices and shared GPUs, which are other
-    resources of its domain, keep the taint of whole ones."""
+    """Returns tolerations of the taints of GPU nodes. A taint is named after the device plug-in's resource. Nodes with
+    MIG slices or shared GPUs have other resources of the same domain, but keep the taint of whole GPUs."""
     if gpu.count == 0:
         return []
     domain = gpu.resource_name.partition("/")[0]
@@ -57,7 +58,7 @@ def gpu_tolerations(gpu: GpuSpec) -> list[Toleration]:
 
 
 def placed(placement: Placement, defaults: PodDefaults) -> JSON:
-    """The parts of a pod's spec."""
+    """Returns the placement as parts of a pod's spec."""
     parts = {"node_selector", "tolerations", "affinity", "runtime_class_name", "priority_class_name"}
     spec = placement.model_dump(mode="json", by_alias=True, exclude_none=True, include=parts)
     security = pod_security(placement.security_context, defaults)
@@ -65,10 +66,10 @@ def placed(placement: Placement, defaults: PodDefaults) -> JSON:
 
 
 def beside(serving: ServingSpec, own: Placement) -> Placement:
-    """Of Redis' or Milvus' pod: its own word, and where that is silent the serving pods'.
+    """Returns the placement of Redis' or Milvus' pod: its own values, and for all others those of the serving pods.
 
-    Rules about neighbours and the RuntimeClass are about the serving pods alone. A pod bound to the nodes of the
-    serving pods tolerates the taint that these have for their GPUs, too.
+    Affinity between pods and the RuntimeClass only concern the serving pods and are not inherited. A pod bound to the
+    nodes of the serving pods also tolerates the GPU taint of these nodes.
     """
     pod = serving.pod
     nodes = pod.affinity.node_affinity if pod.affinity else None

@@ -1,6 +1,6 @@
-"""The template of a serving pod. Every byte of it is stable: a change here restarts pods of all caches.
+"""The template of a serving pod. Every byte of it must stay stable: a change here restarts the pods of all caches.
 
-tests/golden holds it; whoever changes it says so in the release notes.
+tests/golden holds it. A change must be in the release notes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from diffcache_operator.desired.placement import CONTAINER_SECURITY, PodDefaults
 from diffcache_operator.desired.startup import startup_probe, until_listening
 from diffcache_operator.metadata import JSON, config_name, labels, selector_labels
 
-DRAIN_SECONDS = 45  # the server's own 25 s for requests in flight, then its cache is written out
+DRAIN_SECONDS = 45  # the server takes up to 25 s for requests in flight, then writes out its cache
 FETCH_CONTAINER = "fetch-model"
 BUNDLED_MEMORY = "1Gi"
-"""Asked for where a resource with the bundled model asks for none: what process and Milvus Lite take, measured on a
-CPU. Less, and a full node kills the pod before others; more takes room away from them."""
+"""Memory request for the bundled model if the resource sets none: what process and Milvus Lite take, measured on a CPU.
+With less a full node kills this pod before others; more takes room away from them."""
 RESTART_ANNOTATION = "diffcache.io/restart"
 S3_CREDENTIALS, S3_SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "AWS_SESSION_TOKEN"
 GKE_DRIVER = "/usr/local/nvidia/lib64"
-"""Where GKE mounts the driver's libraries, outside of the loader's path (its documentation on running GPUs)."""
+"""Where GKE mounts the driver's libraries; the loader's path lacks it (GKE's documentation on running GPUs)."""
 _FURTHER = {"topology_spread_constraints", "resource_claims"}
-"""Options that only serving pods have. Pull secrets are the ServiceAccount's: another mirror restarts no pod."""
+"""Options that only serving pods have. Pull secrets are in the ServiceAccount, so that a new mirror restarts no pod."""
 
 
 def pod_template(resource: DiffusionCache, image: str, defaults: PodDefaults) -> JSON:
@@ -59,7 +59,8 @@ def pod_template(resource: DiffusionCache, image: str, defaults: PodDefaults) ->
 
 
 def _spread(resource: DiffusionCache) -> JSON:
-    """Over nodes as far as there are some. How many replicas there are just now must not matter to a template."""
+    """Spreads the pods of a shared cache over the nodes where possible. It must not depend on the current replicas, or
+    scaling would change the template."""
     if not is_shared(resource.spec):
         return {}
     selector = {"matchLabels": selector_labels(resource.metadata.name, SERVING)}
@@ -89,7 +90,8 @@ def _serving_container(resource: DiffusionCache, image: str, claims: list[JSON])
 
 
 def _init_containers(resource: DiffusionCache, image: str) -> list[JSON]:
-    """Downloads a model of the Hub into the pod's volume, once; the serving process never touches the network."""
+    """Returns a container that downloads a model of the Hub into the pod's volume, once. The serving process itself
+    never downloads."""
     model = resource.spec.model
     if SourceKind.of(model.source) is not SourceKind.HUB:
         return []
@@ -101,7 +103,8 @@ def _init_containers(resource: DiffusionCache, image: str) -> list[JSON]:
             "command": ["python", "-m", "diffcache_serving.fetch"],
             "args": ["--config", f"{CONFIG_MOUNT}/{CONFIG_KEY}"],
             "env": _merged(_own_environment(), _user_environment(resource.spec.serving), token),
-            # A quota or a limit range asks it of every container; a pod needs the larger of the two, not their sum.
+            # A quota or a limit range may require it of every container. The pod needs the larger of the two, not their
+            # sum.
             "resources": resource.spec.serving.resources.model_dump(mode="json", exclude_none=True),
             "volumeMounts": _mounts(resource),
             "securityContext": CONTAINER_SECURITY,
@@ -125,7 +128,7 @@ def _own_environment() -> list[JSON]:
 
 def _gpu_environment(gpu: GpuSpec) -> list[JSON]:
     if gpu.count == 0:
-        # Images on a CUDA base ask for all GPUs, and a node whose default runtime is nvidia's would hand them out.
+        # Images on a CUDA base ask for all GPUs, and a node with nvidia's runtime as its default would give them.
         return [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
     return [
         {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"},
@@ -134,7 +137,7 @@ def _gpu_environment(gpu: GpuSpec) -> list[JSON]:
 
 
 def _store_environment(s3: S3Spec | None) -> list[JSON]:
-    """Credentials, by the names that every tool of S3's knows."""
+    """Returns variables with the credentials, under the names that all S3 tools read."""
     if s3 is None or s3.credentials_secret_ref is None:
         return []
     secret = s3.credentials_secret_ref.name
@@ -149,7 +152,7 @@ def _user_environment(serving: ServingSpec) -> list[JSON]:
 
 
 def _merged(*lists: list[JSON]) -> list[JSON]:
-    """Later ones win: two variables of one name are an error to server-side apply."""
+    """Merges the lists; the last variable of a name wins. Server-side apply rejects two variables of one name."""
     return list({env["name"]: env for some in lists for env in some}.values())
 
 
@@ -200,7 +203,7 @@ def _volumes(resource: DiffusionCache) -> list[JSON]:
 
 
 def _secret_files(resource: DiffusionCache) -> list[JSON]:
-    """Sources of the volume with Secrets: the operator names them and reads none."""
+    """Returns the sources of the volume with Secrets. The operator only names them and never reads them."""
     named: list[tuple[str, SecretKeyRef | None]] = []
     if index := resource.spec.index.external:
         named += [(INDEX_TOKEN, index.token_secret_ref), (INDEX_CA, index.ca_secret_ref)]

@@ -1,6 +1,7 @@
-"""Redis, from the official image: the ledger of one cache, beside the pods that share it.
+"""Redis from the official image: the ledger of one cache, for the pods that share it.
 
-It lies in the cluster's own network without a password, as Milvus does; where that is not enough, an External one.
+Like Milvus, it has no password and is reached in the cluster's network. Where that is not safe enough, use an External
+one.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from diffcache_operator.metadata import JSON
 
 _DATA = "/data"
 _FULL_SHARE = Decimal("0.5")
-"""Of the memory limit: a fork that rewrites the log may copy every page (redis.io, administration, "Memory"). Above it
-Redis refuses writes, which makes misses; without it the kernel would kill Redis."""
+"""Share of the memory limit that data may take: a fork that rewrites the log may copy every page (redis.io,
+administration, "Memory"). Above it Redis refuses writes, and requests miss; without it the kernel would kill Redis."""
 _PING = 'test "$(redis-cli ping)" = PONG'
-"""As long as Redis reads its log it answers LOADING, and redis-cli ends with 0 all the same."""
+"""Compares the text, because redis-cli also ends with 0 when Redis answers LOADING while it reads its log."""
 
 
 def redis_service(resource: DiffusionCache) -> JSON:
@@ -60,9 +61,9 @@ def _settings(resources: Resources) -> list[str]:
         "port": str(REDIS_PORT),
         "protected-mode": "no",  # else only its own pod may connect
         "appendonly": "yes",
-        "appendfsync": "everysec",  # a lost node costs the last second; bytes without a record are swept
+        "appendfsync": "everysec",  # a lost node loses the last second; states without a record are deleted later
         "save": "",
-        "maxmemory-policy": "noeviction",  # what goes is the policy's choice, never Redis'
+        "maxmemory-policy": "noeviction",  # the cache's policy evicts, never Redis
     }
     limit = amount_of(str((resources.limits or {}).get("memory", "")))
     if isinstance(limit, Decimal):

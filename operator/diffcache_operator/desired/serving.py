@@ -1,6 +1,6 @@
 """The StatefulSet of serving pods.
 
-Not a Deployment: that would start the new pod while the old one still holds the cache's folder.
+It is no Deployment, because that would start the new pod while the old one still uses the cache's folder.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from diffcache_operator.desired.pod import pod_template
 from diffcache_operator.metadata import JSON, child, labels, pods_service_name, selector_labels
 
 LOOK_UP_SECONDS = 10
-"""A new pod's address is behind the headless Service's name for sure: CoreDNS answers for 5 s from its memory."""
+"""Seconds after which the headless Service's name surely resolves to a new pod: CoreDNS answers from its cache for 5
+s."""
 
 
 def stateful_set(resource: DiffusionCache, image: str, defaults: PodDefaults) -> JSON:
     name = resource.metadata.name
-    # In a rollout the next pod goes only when clients have learnt of the one before it.
+    # In a rollout, replace the next pod only when clients can have found the previous new one.
     pause: JSON = {"minReadySeconds": LOOK_UP_SECONDS} if is_shared(resource.spec) else {}
     return child(
         "apps/v1",
@@ -28,15 +29,15 @@ def stateful_set(resource: DiffusionCache, image: str, defaults: PodDefaults) ->
         spec={
             "replicas": resource.spec.serving.replicas,
             "serviceName": pods_service_name(name),
-            "podManagementPolicy": "Parallel",  # and so a broken pod does not stop its own replacement
+            "podManagementPolicy": "Parallel",  # else a broken pod would stop its own replacement
             "updateStrategy": {"type": "RollingUpdate"},
             **pause,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector_labels(name, SERVING)},
             "template": pod_template(resource, image, defaults),
             "volumeClaimTemplates": [claim_template(name, SERVING, resource.spec.cache.store.volume)],
-            # What becomes of the volumes is decided by who owns them (plan.py): here a hand that deletes only the
-            # StatefulSet would delete the cache.
+            # The owners of the claims decide whether volumes are deleted (plan.py). With Delete here, a user who
+            # deletes only the StatefulSet would delete the cache.
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
         },
     )

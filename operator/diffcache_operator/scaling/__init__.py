@@ -1,1 +1,1 @@
-"""The scaling loop: the work that waits becomes a number of pods."""
+"""The scaling loop: it turns the waiting work into a number of pods."""

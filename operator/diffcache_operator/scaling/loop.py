@@ -1,7 +1,7 @@
-"""The operator's own scaling loop: pods' metrics in, `/scale` out. Prometheus has no part in it.
+"""The operator's own scaling loop: it reads the pods' metrics and writes `/scale`. It does not use Prometheus.
 
-It runs beside the reconciles, in a queue of its own, and writes nothing but the replicas. What it has to report waits
-here until the reconcile, which is the status' only writer, fetches it.
+It runs beside the reconciles, in a queue of its own, and writes only the replicas. Its report waits here until the
+reconcile, the only writer of the status, fetches it.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ from diffcache_operator.scaling.work import NAMES, Snapshot, load_of, parse
 SCALING_ACTIVE = "ScalingActive"
 
 LOOK_SECONDS = 5.0
-"""Between two looks at a cache's pods. Shorter sees a peak sooner and costs the API server two calls each time."""
+"""Seconds between two looks at a cache's pods. A lower value sees a peak sooner and costs the API server two calls each
+time."""
 RACE_SECONDS = 1.0
-"""After somebody else has written the resource between our look and our write."""
+"""Seconds until the next look if somebody else wrote the resource between our look and our write."""
 REFUSED_SECONDS = 60.0
-"""After a refusal: only a change of the spec, or of a right, helps."""
+"""Seconds until the next look after a refusal: only a change of the spec, or of a right, helps."""
 BLIND = ("NoPod", "NoData", "BadData", "ClockJump")
 BLIND_SECONDS = 30.0
-"""Of looks without an answer, before the condition says so."""
+"""Seconds of looks without an answer before the condition reports it."""
 MEMORY_SECONDS = 60.0
-"""Over which busy shares and seconds a step are averaged: several requests long."""
+"""Seconds over which the busy share and the seconds per step are averaged: the length of several requests."""
 
 
 @dataclass(frozen=True)
 class ScalingReport:
-    """For the status. `last`: the last change that the loop made; None: none since the operator began."""
+    """What the loop reports for the status. `last`: its last change; None if it made none since the operator
+    started."""
 
     condition: ConditionState
     last: AutoscalingStatus | None = None
@@ -55,12 +57,12 @@ class ScalingReport:
 class _Memory:
     seen: deque[Snapshot] = field(default_factory=deque)
     wanted: tuple[Look, ...] = ()
-    blind_since: float | None = None  # no look since then has found anything
+    blind_since: float | None = None  # monotonic seconds since when every look has failed; None: the last one succeeded
     report: ScalingReport | None = None
 
 
 class Scaler:
-    """`step` is what its queue calls. `on_news(key)`: there is something new to report."""
+    """The scaling loop. Its queue calls `step`; it calls `on_news(key)` when the report changes."""
 
     def __init__(
         self,
@@ -77,7 +79,8 @@ class Scaler:
         return None if memory is None else memory.report
 
     async def step(self, key: Key) -> object:
-        """Seconds until the next look, or GONE for a resource that is not to be scaled. Raises ApiError."""
+        """Returns the seconds until the next look, or GONE for a resource that this loop does not scale. Raises
+        ApiError."""
         raw = await read_resource(self._api, *key)
         resource = None if raw is None else _parsed(raw)
         if raw is None or resource is None or resource.spec.autoscaling.mode is not ScalingMode.OPERATOR:
@@ -102,7 +105,7 @@ class Scaler:
         return LOOK_SECONDS
 
     def _is_blind(self, memory: _Memory, scaling: Scaling) -> bool:
-        """For longer than a pod that hangs for a moment would make it."""
+        """Returns whether looks have failed for longer than a pod that hangs for a moment explains."""
         now = self._stopwatch()
         if scaling.reason not in BLIND:
             memory.blind_since = None
@@ -154,7 +157,7 @@ class Scaler:
         if before is not None:
             condition = (
                 condition if condition.status == "True" else condition.steady(before.condition)
-            )  # the former is about the spec
+            )  # a message of "True" states the spec, whose numbers matter
             last = last or before.last
         memory.report = ScalingReport(condition, last)
         if memory.report != before:
@@ -162,7 +165,7 @@ class Scaler:
 
 
 def _following(resource: DiffusionCache) -> ConditionState:
-    """Without the figures of the moment: the pods' own metrics have those."""
+    """Makes the condition of a loop at work. It names no current figures: the pods' own metrics have those."""
     spec = resource.spec.autoscaling
     text = (
         f"{spec.min_replicas} to {spec.max_replicas} pods follow the work that waits: "
@@ -172,7 +175,7 @@ def _following(resource: DiffusionCache) -> ConditionState:
 
 
 def _asleep(resource: DiffusionCache) -> ConditionState | None:
-    """0 is a person's to write, as for the horizontal pod autoscaler."""
+    """Returns a condition if replicas is 0: only a person changes that, as with the horizontal pod autoscaler."""
     if resource.spec.serving.replicas > 0:
         return None
     wakes = f"`kubectl scale dcache {resource.metadata.name} --replicas=1` wakes it"
@@ -180,7 +183,8 @@ def _asleep(resource: DiffusionCache) -> ConditionState | None:
 
 
 def _overruled(resource: Metadata, wrote: bool) -> ConditionState | None:
-    """Another autoscaler has written after this loop had. What it wrote before is ours to take over."""
+    """Returns a condition if another autoscaler wrote the replicas after this loop had written. If this loop never
+    wrote, it takes over from the other one."""
     other = other_scaler(resource)
     if not wrote or other is None:
         return None
@@ -192,7 +196,7 @@ def _overruled(resource: Metadata, wrote: bool) -> ConditionState | None:
 
 
 def _parsed(raw: JSON) -> DiffusionCache | None:
-    """None: it is on its way out, or this operator cannot read it, which the reconcile reports."""
+    """Parses a resource. Returns None if it is being deleted or cannot be read; the reconcile reports the latter."""
     if ObjectView.model_validate(raw).is_leaving:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Who writes `spec.serving.replicas`, as the API server records it in managedFields. Pure.
+"""Finds who writes `spec.serving.replicas`: the API server records it in managedFields. Pure.
 
-Two autoscalers on one number would undo each other for ever. A person's write is none of that: the loop takes it as
-where to go on from.
+Two autoscalers of one number would undo each other's writes for ever. A person may write it: the loop continues from
+the new number.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from diffcache_core.names import SCALER
 
 
 def other_scaler(resource: Metadata) -> str | None:
-    """The field manager that wrote the replicas last, if it is another autoscaler; else None.
+    """Returns the field manager that wrote the replicas last, if it is another autoscaler; else None.
 
-    Autoscalers write through the scale subresource, as the horizontal pod autoscaler does, which is KEDA's way too.
-    `kubectl scale` does so as well, but is a person. The API server notes no time of such a write.
+    Autoscalers write through the scale subresource: the horizontal pod autoscaler does, and KEDA uses that one.
+    `kubectl scale` does so as well, but a person runs it. The API server records no time for such a write.
     """
     for entry in resource.managed_fields:
         if entry.subresource == "scale" and entry.includes("spec", "serving", "replicas"):

@@ -1,4 +1,4 @@
-"""What pods export about their work, and the load that it adds up to. Pure."""
+"""Reads what pods export about their work, and adds it up to a load. Pure."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from diffcache_core.scaling import Load
 from diffcache_operator.exposition_lines import read_samples
 
 NAMES = (PENDING_STEPS, f"{STEP_SECONDS}_sum", f"{STEP_SECONDS}_count", DEVICE_SECONDS)
-"""What `parse` reads."""
+"""The metrics that `parse` reads."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of one pod; all but the pending steps are counted since its process began."""
+    """The work of one pod. All values except the pending steps count from the start of its process."""
 
     pending_steps: float
     step_seconds: float  # sum, over calls, of the seconds a step of one request took
     calls: float
-    device_seconds: float | None  # of calls; None: an old image does not count them
+    device_seconds: float | None  # in which the device ran calls; None: an old image does not count them
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What ready pods said at one time; several make a load."""
+    """What the ready pods reported at one time. A load is made of several snapshots."""
 
     at: float  # seconds of a monotonic clock
     pods: Mapping[str, Work]  # by uid
 
 
 def parse(text: str) -> Work:
-    """Of one pod's exposition. Raises ValueError for what no pod of ours says."""
+    """Parses what one pod exports. Raises ValueError if a pod of ours would not export it."""
     samples = {sample.name: sample.value for sample in read_samples(text, NAMES) if not sample.labels}
     if PENDING_STEPS not in samples:
         raise ValueError(f"no {PENDING_STEPS}")
@@ -50,9 +50,9 @@ def parse(text: str) -> Work:
 
 
 def load_of(seen: Sequence[Snapshot], ready: int) -> Load | None:
-    """From the last snapshots, oldest first; None if no pod answered in the last one.
+    """Makes a load of the last snapshots, oldest first. Returns None if no pod answered in the last one.
 
-    Pods that did not answer are taken to have as much to do as the others.
+    Pods that did not answer count as having as much work as the others on average.
     """
     if not seen or not seen[-1].pods:
         return None
@@ -68,7 +68,8 @@ def load_of(seen: Sequence[Snapshot], ready: int) -> Load | None:
 
 
 def _seconds_per_step(seen: Sequence[Snapshot]) -> float | None:
-    """The mean over calls: of the time looked at, and where nothing ran, since the pods began."""
+    """Returns the mean over the calls within the snapshots; if none ran, over all calls since the pods started; else
+    None."""
     seconds = calls = 0.0
     for uid, work in seen[-1].pods.items():
         _, before = _first(seen, uid)
@@ -81,7 +82,7 @@ def _seconds_per_step(seen: Sequence[Snapshot]) -> float | None:
 
 
 def _busy(seen: Sequence[Snapshot], ready: int) -> float | None:
-    """Device seconds per second, over all pods; None before any pod has been seen twice."""
+    """Returns device seconds per second, summed over all pods; None before any pod has been seen twice."""
     shares = []
     for uid, work in seen[-1].pods.items():
         at, before = _first(seen, uid)

@@ -1,1 +1,1 @@
-"""The tuning loop: what the pods have counted becomes levels and a capacity."""
+"""The tuning loop: it decides on levels and a capacity from what the pods have counted."""

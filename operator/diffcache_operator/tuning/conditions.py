@@ -1,6 +1,6 @@
-"""What the status says of the tuner. Pure.
+"""What the status says about the tuner. Pure.
 
-Texts stand still while only their numbers move: a status that changed with every look would be written with every look.
+A text stays the same while only its numbers change; otherwise each look would change and write the status.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def frozen(reason: str, message: str) -> ConditionState:
 
 
 def waiting(record: TuningStatus) -> ConditionState:
-    """Figures count from when all ready pods follow the tuning in force."""
+    """Returns the condition until figures count: they do once all ready pods follow the tuning in force."""
     if record.window_start:
         return frozen("WindowBegins", "all ready pods follow the tuning in force; figures count from now on")
     return frozen(
@@ -42,7 +42,8 @@ def waiting(record: TuningStatus) -> ConditionState:
 
 
 def switched_off(record: TuningStatus | None) -> TuningStatus | None:
-    """Of a cache that is not tuned: only the count of revisions goes on, and what was decided stays to be read."""
+    """Returns the record of a cache whose tuning is off: it keeps the revision count and, for readers, the past
+    decisions."""
     if record is None:
         return None
     return TuningStatus(revision=record.revision, history=record.history)

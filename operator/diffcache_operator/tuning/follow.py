@@ -1,4 +1,4 @@
-"""Whether the pods follow the tuning in force, so that what they count is about it. Pure."""
+"""Checks whether the pods follow the tuning in force: only then their counts are about it. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from diffcache_operator.observed import Observed
 from diffcache_operator.tuning.conditions import frozen, waiting
 
 TAKE_OVER_SECONDS = 180.0
-"""In which pods take a decision over: the kubelet passes a ConfigMap on within about a minute."""
+"""Seconds that pods may take to follow a decision: the kubelet passes a ConfigMap on within about a minute."""
 CLOCK_SECONDS = 60.0
-"""By which clocks may differ."""
+"""Seconds by which clocks may differ."""
 
 
 class Undecided(Exception):
-    """Nothing is decided this time. `record`: as it is from now on. `condition`: why."""
+    """Nothing is decided this time. `record`: the record from now on. `condition`: says why."""
 
     def __init__(self, record: TuningStatus, condition: ConditionState) -> None:
         super().__init__(condition.message)
@@ -27,7 +27,8 @@ class Undecided(Exception):
 
 
 def with_pods(record: TuningStatus, cache: str, seen: Observed) -> TuningStatus:
-    """Counts the pods that there have been: series of any other do not count, whatever its name is."""
+    """Returns the record with the number of pods that have existed. Series of other pods never count, whatever their
+    names."""
     ordinals = [re.fullmatch(rf"{re.escape(cache)}-(\d{{1,3}})", pod.name) for pod in seen.pods]
     most = max((int(match[1]) + 1 for match in ordinals if match), default=0)
     pods = min(MAX_REPLICAS, max(record.pods, most))
@@ -37,9 +38,9 @@ def with_pods(record: TuningStatus, cache: str, seen: Observed) -> TuningStatus:
 def with_window(
     spec: DiffusionCacheSpec, record: TuningStatus, seen: Observed, before: ConditionState | None, now: float
 ) -> TuningStatus:
-    """The record with its window begun, because the pods follow it. Raises Undecided.
+    """Returns the record with its window begun. Raises Undecided if not all ready pods follow it yet.
 
-    `before`: the condition until now. It stands while the pods take a decision over.
+    `before`: the condition until now. It stays while the pods start to follow a decision.
     """
     record, trouble = _follow(spec, record, seen, now)
     if trouble is None:
@@ -52,7 +53,7 @@ def with_window(
 def _follow(
     spec: DiffusionCacheSpec, record: TuningStatus, seen: Observed, now: float
 ) -> tuple[TuningStatus, ConditionState | None]:
-    """The record with its window begun if the pods follow it; else why there is no window."""
+    """Returns the record, with its window begun if the pods follow it, and else a condition that says why not."""
     ready = sum(pod.is_ready for pod in seen.pods)
     if not ready:
         return record, frozen("NoPod", "no pod is ready, so nothing is measured")

@@ -1,7 +1,7 @@
-"""Questions to Prometheus, asked beside the reconciles: who answers may be slow, and reconciles share their workers.
+"""Questions to Prometheus, asked beside the reconciles: a server may be slow, and reconciles share their workers.
 
-A reconcile leaves a question and goes on. A queue of its own, in which a namespace has a small share, asks it; the
-reconcile that follows takes the answer.
+A reconcile leaves a question and continues. A separate queue, of which each namespace has a small share, asks it. A
+later reconcile takes the answer.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from diffcache_operator.tuning.read import read_window
 from diffcache_operator.tuning.window import Reading, Span
 
 PLACES, SHARE = 8, 1
-"""Caches about which Prometheus is asked at once, and how many of them may be of one namespace. A slow one keeps its
-place for half a minute; more places take up to 34 MB each while answers are hostile, and a MB while they are not."""
+"""How many caches are asked about at once, and how many of them may be of one namespace. A slow server keeps a place
+for half a minute. Each place takes a MB, or up to 34 MB if answers are hostile."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a cache has counted. `pods`: names of those that count; the other fields are those of its record."""
+    """Asks what a cache has counted. `pods`: names of the pods that count. The last three fields come from its
+    record."""
 
     source: Source
     pods: tuple[str, ...]
@@ -35,7 +36,7 @@ class Question:
     measured_since: str
 
     def span(self, now: float) -> Span:
-        """A record whose window has not begun has nothing to count."""
+        """Returns from when on to count. A window that has not begun starts now, so there is nothing to count."""
         since = evidence_start(now, seconds_of(self.measured_since) or now)
         return Span(since, seconds_of(self.window_start) or now)
 
@@ -48,7 +49,8 @@ class Answer:
 
 
 class Inquiries:
-    """`step` is what its queue calls. `on_due(key)`: there is something to ask. `on_news(key)`: there is an answer."""
+    """Holds questions and answers. Its queue calls `step`. It calls `on_due(key)` when there is a question, and
+    `on_news(key)` when there is an answer."""
 
     def __init__(
         self,
@@ -67,7 +69,8 @@ class Inquiries:
         self._on_due(key)
 
     def take(self, key: Key, question: Question) -> Answer | None:
-        """The answer, once; none that was given to another question, or while other pods were there."""
+        """Returns the answer to this question, once; None if there is none, or only one to a question about other pods
+        or another window."""
         answer = self._answers.pop(key, None)
         if answer is None or replace(answer.question, pods=question.pods) != question:
             return None
@@ -78,7 +81,7 @@ class Inquiries:
         self._answers.pop(key, None)
 
     async def step(self, key: Key) -> object:
-        """GONE: the next question puts the key into the queue again."""
+        """Asks the question of this key. Returns GONE: the next question adds the key again."""
         async with self._shares.place(key.namespace):
             question = self._questions.pop(key, None)
             if question is not None:

@@ -1,7 +1,7 @@
-"""One look of the tuner at a resource: what its pods follow, what they have counted, and what is decided from it.
+"""One look of the tuner at a resource: what its pods follow, what they have counted, and what the tuner decides.
 
-It writes nothing. What it decides goes into `status.tuning` first and then into the ConfigMap: a crash between the two
-ends the same, for the next look renders what the status says.
+This code writes nothing. The reconcile writes a decision into `status.tuning` first and then into the ConfigMap. A
+crash between the two does no harm: the next reconcile renders what the status says.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from diffcache_operator.tuning.inquiries import Answer, Inquiries, Question
 from diffcache_operator.tuning.source import NoSource, source_of
 
 LOOK_SECONDS = 60.0
-"""Between two questions to Prometheus about one cache."""
+"""Seconds between two questions to Prometheus about one cache."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """`moved`: from now on something else holds, which the status has to say before anything follows it."""
+    """The result of a look. `moved`: the record has a new revision, and the status must have it before pods follow
+    it."""
 
     record: TuningStatus
     condition: ConditionState
@@ -52,7 +53,8 @@ class Tuner:
         self._inquiries.forget(key)
 
     def look(self, resource: DiffusionCache, old: DiffusionCacheStatus, seen: Observed) -> Tuned | None:
-        """None: tuning is off. Waits for nothing: what Prometheus has said in the meantime is decided upon."""
+        """Returns None if tuning is off. It waits for nothing and decides on the answer that Prometheus gave in the
+        meantime."""
         key = Key(resource.metadata.namespace, resource.metadata.name)
         if resource.spec.tuning.mode is TuningMode.DISABLED:
             self.forget(key)
@@ -67,7 +69,7 @@ class Tuner:
     def _consider(
         self, key: Key, resource: DiffusionCache, old: DiffusionCacheStatus, seen: Observed, now: float
     ) -> tuple[TuningStatus, ConditionState]:
-        """The record after a decision, and what is said of it. Raises Undecided."""
+        """Returns the record after a decision, and the condition. Raises Undecided."""
         spec, before = resource.spec, as_before(old, TUNING_ACTIVE)
         record = self._own_record(key, spec, old.tuning, now)
         record = with_window(spec, with_pods(record, key.name, seen), seen, before, now)
@@ -82,7 +84,7 @@ class Tuner:
         return _conclude(spec, record, current, decision, before, now)
 
     def _own_record(self, key: Key, spec: DiffusionCacheSpec, found: TuningStatus | None, now: float) -> TuningStatus:
-        """That belongs to this spec. Raises Undecided where that is a new one, which the pods have to hear of first."""
+        """Returns the record for this spec. Raises Undecided if it is a new one: the pods must follow it first."""
         record = record_for(spec, found, now)
         if found is not None and record.revision != found.revision:
             self.forget(key)
@@ -90,7 +92,7 @@ class Tuner:
         return record
 
     def _ask(self, key: Key, question: Question, before: ConditionState | None, now: float) -> None:
-        """Now and then, and at once where there is no answer yet."""
+        """Asks at once if there is no condition yet, else every LOOK_SECONDS."""
         has_begun = question.span(now).grids(now) is not None
         is_due = self._stopwatch() - self._looked.get(key, float("-inf")) >= LOOK_SECONDS
         if has_begun and (before is None or is_due):
@@ -99,7 +101,7 @@ class Tuner:
 
 
 def _question(resource: DiffusionCache, record: TuningStatus, access: Access) -> Question:
-    """Raises Undecided."""
+    """Makes the question about this cache. Raises Undecided if there is no Prometheus to ask."""
     try:
         source = source_of(resource, access)
     except NoSource as error:
@@ -128,7 +130,7 @@ def _conclude(
     before: ConditionState | None,
     now: float,
 ) -> tuple[TuningStatus, ConditionState]:
-    """The record after the decision, and what is said of it: in the words from before while only numbers move."""
+    """Returns the record after the decision, and the condition; both keep their old text while only numbers change."""
     decided = record_decision(spec, record, current, decision, now)
     text, condition = decided.decision, condition_of(spec.tuning.mode, current, decision)
     if spec.tuning.mode is TuningMode.RECOMMEND and condition.status == "True":

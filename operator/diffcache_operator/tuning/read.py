@@ -1,6 +1,6 @@
-"""Asks Prometheus for a cache's window.
+"""Asks Prometheus for the tuner's window of one cache.
 
-Series are found by the labels `namespace` and `pod`, which a PodMonitor gives, and any scrape configuration with
+It finds series by the labels `namespace` and `pod`. A PodMonitor sets them, and so does any scrape configuration with
 `kubernetes_sd_configs: [{role: pod}]` that relabels `__meta_kubernetes_namespace` and `__meta_kubernetes_pod_name`.
 """
 
@@ -14,14 +14,14 @@ from diffcache_operator.clients.prometheus import Questions, TooLarge
 from diffcache_operator.tuning.window import COMPARISONS, FIGURES, Counters, Grid, Newest, Reading, read
 
 PODS = 8
-"""That one question is about; half as many when their answer is too large. More save questions; of so many with thirty
-bins in use an answer is some .8 MB."""
+"""Pods in one question; half as many if the answer is too large. A higher value saves questions. For 8 pods with thirty
+bins in use an answer has some .8 MB."""
 
 
 async def read_window(
     questions: Questions, namespace: str, pods: Sequence[str], grids: tuple[Grid, Grid], now: float
 ) -> Reading:
-    """`pods`: the names of those that count. Raises PrometheusError."""
+    """Reads a window. `pods`: names of the pods that count. `now`: seconds since the epoch. Raises PrometheusError."""
     compared, counted = Counters(grids[0], frozenset(pods)), Counters(grids[1], frozenset(pods))
     newest = Newest(frozenset(pods))
 
@@ -45,12 +45,13 @@ async def read_window(
 
 
 def selector(name: str, namespace: str, pods: Sequence[str]) -> str:
-    """The series of a metric that pods have; names of Kubernetes need no quoting. `name` may have labels of its own."""
+    """Returns a PromQL selector of a metric's series of these pods. Names of Kubernetes need no quoting. `name` may
+    have labels of its own."""
     metric, _, labels = name.partition("{")
     own = f",{labels.removesuffix('}')}" if labels else ""
     return f'{metric}{{namespace="{namespace}",pod=~"{"|".join(pods)}"{own}}}'
 
 
 def _pieces(name: str) -> list[str]:
-    """What is asked for a counter: the largest one by five, for an answer's length is limited."""
+    """Returns the queries of one counter. The largest one is split into five, because an answer's length is limited."""
     return [f'{name}{{moment="{moment}"}}' for moment in MOMENTS] if name == QUALITY_SUM else [name]

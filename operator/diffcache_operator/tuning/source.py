@@ -1,4 +1,4 @@
-"""Which Prometheus is asked for a cache. Pure."""
+"""Chooses which Prometheus to ask about a cache. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from diffcache_operator.clients.prometheus import Access, Source
 
 
 class NoSource(Exception):
-    """Nobody is asked. `reason`: of a condition. The message says what to do."""
+    """There is no Prometheus to ask. `reason`: the reason of the condition. The message says what to do."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -15,10 +15,11 @@ class NoSource(Exception):
 
 
 def source_of(resource: DiffusionCache, access: Access) -> Source:
-    """Raises NoSource.
+    """Returns the Prometheus to ask. Raises NoSource.
 
-    What a resource names itself gets neither the token nor the headers of the operator's own, but where it names the
-    very same URL and no headers: a header chooses whose figures are read, which is not the resource's to choose there.
+    A URL that the resource names gets neither the token nor the headers of the operator's own Prometheus. The only
+    exception is exactly the operator's URL, named without headers: a header chooses whose figures are read, and a
+    resource must not choose that on the operator's Prometheus.
     """
     asked = resource.spec.prometheus
     headers = tuple((header.name, header.value) for header in asked.headers or ())

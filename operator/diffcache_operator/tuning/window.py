@@ -1,9 +1,9 @@
-"""Raw counters of Prometheus become the tuner's window. Pure.
+"""Turns raw counters of Prometheus into the tuner's window. Pure.
 
-Counters are read as they are, without `rate` or `increase`: those extrapolate, and the tuner's bounds want counts. A
-counter begins again at 0 when its process does, which `diffcache_start_time_seconds` shows, and so does a fall.
-Series are distinguished by their pod and their own labels, not by what a scrape adds: a pod that comes back with
-another address goes on.
+Counters are read without `rate` or `increase`: those extrapolate, and the tuner's bounds need exact counts. A counter
+restarts at 0 with its process; `diffcache_start_time_seconds` or a fall of the value shows it. A series is identified
+by its pod and its own labels, not by labels that a scrape adds: a pod that returns with another address continues its
+series.
 """
 
 from __future__ import annotations
@@ -42,23 +42,26 @@ OWN_LABELS: Mapping[str, tuple[str, ...]] = {
     SHADOW_CACHE_SKIPPED: ("multiple",),
     SHADOW_RUNS: ("outcome",),
 }
-"""The labels that the pods themselves put on what the tuner reads."""
+"""For each metric that the tuner reads, the labels that the pods themselves set."""
 COMPARISONS = (START_TIME, QUALITY_PAIRS, QUALITY_SUM)
 FIGURES = (START_TIME, STEPS, STEPS_SKIPPED, DURATION_BUCKETS, SHADOW_CACHE_STEPS, SHADOW_CACHE_SKIPPED, SHADOW_RUNS)
 
 SHORTEST_STEP = 30.0
-"""Seconds between two points at least: a usual time between two scrapes. Figures count from so long after the pods have
-taken their tuning over, so that the first point was scraped after that, too."""
+"""Seconds between two points at least: a usual time between two scrapes. Figures start this long after the pods began
+to follow the tuning, so that the first point was scraped after that, too."""
 MAX_BATCHES = 144
-"""Batches of a grid at most. More lose less of what a pod counted between the last point and its end, and cost more."""
+"""Batches of a grid at most. More batches lose less of what a pod counted between the last point and its end, but cost
+more."""
 MAX_COMPARISONS = 400
-"""Pairs of a level and a bin: 20 levels and 20 bins. More would be another program's, and each costs memory a batch."""
+"""Pairs of a level and a bin at most: 20 levels and 20 bins. More must come from another program, and each costs memory
+in every batch."""
 MAX_JOBS = 100
-"""Of scrapes, by which a pod's series may differ."""
+"""Scrape jobs at most whose series of one pod are told apart."""
 MAX_TROUBLES = 10
-"""That are kept of one grid: one is reported, and a foreign server may think up any number."""
+"""Problems kept of one grid at most: only one is reported, and a foreign server may cause any number."""
 LONGEST = 24 * 3600.0
-"""Seconds that figures reach back: a day holds its rhythm. Comparisons reach further, see `tuning.evidence_start`."""
+"""Seconds that figures reach back at most: a day covers the daily rhythm. Comparisons reach further, see
+`tuning.evidence_start`."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,11 @@ class Grid:
 
     @classmethod
     def anchored(cls, now: float, since: float) -> Grid | None:
-        """From `since` on, in batches that stay the same from look to look but for a doubling of the step now and then:
-        the tuner's bounds hold for groups that are fixed beforehand. None as long as there is no whole batch."""
+        """Returns a grid that begins at `since`; None until there is a whole batch.
+
+        Its batches stay the same from look to look, except that the step doubles now and then: the tuner's bounds only
+        hold for groups that are fixed in advance.
+        """
         step = SHORTEST_STEP
         while now - since > MAX_BATCHES * step:
             step *= 2
@@ -81,7 +87,7 @@ class Grid:
 
     @classmethod
     def until(cls, now: float, since: float) -> Grid | None:
-        """The last point is now. None as long as there is no whole batch."""
+        """Returns a grid that ends `now`; None until there is a whole batch."""
         step = max(SHORTEST_STEP, math.ceil((now - since) / MAX_BATCHES))
         batches = int((now - since) // step)
         return cls(now - batches * step, step, batches) if batches > 0 else None
@@ -91,20 +97,20 @@ class Grid:
         return self.start + self.step * self.batches
 
     def point(self, at: float) -> int | None:
-        """Which point a time is; None if it is none."""
+        """Returns the index of the point at this time; None if no point is there."""
         index = round((at - self.start) / self.step) if math.isfinite(at) else -1
         return index if 0 <= index <= self.batches and abs(self.start + index * self.step - at) < 0.5 else None
 
 
 @dataclass(frozen=True)
 class Span:
-    """From when on what counts, in seconds since the epoch."""
+    """From when on comparisons and figures count, in seconds since the epoch."""
 
     comparisons: float
     figures: float  # when all ready pods began to follow the tuning in force
 
     def grids(self, now: float) -> tuple[Grid, Grid] | None:
-        """For comparisons and for figures; None as long as there is nothing to count."""
+        """Returns the grids of comparisons and of figures; None while there is nothing to count."""
         comparisons = Grid.anchored(now, self.comparisons)
         figures = Grid.until(now, max(self.figures + SHORTEST_STEP, now - LONGEST))
         return None if comparisons is None or figures is None else (comparisons, figures)
@@ -112,7 +118,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Reading:
-    """A window, and what is wrong with what it was made of: then nothing may be decided from it."""
+    """A window. `bad`: problems of its data; if there are any, nothing may be decided from it."""
 
     window: Window
     bad: tuple[str, ...] = ()
@@ -146,7 +152,7 @@ def read(compared: Counters, counted: Counters, newest: Newest) -> Reading:
 
 
 Rises = dict[str, dict[Own, "array[float]"]]
-"""By metric and own labels, over all pods: the rise in each batch."""
+"""For each metric and its own labels: the increase in each batch, summed over all pods."""
 
 
 @dataclass
@@ -157,7 +163,7 @@ class Newest:
     at: float | None = None
 
     def add(self, one: Series) -> None:
-        """Of one pod, with the time as the value."""
+        """Takes one series of one pod. Its values are the times of samples."""
         for _, value in one.values:
             if one.labels.get("pod", "") in self.pods and math.isfinite(value):
                 self.at = value if self.at is None else max(self.at, value)
@@ -165,9 +171,9 @@ class Newest:
 
 @dataclass
 class Counters:
-    """What these pods have counted at the points of a grid. Other pods' series do not count, whatever their names.
+    """What these pods had counted at the points of a grid. Series of other pods are ignored.
 
-    A counter takes ten bytes a point: that of a large cache are millions.
+    A counter takes ten bytes per point: a large cache has millions of points.
     """
 
     grid: Grid
@@ -177,7 +183,7 @@ class Counters:
     _jobs: list[str] = field(default_factory=list)
 
     def add(self, one: Series) -> None:
-        """One series; what cannot be a counter's value is left out and reported."""
+        """Takes one series. Values that a counter cannot have are left out and reported in `bad`."""
         name, pod = one.name, one.labels.get("pod", "")
         if name not in OWN_LABELS or pod not in self.pods:
             return
@@ -203,7 +209,7 @@ class Counters:
                 self._tell(f"{pod} is scraped by the jobs {' and '.join(names)}: remove one")
 
     def _job(self, name: str) -> int | None:
-        """Its number; None when there are too many."""
+        """Returns the number of a scrape job; None if there are too many."""
         if name not in self._jobs:
             if len(self._jobs) == MAX_JOBS:
                 return None
@@ -215,7 +221,7 @@ class Counters:
             self.bad.add(trouble)
 
     def rises(self) -> Rises:
-        """Of every metric, summed over pods."""
+        """Returns the increases of every metric, summed over pods."""
         starts = {pod: one.points() for (name, pod, _), one in self._counters.items() if name == START_TIME}
         out: Rises = {name: {} for name in OWN_LABELS if name != START_TIME}
         for (name, pod, own), counter in self._counters.items():
@@ -232,13 +238,13 @@ class Counters:
 
 
 class _Counter:
-    """A value a point, and the number of the job that scraped it."""
+    """One value for each point, and the number of the job that scraped it."""
 
     def __init__(self, points: int) -> None:
         self._values, self.jobs = array("d", [math.nan]) * points, bytearray(points)
 
     def set(self, index: int, value: float, job: int) -> bool:
-        """Whether no other job has given this point."""
+        """Stores a value. Returns False, without storing it, if another job has given this point."""
         before = self._values[index]
         if not math.isnan(before) and self.jobs[index] != job:
             return False
@@ -250,14 +256,15 @@ class _Counter:
 
 
 def _rise(points: _Points, starts: _Points, grid: Grid) -> list[float]:
-    """Of one counter, for each batch; over a gap it falls into the batch in which the counter is seen again."""
+    """Returns the increase of one counter in each batch. After a gap, the whole increase counts for the batch in which
+    the counter appears again."""
     out = [0.0] * grid.batches
     last: float | None = None
-    began: float | None = None  # of the process that `last` is from
+    began: float | None = None  # start time of the process that reported `last`
     for index, value in enumerate(points):
         start = starts[index]
         if value is None or start is None:
-            # A series that comes into being while its pod is watched begins at 0.
+            # A series that appears while its pod is already watched begins at 0.
             if value is None and start is not None and last is None:
                 last, began = 0.0, start
             continue
@@ -272,7 +279,8 @@ def _rise(points: _Points, starts: _Points, grid: Grid) -> list[float]:
 
 
 def _labels_hold(name: str, own: Own) -> bool:
-    """Skip, similarity, multiple and bucket are numbers, a moment is one of five."""
+    """Returns whether the label values are possible: skip, similarity, multiple and bucket are numbers, and a moment is
+    one of five."""
     labels = dict(zip(OWN_LABELS[name], own, strict=True))
     try:
         numbers = [float(labels[label]) for label in ("similarity", "multiple", "le") if label in labels]
@@ -287,14 +295,16 @@ def _total(rises: Mapping[Own, Sequence[float]]) -> float:
 
 
 def _shadow_ratios(rises: Rises) -> dict[float, float]:
-    """Steps saved ratio by multiple of the capacity in force; without those that were asked for nothing."""
+    """Returns the steps saved ratio for each multiple of the capacity in force, if that simulated cache had any
+    requests."""
     asked = {own: sum(values) for own, values in rises[SHADOW_CACHE_STEPS].items()}
     saved = {own: sum(values) for own, values in rises[SHADOW_CACHE_SKIPPED].items()}
     return {float(own[0]): saved.get(own, 0.0) / steps for own, steps in asked.items() if steps > 0}
 
 
 def _batches(rises: Rises, grid: Grid) -> list[Batch]:
-    """A scrape may fall between a pair's count and its sums, so a batch may have the one and the next the other."""
+    """Makes the batches. A scrape may fall between a pair's count and its sums; then one batch has the count and the
+    next one the sums."""
     out = []
     for index in range(grid.batches):
         pairs = {}
@@ -309,7 +319,7 @@ def _batches(rises: Rises, grid: Grid) -> list[Batch]:
 
 
 def _by_bound(rises: Mapping[Own, Sequence[float]]) -> dict[float, float]:
-    """Cumulative counts by upper bound, over all models and results."""
+    """Returns cumulative counts for each upper bound in seconds, summed over all models and results."""
     out: dict[float, float] = {}
     for (_, _, bound), values in rises.items():
         out[float(bound)] = out.get(float(bound), 0.0) + sum(values)
