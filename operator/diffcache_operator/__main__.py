@@ -1,4 +1,4 @@
-"""The operator: `python -m diffcache_operator`. Exit status 0 when asked to end, 1 when it cannot do its work."""
+"""The operator: `python -m diffcache_operator`. Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot work."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from diffcache_operator.settings import Settings, SettingsError
 from diffcache_operator.together import CannotGoOn
 from diffcache_operator.web import HEALTH_PORT, METRICS_PORT, CannotListen, Standing, answering
 
-PATIENCE_SECONDS = 60.0  # for the API server at the start
-LOOK_SECONDS = 2.0  # between two looks at what is waited for: the API server, the CRD
-REMIND_SECONDS = 60.0  # between two log lines about a CRD that is not there
+PATIENCE_SECONDS = 60.0  # how long the start waits for the API server
+LOOK_SECONDS = 2.0  # between two looks while it waits for the API server or the CRD
+REMIND_SECONDS = 60.0  # between two log lines about a missing CRD
 NO_CRD = (
     "the CRD diffusioncaches.diffcache.io is not installed: set crds.install=true in the values of the operator's "
     "chart, or apply crds/diffusioncaches.diffcache.io.yaml; work begins when it is there"
@@ -55,7 +55,8 @@ def _say(text: str) -> None:
 
 
 async def operate(chosen: Settings, ports: tuple[int, int] = (HEALTH_PORT, METRICS_PORT)) -> None:
-    """Until SIGTERM. Raises CannotListen, CannotStart, MissingPermission or ApiError."""
+    """Runs the operator until SIGTERM. `ports`: health and metrics. Raises CannotListen, CannotStart, MissingPermission
+    or ApiError."""
     metrics, standing, told_to_end = Metrics(), Standing(), asyncio.Event()
     async with connect() as api, answering(standing, metrics.registry, *ports):
         api.on_call = metrics.called
@@ -76,7 +77,7 @@ async def operate(chosen: Settings, ports: tuple[int, int] = (HEALTH_PORT, METRI
 async def _operate(
     api: Api, chosen: Settings, metrics: Metrics, standing: Standing, told_to_end: asyncio.Event
 ) -> None:
-    """Waits for what it needs, works, and waits again when that is gone."""
+    """Waits for API server, CRD and Lease, works, and waits again when the CRD or the Lease is gone."""
     scopes = Scopes(api, chosen.identity, chosen.namespaces)
 
     def on_look() -> None:
@@ -84,7 +85,7 @@ async def _operate(
 
     try:
         while True:
-            _listen_to_signals(told_to_end)  # kopf puts its own in their place while it runs
+            _listen_to_signals(told_to_end)  # kopf replaces them with its own while it runs
             await _wait_for_cluster(api, standing)
             await check_permissions(api, chosen.namespaces)
             await scopes.wait(on_look)

@@ -1,4 +1,4 @@
-"""Does what a plan says."""
+"""Carries out the actions of a plan."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from diffcache_operator.plan import Action, Apply, SetOwners
 
 
 async def carry_out(api: Api, action: Action) -> None:
-    """Raises ApiError."""
+    """Writes one action to the API server. Raises ApiError."""
     if isinstance(action, Apply):
         await api.apply(action.body)
         return
-    # With the version it was read in: what somebody else changed meanwhile is not undone.
+    # Send the version that was read: the server then refuses to overwrite a change that somebody made meanwhile.
     metadata = action.claim.metadata
     version = {"resourceVersion": metadata.resource_version}
     if isinstance(action, SetOwners):

@@ -1,4 +1,4 @@
-"""What people did to children by hand: what was put right, and what it left behind. Pure."""
+"""Changes of children by hand: which one was undone last, and which volume claims are left over. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from diffcache_core.resource.status import CorrectionStatus
 from diffcache_operator.conditions import ConditionState
 from diffcache_operator.observed import Observed
 
-MESSAGE_LENGTH = 1024  # of a correction, as the CRD lets in
-SHOWN_CLAIMS = 10  # in a message
+MESSAGE_LENGTH = 1024  # characters of a correction, as in the CRD
+SHOWN_CLAIMS = 10  # claims that a message names at most
 AGAIN_SECONDS = 600.0
-"""Between two events about the same correction. Less fills the list of events where something else writes all the time,
-such as an autoscaler of the StatefulSet."""
+"""Seconds between two events about the same correction. A lower value fills the list of events if another program
+writes all the time, such as an autoscaler of the StatefulSet."""
 
 
 def last_correction(message: str, before: CorrectionStatus | None, now: str) -> CorrectionStatus | None:
-    """`message`: of what was put right just now, if anything was. One that comes again and again is shown rarely."""
+    """Returns the correction for the status. `message`: the change that was undone just now, or empty. A repeated
+    correction is only shown again after AGAIN_SECONDS. `now`: RFC 3339."""
     if not message:
         return before
     made = CorrectionStatus(message=message[:MESSAGE_LENGTH], time=now)
@@ -28,8 +29,8 @@ def last_correction(message: str, before: CorrectionStatus | None, now: str) -> 
 
 
 def claims_left(resource: DiffusionCache, observed: Observed) -> ConditionState | None:
-    """Of pods beyond what is wanted: a StatefulSet that was scaled by hand leaves claims behind, and one that was
-    scaled down does. They are not ours to delete: they may hold something."""
+    """Returns a condition about claims of pods beyond the wanted number. They are left over when the cache or the
+    StatefulSet was scaled down. The operator never deletes them, because they may hold data."""
     spec, name = resource.spec, resource.metadata.name
     own_loop = spec.autoscaling.mode is ScalingMode.OPERATOR
     most = max(1, spec.serving.replicas, (spec.autoscaling.max_replicas or 1) if own_loop else 1)

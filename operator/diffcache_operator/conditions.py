@@ -1,4 +1,4 @@
-"""What a condition says, without its times. Pure."""
+"""A condition without its times. Pure."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ class ConditionState:
     message: str
 
     def steady(self, before: ConditionState | None) -> ConditionState:
-        """With the message from before while it is the same turn and only numbers have moved."""
+        """Returns this condition, with the old message if status and reason are the same and only numbers in it
+        changed."""
         if before is None or (before.status, before.reason) != (self.status, self.reason):
             return self
         return replace(self, message=steady(self.message, before.message))
 
 
 def as_before(status: DiffusionCacheStatus, kind: str) -> ConditionState | None:
-    """What a condition says at present."""
+    """Returns the present condition of this type; None if there is none."""
     found = status.condition(kind)
     return None if found is None else ConditionState(found.type, found.status, found.reason, found.message)
 
 
 def steady(new: str, old: str) -> str:
-    """The old text as long as the new one differs in nothing but numbers."""
+    """Returns the old text if the new one differs only in numbers, else the new one."""
     return old if _NUMBER.sub("#", new) == _NUMBER.sub("#", old) else new

@@ -1,4 +1,4 @@
-"""Whether the pods go by the present configuration, and what hangs. Pure."""
+"""Checks whether the pods use the present configuration, and which part of it hangs. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _HANGING = {
     "quality": "spec.tuning.quality",
     "shadow_caches": "the simulated caches of spec.tuning: the ledger does not answer",
 }
-"""By the names of names.CONFIG_PARTS."""
+"""The field to check for each name in names.CONFIG_PARTS."""
 
 
 def config_progress(figures: Figures, revision: str) -> ConditionState | None:
-    """None when every pod has taken over the config of this revision, or reports nothing, as other versions do."""
+    """Returns a condition if a pod does not use the whole config of this revision yet. None if all do, or report
+    nothing, as other versions do."""
     if figures.config_pending:
         parts = "; ".join(text for part, text in _HANGING.items() if part in figures.config_pending)
         return ConditionState(

@@ -1,4 +1,4 @@
-"""What of a wanted object is not there as it should be. Pure."""
+"""Compares a wanted object with the existing one. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ JSON = dict[str, Any]
 
 
 def includes(live: Any, wanted: Any) -> bool:
-    """Whether everything wanted is there."""
+    """Returns whether `live` has everything that is wanted."""
     return next(differences(live, wanted), None) is None
 
 
 def differences(live: Any, wanted: Any, path: str = "") -> Iterator[str]:
-    """Paths of what is wanted and not there; what others added does not count.
+    """Yields the paths of wanted values that `live` lacks. Values that others added do not count.
 
-    Lists of named things are compared by name, all others item by item; amounts of resources by their value, for the
-    server writes 0.5 CPU as 500m.
+    Lists of objects with names are compared by name, other lists item by item. Amounts of resources are compared by
+    value, because the server writes 0.5 CPU as 500m.
     """
     if isinstance(wanted, dict) and isinstance(live, dict):
         yield from _in_object(live, wanted, path)

@@ -1,4 +1,4 @@
-"""Kubernetes Events about a resource: only when a condition turns, or a loop has changed something."""
+"""Kubernetes Events about a resource: only when a condition changes, or a loop has changed something."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _USUAL = {
     "CoolingDown",
     "ScaledToZero",
 }
-"""Reasons of what passes, or is wanted: no warnings."""
+"""Reasons of states that pass by themselves or are wanted: their events are no warnings."""
 
 
 def turns(resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus, now: str) -> list[JSON]:
-    """All events that the way from one status to the next is worth."""
+    """Returns the events for the change from one status to the next. `now`: RFC 3339."""
     turned = [
         transition_event(resource, old, new, now),
         *(_loop_event(resource, old.condition(kind), new.condition(kind), now) for kind in _LOOPS),
@@ -40,7 +40,8 @@ def turns(resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCac
 def transition_event(
     resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus, now: str
 ) -> JSON | None:
-    """Of the condition Ready, for `kubectl describe` and alerts; None if reason and status are what they were."""
+    """Returns an event about the condition Ready, for `kubectl describe` and alerts; None if reason and status are
+    unchanged."""
     before, after = old.condition("Ready"), new.condition("Ready")
     assert after is not None
     if before is not None and (before.status, before.reason) == (after.status, after.reason):
@@ -49,12 +50,12 @@ def transition_event(
 
 
 def _loop_event(resource: DiffusionCache, before: Condition | None, after: Condition | None, now: str) -> JSON | None:
-    """A loop that stops says why, and for each other reason once; one that goes on again says so."""
+    """Returns an event when a loop stops, stops for another reason, or continues; else None."""
     if after is None or (before is not None and (before.status, before.reason) == (after.status, after.reason)):
         return None
     goes_on = after.status == "True"
     if goes_on and (before is None or before.status == "True"):
-        return None  # its effect has events of its own
+        return None  # the loop's actions have events of their own
     return _event(resource, goes_on, after.type if goes_on else after.reason, after.message, now)
 
 

@@ -1,7 +1,7 @@
-"""Samples out of what a pod exports. Pure.
+"""Reads samples from what a pod exports. Pure.
 
-A pod runs whatever image its user names. So only lines with the wanted names are looked at, by patterns whose time is
-in proportion to their length.
+A user's own image may export anything. So this code only looks at lines with the wanted names, with patterns that take
+linear time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 MAX_LINE = 2048
-"""Characters; a line of ours has a few hundred."""
+"""Characters of a line at most; a line of ours has a few hundred."""
 
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)",?')
 _ESCAPE = re.compile(r"\\(.)")
@@ -25,7 +25,7 @@ class Sample:
 
 
 def read_samples(text: str, names: Collection[str]) -> Iterator[Sample]:
-    """Those with the wanted names, of Prometheus' text format. Raises ValueError for a line that has not its form."""
+    """Yields the samples with the wanted names from Prometheus' text format. Raises ValueError for a malformed line."""
     line = re.compile(rf"^({'|'.join(map(re.escape, names))})(\{{[^\n]*\}})?[ \t]+([^ \t\n]+)[^\n]*$", re.MULTILINE)
     for match in line.finditer(text):
         if match.end() - match.start() > MAX_LINE:

@@ -1,4 +1,4 @@
-"""Figures of serving pods, out of what they export: for status, not for decisions. Pure."""
+"""Figures of serving pods, read from what they export: for the status, not for decisions. Pure."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _NUMBERS = (
     TUNING_REVISION,
 )
 NAMES = (_CONFIG, CONFIG_PENDING, _REQUESTS, LEVEL, *_NUMBERS)
-"""What `parse` reads, and pods are asked for."""
+"""The metrics that pods are asked for and `parse` reads."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Sums over pods, since they started."""
+    """Figures of one pod, or of several: then counts are sums since the pods started."""
 
     steps: float = 0
     steps_skipped: float = 0
     hits: float = 0
     look_ups: float = 0  # requests that may read the cache and were answered
-    entries: float = 0  # of the cache, which all pods share: of the pod that knows of most
+    entries: float = 0  # of the shared cache: the highest number that a pod reports
     bytes: float = 0
     index_up: bool | None = None  # None: no pod reported it
     ledger_up: bool | None = None
     store_up: bool | None = None
-    undeleted: float = 0  # states that left the cache, and whose bytes are still in the store
-    config_revisions: frozenset[str] = frozenset()  # of the configs in use; none: no pod reported it
-    config_pending: frozenset[str] = frozenset()  # parts of the newest config that a pod has not taken over
-    tuning_revisions: tuple[int, ...] = ()  # of each pod that reported it
-    levels: frozenset[tuple[Level, ...]] = frozenset()  # tables in force: of pods that report a revision
+    undeleted: float = 0  # states that left the cache while their bytes are still in the store
+    config_revisions: frozenset[str] = frozenset()  # revisions of the configs in use; empty: no pod reported one
+    config_pending: frozenset[str] = frozenset()  # parts of the newest config that a pod does not use yet
+    tuning_revisions: tuple[int, ...] = ()  # one for each pod that reported it
+    levels: frozenset[tuple[Level, ...]] = frozenset()  # the tables in force, of pods that report a tuning revision
 
     @property
     def steps_saved_ratio(self) -> float | None:
@@ -55,7 +55,8 @@ class Figures:
 
 
 def parse(text: str) -> Figures:
-    """Of one pod's exposition. Pure; what is not in it counts as 0. Raises ValueError for what no pod of ours says."""
+    """Parses what one pod exports; missing metrics count as 0. Raises ValueError if a pod of ours would not export
+    it."""
     numbers: dict[str, float | None] = dict.fromkeys(_NUMBERS)
     results: dict[str, float] = {}
     levels: dict[int, float] = {}
@@ -94,22 +95,23 @@ def parse(text: str) -> Figures:
         store_up=up("store"),
         undeleted=numbers["diffcache_states_undeleted"] or 0,
         config_revisions=frozenset(revisions),
-        config_pending=frozenset(pending & set(CONFIG_PARTS)),  # foreign words stay out of conditions
+        config_pending=frozenset(pending & set(CONFIG_PARTS)),  # unknown words must not get into conditions
         tuning_revisions=() if tuning is None else (int(tuning),),
         levels=frozenset() if tuning is None else frozenset({_table(levels)}),
     )
 
 
 def _table(levels: dict[int, float]) -> tuple[Level, ...]:
-    """Raises ValueError for what no table of levels can be."""
-    # Above 1 nothing is: so the tuner closes a level.
+    """Makes a table of levels, {skip percent: similarity}. Raises ValueError if it is impossible."""
+    # No similarity is above 1: with such a value the tuner closes a level.
     if any(not (1 <= skip <= 99 and -1 <= similarity <= 2) for skip, similarity in levels.items()):
         raise ValueError("a level's skip goes from 1 to 99 percent, its similarity from -1 to 2")
     return Levels(tuple(Level(*level) for level in levels.items())).table
 
 
 def add(pods: list[Figures]) -> Figures:
-    """Index, ledger and store are up only if every pod says so. Several pods have one cache: its size is no sum."""
+    """Adds up pods. Index, ledger and store are up only if every pod that reports says so. The pods share one cache, so
+    its size is no sum."""
     return Figures(
         steps=sum(figures.steps for figures in pods),
         steps_skipped=sum(figures.steps_skipped for figures in pods),
@@ -129,6 +131,6 @@ def add(pods: list[Figures]) -> Figures:
 
 
 def _all(reported: Iterable[bool | None]) -> bool | None:
-    """Of those that reported it; None if none did."""
+    """Returns whether all values that were reported are true; None if none was reported."""
     known = [up for up in reported if up is not None]
     return all(known) if known else None

@@ -1,4 +1,4 @@
-"""Everything that kopf calls. A change of anything only says whose reconcile is due.
+"""All handlers that kopf calls. A change of any object only queues the reconcile of its resource.
 
 The handlers are coroutines: kopf calls any other function in a thread, and the queue belongs to the event loop.
 """
@@ -28,9 +28,10 @@ def registry_for(queue: Queue) -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=registry)
     def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
-        """Called again whenever the API server refuses a token: those of a pod are replaced now and then.
+        """Logs in. kopf calls it again whenever the API server refuses a token: a pod's tokens are replaced now and
+        then.
 
-        No coroutine: it reads files and may call a program that logs in, and touches nothing of ours.
+        It is no coroutine, because it reads files, may run a login program, and does not use the queue.
         """
         return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
@@ -39,7 +40,7 @@ def registry_for(queue: Queue) -> kopf.OperatorRegistry:
         queue.add(str(namespace), str(name))
 
     async def on_child(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
-        if labels[CACHE_LABEL]:  # anybody may label things
+        if labels[CACHE_LABEL]:  # anybody may set an empty label
             queue.add(str(namespace), labels[CACHE_LABEL])
 
     for group, version, plural in CHILDREN:
@@ -49,11 +50,13 @@ def registry_for(queue: Queue) -> kopf.OperatorRegistry:
 
 def settings() -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
-    chosen.posting.enabled = False  # our events say when a resource turns, not what was logged
+    chosen.posting.enabled = False  # we post our own events about conditions, instead of kopf's logs
     chosen.scanning.disabled = True  # kinds and namespaces are known; a Role of one namespace could not scan
-    # Else kopf kills the process ten minutes after its own end, and we go on when a CRD that was deleted comes back.
+    # Else kopf kills the process ten minutes after kopf ends. But we continue when a deleted CRD comes back.
     chosen.process.ultimate_exiting_timeout = None
-    chosen.watching.chunk_size = 200  # of the first listing, so that thousands of pods do not arrive at once
+    chosen.watching.chunk_size = (
+        200  # objects per page of the first listing, so that thousands of pods do not arrive at once
+    )
     for group, version, plural in CHILDREN:
         chosen.watching.label_selectors[group, version, plural] = CACHE_LABEL
     return chosen

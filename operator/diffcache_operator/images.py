@@ -1,8 +1,8 @@
-"""Which images a resource runs. Pure.
+"""Decides which images a resource runs. Pure.
 
-What runs stays: an operator with another default image restarts nothing, also if it was stopped before it could write
-the status, or if the status was lost with a backup. But only what has run is held on to: an image that never came up
-leaves nothing behind when the resource names it no more.
+The running image stays: an operator with another default image restarts nothing, even if the last operator ended before
+it wrote the status, or if a restored backup has no status. But only an image that has run is kept: an image that never
+became ready is forgotten when the resource no longer names it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffcache_operator.observed import Observed, is_ours, of_template
 
 @dataclass(frozen=True)
 class Images:
-    """Of a resource's pods; empty where it has no such ones."""
+    """The images of a resource's pods; empty for pods that it does not have."""
 
     serving: str
     milvus: str
@@ -31,7 +31,8 @@ class Images:
 def images_in_use(
     resource: DiffusionCache, status: DiffusionCacheStatus, observed: Observed, defaults: Images
 ) -> Images:
-    """What the pods are to run: the spec's image, else a new choice, else the one that ran last, else the default."""
+    """Returns the images to run: the spec's image, else a new choice of `kubectl diffcache upgrade`, else the one that
+    ran last, else the default."""
     spec, changed = resource.spec, is_changed(resource, status)
     serving, milvus, redis = _workloads(resource, observed)
 
@@ -48,53 +49,55 @@ def images_in_use(
 
 
 def recorded_images(resource: DiffusionCache, status: DiffusionCacheStatus, observed: Observed) -> Images:
-    """For the status: of each the one that a pod has been ready with last."""
+    """Returns the images for the status: for each workload the image with which a pod was ready last."""
     serving, milvus, redis = (live.image if live.is_proven() else "" for live in _workloads(resource, observed))
     return Images(serving or status.serving.image, milvus or status.index.image, redis or status.ledger.image)
 
 
 def followed_choice(resource: DiffusionCache, status: DiffusionCacheStatus, observed: Observed) -> str:
-    """The choice that is history: a pod has been ready since it was made, with it or with what the spec names."""
+    """Returns the last choice of `kubectl diffcache upgrade` that is done: a pod was ready with it, or with the spec's
+    image."""
     chosen, (serving, _, _) = chosen_image(resource), _workloads(resource, observed)
     has_run = serving.is_proven() and serving.image == (resource.spec.serving.image or chosen)
     return chosen if has_run or not chosen else status.serving.chosen
 
 
 def new_choice(resource: DiffusionCache, status: DiffusionCacheStatus) -> str:
-    """What `kubectl diffcache upgrade` chose, until it has run: it does not come back when a later image leaves the
-    spec."""
+    """Returns the choice of `kubectl diffcache upgrade` until it has run; then empty. So an old choice does not come
+    back when the spec names an image and later drops it."""
     chosen = chosen_image(resource)
     return chosen if chosen != status.serving.chosen else ""
 
 
 def chosen_image(resource: DiffusionCache) -> str:
-    """By `kubectl diffcache upgrade`, whether it was followed yet or not."""
+    """Returns the image that `kubectl diffcache upgrade` chose, whether it has run yet or not; empty if there is
+    none."""
     return resource.metadata.annotations.get(IMAGE_ANNOTATION, "")
 
 
 def is_changed(resource: DiffusionCache, status: DiffusionCacheStatus) -> bool:
-    """Whether the spec is another than the one that the status is about."""
+    """Returns whether the spec has changed since the status was written."""
     return resource.metadata.generation != status.observed_generation
 
 
 @dataclass(frozen=True)
 class _Live:
-    """A StatefulSet of ours as it is."""
+    """An existing StatefulSet of ours."""
 
     image: str = ""
-    pods: tuple[Pod, ...] = ()  # of this template
+    pods: tuple[Pod, ...] = ()  # those of its current template
 
     def is_proven(self) -> bool:
         return any(pod.is_ready for pod in self.pods)
 
     def holds(self, *, spec_changed: bool) -> bool:
-        """Whether the image stays although none is recorded: pods are ready with it; or they run, so they may still
-        load a model, and the spec has not just changed its mind."""
+        """Returns whether the image stays although the status records none. It stays if pods are ready with it, or if
+        they run and may still load a model while the spec has not changed."""
         return self.is_proven() or (not spec_changed and any(pod.is_running for pod in self.pods))
 
 
 def _workloads(resource: DiffusionCache, observed: Observed) -> tuple[_Live, _Live, _Live]:
-    """Of serving pods, Milvus and Redis."""
+    """Returns the StatefulSets of serving pods, Milvus and Redis."""
     name = resource.metadata.name
     return (
         _live(resource, observed.stateful_set(name), observed.pods),
@@ -104,7 +107,7 @@ def _workloads(resource: DiffusionCache, observed: Observed) -> tuple[_Live, _Li
 
 
 def _live(resource: DiffusionCache, stateful_set: StatefulSet | None, pods: Iterable[Pod]) -> _Live:
-    """Of a StatefulSet that is ours: another one of that name says nothing."""
+    """Returns what a StatefulSet runs; empty if it is not ours."""
     if stateful_set is None or not is_ours(stateful_set.metadata, resource.metadata.name, resource.metadata.uid):
         return _Live()
     return _Live(stateful_set.image, of_template(pods, stateful_set, stateful_set.metadata.generation))

@@ -1,4 +1,5 @@
-"""Logs: one JSON object a line, with the keys of the serving pods' logs: `event`, `level`, `timestamp`, `exception`."""
+"""Logs: one JSON object per line, with the same keys as the serving pods' logs: `event`, `level`, `timestamp`,
+`exception`."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _USUAL = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName
 
 
 def configure_logs(level: str) -> None:
-    """Of libraries only what is wrong, and that without tracebacks, unless `level` is debug."""
+    """Sets up logging. Unless `level` is debug, libraries only log warnings and errors, without tracebacks."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(tracebacks_of_libraries=level == "debug"))
     root = logging.getLogger()
@@ -24,11 +25,12 @@ def configure_logs(level: str) -> None:
         for name in _LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
         for name in ("kopf._core.reactor.running", "kopf._core.reactor.orchestration"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what ends a watch ends kopf, and we say why
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # an error that ends a watch ends kopf, and we log it
 
 
 class JsonLines(logging.Formatter):
-    """What a call gives as `extra` comes along by its own key. No line has the user part of a URL."""
+    """Formats a record as one line of JSON. Each value of `extra` gets its own key. The user part of URLs is
+    removed."""
 
     def __init__(self, *, tracebacks_of_libraries: bool) -> None:
         super().__init__()

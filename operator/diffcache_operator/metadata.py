@@ -12,7 +12,7 @@ JSON = dict[str, Any]
 
 
 class Reference(NamedTuple):
-    """What a child is asked for by, in its resource's namespace."""
+    """Identifies a child in its resource's namespace."""
 
     api_version: str
     kind: str
@@ -28,7 +28,7 @@ def config_name(cache: str) -> str:
 
 
 def selector_labels(cache: str, component: str) -> dict[str, str]:
-    """What selects pods. A StatefulSet can never change it, so nothing may be added."""
+    """Returns the labels that select pods. A StatefulSet's selector cannot change, so nothing may be added here."""
     return {
         "app.kubernetes.io/name": "diffcache",
         "app.kubernetes.io/instance": cache,
@@ -37,7 +37,8 @@ def selector_labels(cache: str, component: str) -> dict[str, str]:
 
 
 def labels(cache: str, component: str) -> dict[str, str]:
-    """No version is in them: an upgrade of the operator must not change a pod template."""
+    """Returns the labels of a child. They hold no version: an upgrade of the operator must not change a pod
+    template."""
     return selector_labels(cache, component) | {
         "app.kubernetes.io/part-of": "diffcache",
         "app.kubernetes.io/managed-by": MANAGER,
@@ -57,7 +58,8 @@ def owner_reference(resource: DiffusionCache) -> JSON:
 
 
 def child(api_version: str, kind: str, resource: DiffusionCache, name: str, component: str, **body: Any) -> JSON:
-    """An object that the resource owns. Without a uid (`diffcache render`) it has no owner yet."""
+    """Makes an object that the resource owns. If the resource has no uid (`diffcache render`), the object has no owner
+    yet."""
     metadata: JSON = {
         "name": name,
         "namespace": resource.metadata.namespace,

@@ -1,4 +1,4 @@
-"""The operator's own metrics, and what it knows of each DiffusionCache."""
+"""The operator's own metrics, and its figures of each DiffusionCache."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Metrics:
             self.scaling_looks.labels(result)
 
     def called(self, verb: str, code: int, seconds: float) -> None:
-        """One call of the API server ended."""
+        """Records that one call of the API server ended."""
         self._api_seconds.labels(verb, code).observe(seconds)
 
 
 class CacheFigures(Collector):
-    """One series a DiffusionCache, gone with it. `namespace` is the cache's, not the operator's: scrape with
-    honor_labels."""
+    """Exports series of each DiffusionCache as long as it exists. The label `namespace` is the cache's, not the
+    operator's: scrape with honor_labels."""
 
     def __init__(self) -> None:
         self._shown: dict[tuple[str, str], tuple[DiffusionCache, DiffusionCacheStatus]] = {}

@@ -1,6 +1,6 @@
-"""Whether the operator may do what it does; asked at the start, after a refused call, and now and then.
+"""Checks the operator's permissions: at the start, after a refused call, and now and then.
 
-Without this a missing right is a line in a log, for ever repeated, while everything looks alive.
+Without this check a missing right would only show as a repeated line in the log, while the operator looks healthy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from diffcache_operator.scopes import ALL_LEASE, LEASE
 class Right(NamedTuple):
     verb: str
     resource: str  # plural.group/subresource
-    name: str = ""  # of the only object that it is about; empty: of any
+    name: str = ""  # of the only object that the right is about; empty: any object
 
 
 _CACHES = f"{PLURAL}.{GROUP}"
@@ -33,17 +33,17 @@ REQUIRED: tuple[Right, ...] = (
     *(Right(verb, "pods") for verb in ("get", "list", "watch")),
     *(Right(verb, "persistentvolumeclaims") for verb in ("get", "list", "watch", "patch")),
     *(Right(verb, "events") for verb in ("list", "create")),
-    Right("create", _LEASES),  # no rule can tie it to a name
+    Right("create", _LEASES),  # RBAC cannot limit create to a name
     *(Right(verb, _LEASES, name) for name in (LEASE, ALL_LEASE) for verb in ("get", "update", "delete")),
 )
 
 
 class MissingPermission(Exception):
-    """The message names each right that is missing, and what to do."""
+    """Rights are missing. The message names each of them, and what to do."""
 
 
 async def check_permissions(api: Api, namespaces: tuple[str, ...]) -> None:
-    """Raises MissingPermission, or ApiError."""
+    """Asks the API server about each required right. Raises MissingPermission or ApiError."""
     asked = [(namespace, right) for namespace in namespaces or ("",) for right in REQUIRED]
     answers = await asyncio.gather(*(api.may(namespace, *right) for namespace, right in asked))
     missing = [

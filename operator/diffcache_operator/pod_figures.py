@@ -1,7 +1,8 @@
-"""The figures that serving pods report, asked apart from reconciles: a pod may be slow, and reconciles share workers.
+"""The figures that serving pods report. Pods are asked outside of reconciles: a pod may be slow, and reconciles share
+workers.
 
-A reconcile says which pods there are. A queue of its own asks them again and again, and each round of answers brings a
-reconcile, which takes the last answers.
+A reconcile says which pods exist. A separate queue asks them again and again; each round of answers causes a reconcile,
+which uses the last answers.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ from diffcache_operator.figures import NAMES, Figures, add, parse
 from diffcache_operator.queue import GONE, Key
 
 LOOK_SECONDS = 30.0
-"""Between two rounds of questions. Shorter, the status follows sooner, and each round costs a reconcile."""
+"""Seconds between two rounds. A lower value updates the status sooner, but each round costs a reconcile."""
 
 
 @dataclass
 class _Watch:
     seconds: float = LOOK_SECONDS  # between two rounds
-    pods: dict[str, str] = field(default_factory=dict)  # address by identity
+    pods: dict[str, str] = field(default_factory=dict)  # IP address by identity
     answers: dict[str, Figures | None] = field(default_factory=dict)  # of the last round; None: no answer
 
 
 class PodFigures:
-    """`step` is what its queue calls. `on_due(key)`: that queue is to call it now. `on_news(key)`: a round is over."""
+    """Asks the pods. Its queue calls `step`. It calls `on_due(key)` when the queue must call it now, and `on_news(key)`
+    after each round."""
 
     def __init__(self, scraper: Scraper, on_due: Callable[[Key], None], on_news: Callable[[Key], None]) -> None:
         self._scraper, self._on_due, self._on_news = scraper, on_due, on_news
         self._watched: dict[Key, _Watch] = {}
 
     def watch(self, key: Key, ready: Iterable[Pod]) -> None:
-        """These pods and no others are asked from now on; new ones at once."""
+        """From now on asks exactly these pods, new ones at once."""
         pods = {_identity(pod): pod.status.pod_ip for pod in ready}
         if not pods:
             self.forget(key)
@@ -45,7 +47,7 @@ class PodFigures:
             self._on_due(key)
 
     def pace(self, key: Key, seconds: float) -> None:
-        """From now on a round begins every so many seconds."""
+        """From now on a round begins every `seconds` seconds."""
         watch = self._watched.get(key)
         if watch is not None:
             is_sooner = seconds < watch.seconds
@@ -57,12 +59,12 @@ class PodFigures:
         self._watched.pop(key, None)
 
     def is_known(self, key: Key) -> bool:
-        """Whether each of the watched pods was asked."""
+        """Returns whether each of the watched pods was asked."""
         watch = self._watched.get(key)
         return watch is None or watch.pods.keys() <= watch.answers.keys()
 
     def of(self, key: Key) -> Figures | None:
-        """Of the watched pods together; None if none of them has reported any."""
+        """Returns the figures of all watched pods together; None if none of them has reported any."""
         watch = self._watched.get(key)
         if watch is None:
             return None
@@ -70,7 +72,7 @@ class PodFigures:
         return add(known) if known else None
 
     async def step(self, key: Key) -> object:
-        """Seconds until the next round, or GONE for a cache without ready pods."""
+        """Asks the pods once. Returns the seconds until the next round, or GONE for a cache without ready pods."""
         watch = self._watched.get(key)
         if watch is None:
             return GONE
@@ -82,6 +84,6 @@ class PodFigures:
 
 
 def _identity(pod: Pod) -> str:
-    """Another one after each restart, for the answers before it are not about this process."""
+    """Returns an identity that changes with each restart: earlier answers are not about the new process."""
     ready = pod.status.condition("Ready")
     return f"{pod.metadata.uid} {ready.last_transition_time if ready is not None else None}"

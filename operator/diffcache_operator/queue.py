@@ -1,6 +1,6 @@
-"""One keyed queue: a burst of changes of an object becomes one reconcile, and never two of it run at once.
+"""A queue of keys: a burst of changes of one object causes one reconcile, and two reconciles of it never run at once.
 
-`Schedule` decides, and knows neither clock nor tasks; `Queue` runs what it says.
+`Schedule` decides when to run a key, without a clock or tasks. `Queue` runs the reconciles.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 FIRST_RETRY, LAST_RETRY = 1.0, 300.0  # seconds
-EAGER_RETRY = 5.0  # seconds: sooner, its pods' own restarts would keep a failing object busy
-JITTER = 0.2  # of every wait, so that objects that failed together do not come back together
+EAGER_RETRY = 5.0  # seconds: with less, restarts of its pods would retry a failing object all the time
+JITTER = 0.2  # share of every wait that varies, so that objects that failed together are not retried together
 
 
 class Key(NamedTuple):
@@ -27,7 +27,7 @@ class Key(NamedTuple):
 @dataclass
 class _Item:
     due: float | None = None  # None: nothing to do
-    not_before: float = float("-inf")  # after a failure
+    not_before: float = float("-inf")  # after a failure: the earliest time of the next try
     running: bool = False
     failures: int = 0
 
@@ -40,22 +40,22 @@ class Schedule:
     running: int = 0
     _items: dict[Key, _Item] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
-    """Of what is due and does not run. An entry that does not agree with its item any more is passed over."""
+    """Keys that are due and not running. An entry that no longer matches its item is skipped."""
 
     def add(self, key: Key, now: float, after: float = 0.0) -> None:
-        """Not later than `after` seconds from now. A key that runs is run once more afterwards."""
+        """Schedules the key at most `after` seconds from now. A running key runs once more afterwards."""
         item = self._items.setdefault(key, _Item())
         due = max(now + after, item.not_before)
         if item.due is None or due < item.due:
             self._set_due(key, item, due)
 
     def is_cared_for(self, key: Key) -> bool:
-        """Whether it runs, or waits for its next time without having failed."""
+        """Returns whether the key is known and its last run has not failed."""
         item = self._items.get(key)
         return item is not None and item.failures == 0
 
     def take(self, now: float) -> Key | None:
-        """The key that has waited longest; it is running now."""
+        """Returns the key that is due longest and marks it as running; None if none is due."""
         due = self.next_due()
         if due is None or due > now:
             return None
@@ -66,14 +66,15 @@ class Schedule:
         return key
 
     def succeeded(self, key: Key, now: float, again_after: float) -> None:
-        """Next time after `again_after` seconds, give or take the jitter."""
+        """Ends a run. The next one is in `again_after` seconds, varied by the jitter."""
         item = self._ended(key)
         item.failures, item.not_before = 0, float("-inf")
         due = now + self._spread(again_after)
         self._set_due(key, item, due if item.due is None else min(item.due, due))
 
     def failed(self, key: Key, now: float) -> float:
-        """Next time after 1, 2, 4 ... at most 300 seconds; after a change sooner, but not at once. Returns the wait."""
+        """Ends a failed run. The next one is in 1, 2, 4 ... at most 300 seconds; after a change it is sooner, but not
+        at once. Returns the wait in seconds."""
         item = self._ended(key)
         wait = self._spread(min(LAST_RETRY, FIRST_RETRY * 2**item.failures))
         item.failures = min(item.failures + 1, 20)
@@ -82,12 +83,13 @@ class Schedule:
         return wait
 
     def progressed(self, key: Key) -> None:
-        """Something of it was done: should it fail now, that is its first failure. Against a busy server each write may
-        fail once or twice, and waits that grow with all of them would add up to hours."""
+        """Resets the failures of a running key, because it made progress: a failure after this counts as its first. On
+        a busy server each write may fail once or twice; without the reset the waits would grow to hours."""
         self._items[key].failures = 0
 
     def forget(self, key: Key) -> None:
-        """The object is gone. What was added while it ran (it was made anew) is kept."""
+        """Ends the run of a deleted object. If the key was added during the run (a new object of that name), it
+        stays."""
         item = self._ended(key)
         item.failures = 0
         if item.due is None:
@@ -105,12 +107,12 @@ class Schedule:
         return None
 
     def lag(self, now: float) -> float:
-        """Seconds that the key most overdue has waited; 0 if none has."""
+        """Returns the seconds for which the most overdue key has waited; 0 if none is due."""
         due = self.next_due()
         return 0.0 if due is None else max(0.0, now - due)
 
     def namespaces(self) -> set[str]:
-        """In which there is any key."""
+        """Returns the namespaces of all keys."""
         return {key.namespace for key in self._items}
 
     def __len__(self) -> int:
@@ -132,11 +134,12 @@ class Schedule:
 
 
 GONE = object()
-"""What a reconcile returns when there is nothing to come back to."""
+"""A reconcile returns this when its key needs no further run until it is added again."""
 
 
 class Queue:
-    """Runs `reconcile(key)`, which returns the seconds until it wants to see the key again, or GONE."""
+    """Runs `reconcile(key)`, which returns the seconds until its next run (a float), or GONE. Calls `on_failure(key,
+    error, wait)` if it raises."""
 
     def __init__(
         self,
@@ -154,16 +157,16 @@ class Queue:
         self._changed.set()
 
     def ensure(self, key: Key) -> None:
-        """Adds what is not there yet, or waits long because it has failed."""
+        """Adds the key now if it is not known yet or its last run failed."""
         if not self.schedule.is_cared_for(key):
             self.add(*key)
 
     def lag(self) -> float:
-        """Seconds that the key most overdue has waited for a worker."""
+        """Returns the seconds for which the most overdue key has waited for a worker."""
         return self.schedule.lag(self._clock())
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs reconciles until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
@@ -175,7 +178,7 @@ class Queue:
     async def _wait(self) -> None:
         due = self.schedule.next_due()
         timeout = None if due is None or self.schedule.running >= self._workers else max(0.0, due - self._clock())
-        # Not `wait_for`, which makes a task of its own in Python 3.11: kopf cancels at its end what began after it.
+        # `wait_for` would create a task in Python 3.11, and kopf at its end cancels all tasks that began after it.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._changed.wait()
@@ -183,7 +186,7 @@ class Queue:
     async def _run(self, key: Key) -> None:
         try:
             again = await self._reconcile(key)
-        except Exception as error:  # whatever it is, this key comes back and the others go on
+        except Exception as error:  # any error: this key is retried, the others continue
             self._on_failure(key, error, self.schedule.failed(key, self._clock()))
         else:
             if again is GONE:

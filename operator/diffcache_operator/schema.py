@@ -1,7 +1,6 @@
-"""Whether the CRD in the cluster knows every field that this operator knows. Pure.
+"""Checks whether the CRD in the cluster has every field that this operator knows. Pure.
 
-The API server drops unknown fields without a word, so an old CRD under a new operator looks like a feature that does
-nothing.
+The API server drops unknown fields silently: with an old CRD a new feature would seem to do nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ JSON = dict[str, Any]
 
 
 def missing_fields(openapi: JSON) -> list[str]:
-    """Paths such as `spec.cache.levels` that the served schema lacks. `openapi`: the document of our group."""
+    """Returns paths such as `spec.cache.levels` that the served schema lacks. `openapi`: the OpenAPI document of our
+    group."""
     served = next(
         schema
         for schema in openapi["components"]["schemas"].values()
@@ -33,7 +33,7 @@ def missing_fields(openapi: JSON) -> list[str]:
         *(f"status.{path}" for path in _paths(structural_schema(DiffusionCacheStatus, defaults=False))),
     ]
     missing = [path for path in want if path not in have]
-    return [path for path in missing if path.rpartition(".")[0] not in missing]  # a missing block is enough to say
+    return [path for path in missing if path.rpartition(".")[0] not in missing]  # name a missing block only once
 
 
 def _paths(schema: JSON) -> Iterator[str]:

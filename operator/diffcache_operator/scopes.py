@@ -1,11 +1,12 @@
-"""One operator writes in a namespace: whoever holds its Lease.
+"""Ensures with Leases that only one operator writes in a namespace.
 
-An operator of all namespaces holds a Lease for that, and one in each namespace that has resources; an operator of some
-namespaces holds one in each of them. So two of a kind meet at the same Lease, and so do two of different kinds, though
-the narrow one may not look beyond its namespaces. Who comes second waits, and takes over when the first one ends.
+An operator of all namespaces holds one Lease for that, and one in each namespace with resources. An operator of some
+namespaces holds one Lease in each of them. So any two operators that could write the same resource compete for the same
+Lease, although an operator of some namespaces has no rights outside of them. The second one waits, and takes over when
+the first one ends.
 
-As usual with Leases, nobody's clock is believed: one is free that we have watched for its whole length without seeing
-it renewed.
+As usual with Leases, other clocks are not trusted: a Lease is free if we watched it for its whole duration and it was
+not renewed.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any, NamedTuple
 from diffcache_operator.clients.api import Api, ApiError
 
 LEASE_SECONDS = 30.0
-"""For which a Lease holds. More, and what a killed operator leaves stands still for longer; less, and an API server
-that is slow for a moment looks like the end of the operator."""
-RENEW_SECONDS = 10.0  # between two renewals: two of them may fail
-RETRY_SECONDS = 5.0  # between two looks at a Lease of another operator
+"""Duration of a Lease in seconds. A higher value leaves the resources of a killed operator unattended for longer; with
+a lower one an API server that is slow for a moment ends the operator's work."""
+RENEW_SECONDS = 10.0  # seconds between two renewals: two of them may fail
+RETRY_SECONDS = 5.0  # seconds between two looks at a Lease of another operator
 LEASE, ALL_LEASE = "diffcache-operator", "diffcache-operator-all-namespaces"
-MEETING_PLACE = "default"  # the one namespace that every cluster has, and that nobody can delete
+MEETING_PLACE = "default"  # the namespace that every cluster has and nobody can delete
 
 JSON = dict[str, Any]
 log = logging.getLogger("diffcache.operator")
@@ -37,7 +38,7 @@ class ScopeLost(Exception):
 
 
 class Scope(NamedTuple):
-    """Namespace and name of its Lease."""
+    """What an operator serves, as the namespace and name of its Lease."""
 
     namespace: str
     lease: str
@@ -52,20 +53,20 @@ ALL = Scope(MEETING_PLACE, ALL_LEASE)
 
 @dataclass(frozen=True)
 class _Seen:
-    """Another operator's Lease, as it was at first with this renewal."""
+    """Another operator's Lease with its last renewal, and when we saw this renewal first."""
 
     holder: str
     renewed: str
-    at: float  # monotonic
+    at: float  # monotonic seconds
 
 
 class Scopes:
-    """Those of one operator. `identity`: what operators that wait for it see."""
+    """The Leases of one operator. `identity`: its name for operators that wait for it."""
 
     def __init__(
         self, api: Api, identity: str, namespaces: tuple[str, ...], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`namespaces`: to be served; none means all."""
+        """`namespaces`: the ones to serve; none means all."""
         self._api, self._identity, self._clock = api, identity, clock
         self._main = tuple(Scope(namespace, LEASE) for namespace in namespaces) or (ALL,)
         self._until: dict[Scope, float] = {}
@@ -74,22 +75,22 @@ class Scopes:
 
     @property
     def waits_for(self) -> str:
-        """What of ours to serve we do not, and why; empty: we serve all of it."""
+        """Says which of our scopes we do not serve, and why; empty if we serve all of them."""
         return "; ".join(self._obstacle(scope) for scope in self._main if not self._is_held(scope))
 
     def holds(self, namespace: str) -> bool:
         return self._is_held(Scope(namespace, LEASE)) and (ALL not in self._main or self._is_held(ALL))
 
     async def may_write(self, namespace: str) -> bool:
-        """Whether the namespace is ours: an operator of all takes its Lease when it first has something to do there.
-        Raises ApiError."""
+        """Returns whether this operator serves the namespace. An operator of all namespaces takes the Lease of a
+        namespace when it first has work there. Raises ApiError."""
         scope = Scope(namespace, LEASE)
         if ALL in self._main and self._is_held(ALL) and not self._is_held(scope) and scope not in self._others:
             await self._take(scope)
         return self.holds(namespace)
 
     async def wait(self, on_look: Callable[[], None]) -> None:
-        """Until there is something to serve; `on_look()` is called after each look."""
+        """Waits until there is something to serve. Calls `on_look()` after each look."""
         while True:
             for scope in self._main:
                 await self._tried(self._take(scope), scope)
@@ -99,8 +100,8 @@ class Scopes:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def keep(self, in_use: Callable[[], Iterable[str]], on_look: Callable[[], None]) -> None:
-        """Renews, gives back namespaces that are not `in_use`, and looks for what others hold. Raises ScopeLost when
-        nothing is left to serve."""
+        """Renews Leases for ever, gives back those of namespaces that are not `in_use`, and tries to take those of
+        other operators. Raises ScopeLost when nothing is left to serve."""
         while True:
             await asyncio.sleep(RETRY_SECONDS if self._others else RENEW_SECONDS)
             if ALL in self._main:
@@ -112,14 +113,14 @@ class Scopes:
                 raise ScopeLost(self.waits_for)
 
     async def _drop_unused(self, used: set[str]) -> None:
-        """An operator of its own may serve them from now on."""
+        """Gives back the Leases of unused namespaces: from now on another operator may serve them."""
         for scope in [one for one in (*self._until, *self._others) if one != ALL and one.namespace not in used]:
             self._others.pop(scope, None)
             if scope in self._until:
                 await self._tried(self._give_back(scope), scope)
 
     async def release(self) -> None:
-        """All, so that the next one need not wait."""
+        """Gives back all Leases, so that the next operator need not wait."""
         for scope in list(self._until):
             await self._tried(self._give_back(scope), scope)
 
@@ -140,7 +141,7 @@ class Scopes:
             log.warning("the Lease of %s: %s", scope, error)
 
     async def _take(self, scope: Scope) -> None:
-        """Takes or renews it, unless another operator has it. Raises ApiError."""
+        """Takes or renews the Lease unless another operator holds it. Raises ApiError."""
         began = self._clock()
         live = await self._api.get("coordination.k8s.io/v1", "Lease", *scope)
         if live is not None and self._is_anothers(scope, live):
@@ -150,9 +151,9 @@ class Scopes:
         try:
             await (self._api.create(body) if live is None else self._api.replace(body))
         except ApiError as error:
-            if error.status == 409:  # another was faster: the next look says who
+            if error.status == 409:  # another operator was faster: the next look shows which one
                 return
-            if live is None and error.status in (403, 404):  # the namespace is on its way out, or not there yet
+            if live is None and error.status in (403, 404):  # the namespace is being deleted, or does not exist yet
                 self._until.pop(scope, None)
                 self._refused.add(scope)
                 return
@@ -208,5 +209,5 @@ def _renewed(scope: Scope, live: JSON | None, identity: str, now: str) -> JSON:
 
 
 def _now() -> str:
-    """As Kubernetes writes a MicroTime."""
+    """Returns the present time in Kubernetes' MicroTime format."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,4 +1,4 @@
-"""A time series, as Prometheus hands it out."""
+"""A time series, as Prometheus returns it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Series:
-    """Its labels, `__name__` among them, and (seconds since the epoch, value) by rising time."""
+    """Labels, including `__name__`, and values as (seconds since the epoch, value) by rising time."""
 
     labels: Mapping[str, str]
     values: Sequence[tuple[float, float]]

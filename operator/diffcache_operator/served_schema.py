@@ -1,4 +1,4 @@
-"""Asks now and then which of our fields the CRD in the cluster lacks."""
+"""Asks now and then which of our fields are missing in the CRD in the cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from diffcache_operator.clients.api import Api
 from diffcache_operator.schema import missing_fields
 
-SCHEMA_SECONDS = 60.0  # for which an answer holds
+SCHEMA_SECONDS = 60.0  # seconds for which an answer is used
 
 
 class ServedSchema:
@@ -17,7 +17,7 @@ class ServedSchema:
         self._missing: list[str] = []
 
     async def missing_fields(self) -> list[str]:
-        """Raises ApiError."""
+        """Returns paths such as `spec.cache.levels` that the CRD lacks. Raises ApiError."""
         if time.monotonic() - self._read > SCHEMA_SECONDS:
             served = await self._api.served_schema()
             self._missing = missing_fields(served) if served is not None else []

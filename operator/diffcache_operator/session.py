@@ -1,4 +1,5 @@
-"""The operator at work: watches, queues and loops, from the CRD being there until it goes or we are asked to end."""
+"""The operator at work: watches, queues and loops. They run until the CRD is deleted, a Lease is lost or SIGTERM
+comes."""
 
 from __future__ import annotations
 
@@ -28,13 +29,13 @@ from diffcache_operator.tuning.loop import Tuner
 from diffcache_operator.web import Standing
 
 WAITING = 1000
-"""Workers of the queues that wait for pods and for Prometheus. A worker is a coroutine of a few KB; with fewer
-of them than there are caches, those with slow pods would keep the others waiting."""
+"""Workers of each queue that waits for pods or Prometheus. A worker is a coroutine of a few KB. With fewer workers than
+caches, caches with slow pods would delay the others."""
 CHECK_SECONDS = 45.0
-"""Between two looks at our permissions, if no call was refused. Only these notice that a watch cannot be renewed, and
-kopf gives that up after 54 seconds, with less to say. Lower costs the API server thirty questions for each watched
-namespace, which it answers from memory."""
-CHECK_PAUSE_SECONDS = 5.0  # after a look: quotas and admission policies refuse calls, too, and many at once
+"""Seconds between two checks of our permissions, if no call was refused. Only these checks notice that a watch cannot
+be renewed; kopf gives up after 54 seconds, with a less useful message. Each check costs the API server thirty questions
+for each watched namespace, which it answers from memory."""
+CHECK_PAUSE_SECONDS = 5.0  # pause after a check: quotas and admission policies refuse calls, too, and many at once
 
 log = logging.getLogger("diffcache.operator")
 
@@ -44,7 +45,7 @@ class KindGone(Exception):
 
 
 async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, standing: Standing) -> None:
-    """Until SIGTERM. Raises KindGone, ScopeLost, MissingPermission or ApiError."""
+    """Works until SIGTERM. Raises KindGone, ScopeLost, MissingPermission or ApiError."""
 
     async def reconcile(key: Key) -> object:
         with metrics.seconds.time():
@@ -65,7 +66,7 @@ async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, sta
         counter.labels("error").inc()
         known = isinstance(error, ApiError | StillHalted)
         if getattr(error, "forbidden", False) or getattr(error, "status", 0) == 403:
-            refused.set()  # now that the condition says it
+            refused.set()  # only now, after the condition reports it
         log.log(
             logging.WARNING if known else logging.ERROR,
             "%s/%s: %s (again in %.0f s)",
@@ -84,7 +85,7 @@ async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, sta
     pod_figures = PodFigures(scraper, lambda key: asking_pods.add(*key), partial(_tell, queue))
     inquiries = Inquiries(prometheus, lambda key: asking_prometheus.add(*key), partial(_tell, queue))
     scaler = Scaler(api, scraper, on_news=lambda key: queue.add(*key))
-    # Their workers wait for pods and for Prometheus, and `Shares` says for how many at once.
+    # The workers of these queues wait for pods and for Prometheus; `Shares` limits how many calls run at once.
     scaling = Queue(look, partial(on_failure, metrics.scaling_looks), workers=WAITING)
     asking_pods = Queue(pod_figures.step, _log_bug, workers=WAITING)
     asking_prometheus = Queue(inquiries.step, _log_bug, workers=WAITING)
@@ -102,7 +103,7 @@ async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, sta
     metrics.resources.set_function(lambda: len(queue.schedule))
     metrics.running.set_function(lambda: queue.schedule.running)
     metrics.lag.set_function(lambda: max(queue.lag(), scaling.lag()))
-    # Before kopf's own, or it would cancel them as leftovers of its own when it ends.
+    # Start these tasks before kopf's: at its end kopf cancels all tasks that began after it.
     others = {
         asyncio.create_task(queue.run(), name="queue"),
         asyncio.create_task(scaling.run(), name="scaling"),
@@ -114,13 +115,13 @@ async def work(api: Api, chosen: Settings, metrics: Metrics, scopes: Scopes, sta
     watching = asyncio.create_task(_watch(api, chosen, queue), name="kopf")
     on_look()
     try:
-        await run_together(watching, others)  # a signal ends kopf, and that without an error
+        await run_together(watching, others)  # after a signal kopf ends without an error
     finally:
         await prometheus.close()
 
 
 def _tell(queue: Queue, key: Key) -> None:
-    """There is news of what is asked beside the reconciles. A key that has failed comes back by itself, not sooner."""
+    """Queues a reconcile, because pods or Prometheus answered. A key that has failed keeps its longer wait."""
     if queue.schedule.is_cared_for(key):
         queue.add(*key)
 
@@ -130,7 +131,7 @@ def _log_bug(key: Key, error: Exception, wait: float) -> None:
 
 
 async def _watch(api: Api, chosen: Settings, queue: Queue) -> None:
-    """Until SIGTERM. Raises KindGone, or what a watch failed with."""
+    """Runs kopf's watches until SIGTERM. Raises KindGone, or the error of a watch."""
     try:
         await kopf.operator(
             registry=registry_for(queue),
@@ -138,7 +139,7 @@ async def _watch(api: Api, chosen: Settings, queue: Queue) -> None:
             standalone=True,
             clusterwide=not chosen.namespaces,
             namespaces=chosen.namespaces,
-            # Else kopf asks for the user's name, and one that the cluster has assigned has none.
+            # Else kopf asks for the user's name, and a user id that the cluster assigned has none.
             identity=chosen.identity,  # type: ignore[arg-type]  # of a type that kopf does not export
         )
     except Exception:
@@ -148,9 +149,10 @@ async def _watch(api: Api, chosen: Settings, queue: Queue) -> None:
 
 
 async def _keep_checking(api: Api, chosen: Settings, refused: asyncio.Event) -> None:
-    """Raises MissingPermission when a right was taken away while we run: soon after a call was `refused`, or in time.
+    """Checks the permissions for ever. Raises MissingPermission if a right was removed while we run.
 
-    The pod that restarts says it louder than a log would, and does nothing by halves meanwhile.
+    It checks soon after a call was `refused`, and every CHECK_SECONDS. A restart of the pod is easier to notice than a
+    log line, and avoids work that is only half done.
     """
     while True:
         with contextlib.suppress(TimeoutError):

@@ -33,25 +33,25 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    namespaces: tuple[str, ...] = ()  # to watch; none means all
-    serving_image: str = ""  # of new resources
+    namespaces: tuple[str, ...] = ()  # namespaces to watch; none means all
+    serving_image: str = ""  # the default image of new resources
     milvus_image: str = MILVUS_IMAGE
     redis_image: str = REDIS_IMAGE
-    pods: PodDefaults = field(default_factory=PodDefaults)  # of all resources
+    pods: PodDefaults = field(default_factory=PodDefaults)  # defaults for the pods of all resources
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}/{os.getpid()}")
-    """Namespace and name of our pod, or host and process: for whoever waits for us."""
+    """Namespace and name of our pod, or host and process id. Other operators that wait for this one see it."""
     resync_seconds: float = 600.0
     log_level: str = "info"
-    prometheus: Access = field(default_factory=Access)  # of resources that name none
+    prometheus: Access = field(default_factory=Access)  # for resources that name no Prometheus
 
     @property
     def images(self) -> Images:
-        """Of new resources that name none."""
+        """Default images of new resources."""
         return Images(self.serving_image, self.milvus_image, self.redis_image)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises SettingsError."""
+        """Reads the settings. Raises SettingsError."""
 
         def read(name: str, default: str = "") -> str:
             return environment.get(PREFIX + name, "").strip() or default
@@ -84,7 +84,7 @@ class Settings:
 
 
 def _prometheus(read: Callable[[str], str], names: Callable[[str], tuple[str, ...]]) -> Access:
-    """Raises SettingsError."""
+    """Reads the settings of Prometheus. Raises SettingsError."""
     url, folder = read("PROMETHEUS_URL"), read("PROMETHEUS_HEADERS_FOLDER")
     token_file, ca_file, headers = (read(f"PROMETHEUS_{name}") for name in ("TOKEN_FILE", "CA_FILE", "HEADERS"))
     allowed, own_only = names("PROMETHEUS_ALLOWED_URLS"), read("PROMETHEUS_OWN_URL_ONLY")
@@ -113,7 +113,7 @@ def _prometheus(read: Callable[[str], str], names: Callable[[str], tuple[str, ..
 
 
 def _checked(what: str, parse: Callable[[], Parsed]) -> Parsed:
-    """`what`: of the chart's value `prometheus`."""
+    """Parses a setting. `what`: its key below the chart's value `prometheus`. Raises SettingsError."""
     try:
         return parse()
     except ValidationError as error:

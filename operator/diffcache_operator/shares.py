@@ -1,6 +1,6 @@
-"""Places for what users can make slow: questions to a Prometheus that a resource names, and to pods of any image.
+"""Limits calls that users can make slow: to a Prometheus that a resource names, and to pods of any image.
 
-Whoever waits for the answers of one namespace keeps no other waiting: a namespace has a few of the places.
+Each namespace gets only a few of the places, so slow answers of one namespace do not delay others.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class _Gate:
 
 
 class Shares:
-    """`places` in all, of which a namespace has `each` at most. Who waits for its namespace takes up no place, and of
-    those that wait for a place no namespace has more than `each`."""
+    """A semaphore of `places` places, of which one namespace gets at most `each`. A task takes the namespace's part
+    first: while it waits for that it holds no place, so at most `each` tasks of a namespace compete for the places."""
 
     def __init__(self, places: int, each: int) -> None:
         self._places, self._each = asyncio.Semaphore(places), each

@@ -1,4 +1,4 @@
-"""Writes the status of a resource, only when there is something new, and writes Events for what has changed."""
+"""Writes the status of a resource if it changed, and Events about the changes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from diffcache_operator.queue import Key
 
 log = logging.getLogger("diffcache.reconcile")
 
-FIGURES_SECONDS = 60.0  # between two writes of a status in which only figures have moved
+FIGURES_SECONDS = 60.0  # seconds between two writes of a status in which only figures changed
 
 
 class StatusWriter:
-    """What it remembers is only worth something while the operator runs: losing it costs a write."""
+    """Writes statuses. It remembers when it wrote figures last; a restart loses this and costs one more write."""
 
     def __init__(self, api: Api, metrics: Metrics) -> None:
         self._api, self._metrics = api, metrics
@@ -32,7 +32,8 @@ class StatusWriter:
     async def report(
         self, key: Key, raw: JSON, resource: DiffusionCache, old: DiffusionCacheStatus, new: DiffusionCacheStatus
     ) -> None:
-        """To whom watches the resource, the metrics or the Events. `raw`: the resource as it was read last."""
+        """Publishes the new status as metrics, as the resource's status and as Events. `raw`: the resource as it was
+        read last. Raises ApiError."""
         self._metrics.caches.show(resource, new)
         if not await self.write(key, raw, old, new):
             return
@@ -41,7 +42,8 @@ class StatusWriter:
             await self._api.create(event)
 
     async def write(self, key: Key, raw: JSON, old: DiffusionCacheStatus, new: DiffusionCacheStatus) -> bool:
-        """Whether it was written: not if nothing moved, nor too often if only figures did."""
+        """Writes the status, unless nothing changed, or only figures did and they were written recently. Returns
+        whether it wrote. Raises ApiError."""
         if _body(new) == raw.get("status"):
             return False
         now = time.monotonic()
@@ -53,14 +55,15 @@ class StatusWriter:
         return True
 
     async def replace(self, raw: JSON, status: DiffusionCacheStatus) -> JSON:
-        """The resource as it is then."""
+        """Writes the status. Returns the resource as the server stored it. Raises ApiError."""
         written = await self._api.replace_status(raw | {"status": _body(status)})
         self._metrics.writes.labels("DiffusionCacheStatus").inc()
         return written
 
 
 def is_empty(status: DiffusionCacheStatus) -> bool:
-    """Whoever has just drawn the first pictures looks for them in the status."""
+    """Returns whether the status shows no entries yet. A user who has just made the first pictures waits for them to
+    appear."""
     return status.cache is None or status.cache.entries == 0
 
 

@@ -1,4 +1,4 @@
-"""The operator's tasks stand and fall together."""
+"""Runs the operator's tasks together: if one ends, all end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 
 class CannotGoOn(Exception):
-    """The message says what has ended."""
+    """A task has ended that must not. The message names it."""
 
 
 async def run_together(main: asyncio.Task[Any], others: set[asyncio.Task[Any]]) -> None:
-    """Until the first of them ends, with which all do: `main` may, the others are there as long as the operator.
+    """Waits until the first task ends, then cancels all others. Only `main` may end; the others must run as long as the
+    operator.
 
-    Raises what the first one raised, or CannotGoOn.
+    Raises what that task raised, or CannotGoOn if it was not `main`.
     """
     done, pending = await asyncio.wait({main, *others}, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:

@@ -1,4 +1,4 @@
-"""What the operator answers to probes of the kubelet and to Prometheus, from the event loop whose health it reports."""
+"""Answers probes of the kubelet and scrapes of Prometheus. It runs in the event loop whose health it reports."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ HEALTH_PORT, METRICS_PORT = 8080, 8081
 
 
 class CannotListen(Exception):
-    """The message says on which port, and why."""
+    """The operator cannot listen on a port. The message says on which one, and why."""
 
 
 @dataclass
 class Standing:
-    """`waits_for`: what keeps the operator from its work, for people; empty while it works."""
+    """The operator's readiness. `waits_for`: a text that says what the operator waits for; empty while it works."""
 
     waits_for: str = "the API server has not answered yet"
 
@@ -34,7 +34,7 @@ async def answering(
     health_port: int = HEALTH_PORT,
     metrics_port: int = METRICS_PORT,
 ) -> AsyncIterator[None]:
-    """/healthz and /readyz on one port, metrics on the other, of all interfaces. Raises CannotListen."""
+    """Serves /healthz and /readyz on one port and metrics on the other, on all interfaces. Raises CannotListen."""
     servers = ((HttpServer(_health(standing)), health_port), (HttpServer(exposition(registry)), metrics_port))
     try:
         for server, port in servers:
@@ -51,7 +51,7 @@ async def answering(
 def _health(standing: Standing) -> Handler:
     async def answer(request: Request) -> Response:
         if request.path == "/healthz" or (request.path == "/readyz" and not standing.waits_for):
-            return Response(b"ok\n")  # a loop that stands still answers nothing
+            return Response(b"ok\n")  # a blocked event loop would not answer
         if request.path == "/readyz":
             return Response(f"waits: {standing.waits_for}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
         return Response(b"ask for /healthz or /readyz\n", status=HTTPStatus.NOT_FOUND)

@@ -1,1 +1,1 @@
-"""Whom the operator talks to: the API server, and the metrics of its pods."""
+"""Clients of the servers that the operator calls: the API server, Prometheus, and the metrics of its pods."""

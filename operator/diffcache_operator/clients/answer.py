@@ -1,8 +1,7 @@
-"""An answer of Prometheus, read one series at a time. Pure.
+"""Reads an answer of Prometheus, one series at a time. Pure.
 
-Who answers may be anybody, and Python's objects take up to thirty times the memory of the JSON that they are made of.
-So the answer is walked through where it lies, nothing of it becomes an object but the series at hand, and all that is
-not needed is stepped over.
+The server may be hostile, and Python's objects take up to thirty times the memory of their JSON. So this code scans the
+bytes in place, only makes objects of the current series, and skips all other values.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from collections.abc import Iterator
 from diffcache_operator.series import Series
 
 MAX_DEPTH = 8
-"""Of what is stepped over; an answer of Prometheus has 5 levels. The walk itself takes no memory by depth."""
+"""Nesting of skipped values at most; an answer of Prometheus has 5 levels. The scan itself needs no memory for
+depth."""
 MAX_SKIPPED_BYTES = 64 * 1024
-"""Of an answer, for warnings and statistics that some servers add. Higher: stepping over braces costs a microsecond
-each."""
+"""Bytes of an answer that may be skipped: some servers add warnings and statistics. To skip a brace costs a
+microsecond."""
 MAX_LABELS = 64
-"""Of a series: Prometheus itself takes 30 by default, where it has a limit."""
+"""Labels of a series at most. Prometheus' own limit is 30 where it sets one."""
 MAX_TEXT_BYTES = 512
-"""Of a label's name or value, and of a key. The longest that the tuner reads is the name of a model."""
+"""Bytes of a key, and of a label's name or value, at most. The longest that the tuner reads is the name of a model."""
 
 _W = rb"[ \t\r\n]*"
 _SPACE = re.compile(_W)
@@ -31,17 +31,17 @@ _SAMPLE = re.compile(
     rb"%(w)s\[%(w)s(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][-+]?[0-9]{1,3})?)%(w)s,"
     rb'%(w)s"([-+.0-9A-Za-z]{1,40})"%(w)s\]%(w)s([],}])' % {b"w": _W}
 )
-"""Time, value, and what follows."""
+"""Matches a time, a value, and the character after the sample."""
 
 
 class NotPrometheus(ValueError):
-    """The answer has not the documented form (prometheus.io/docs/prometheus/latest/querying/api)."""
+    """The answer does not have the documented form (prometheus.io/docs/prometheus/latest/querying/api)."""
 
 
 def read_series(body: bytes, kind: str, most: int) -> Iterator[Series]:
-    """The series of a `kind` (vector or matrix), each with `most` samples at most.
+    """Yields the series of an answer of `kind` vector or matrix, each with at most `most` samples.
 
-    Raises NotPrometheus, when it comes to the place: the series until then count for nothing.
+    Raises NotPrometheus when it reaches a malformed part: the caller must then discard the series before it.
     """
     scanner, fields = _Scanner(body), dict[str, str]()
     try:
@@ -89,18 +89,18 @@ def _read_one(scanner: _Scanner, key_of_samples: str, most: int) -> Series:
 
 
 class _Scanner:
-    """A place in JSON that has not been checked. All methods raise NotPrometheus where something else stands."""
+    """A position in unchecked JSON. Each method raises NotPrometheus if it finds something else than it expects."""
 
     def __init__(self, body: bytes) -> None:
         self._body, self._at, self._skipped = body, 0, 0
 
     def peek(self) -> bytes:
-        """The next byte that is no space; none at the end."""
+        """Returns the next byte that is no space; empty at the end."""
         self._at = self._matched(_SPACE).end()
         return self._body[self._at : self._at + 1]
 
     def members(self) -> Iterator[str]:
-        """The keys of an object; whoever takes one has to read the value."""
+        """Yields the keys of an object. After each key the caller must read its value."""
         self._take(b"{")
         if self.peek() == b"}":
             self._at += 1
@@ -113,7 +113,7 @@ class _Scanner:
                 return
 
     def items(self) -> Iterator[None]:
-        """The items of an array; whoever takes one has to read it."""
+        """Yields once for each item of an array. The caller must read the item."""
         self._take(b"[")
         if self.peek() == b"]":
             self._at += 1
@@ -124,7 +124,7 @@ class _Scanner:
                 return
 
     def samples(self, most: int) -> list[tuple[float, float]]:
-        """An array of them."""
+        """Reads an array of at most `most` samples (time, value)."""
         self._take(b"[")
         if self.peek() == b"]":
             self._at += 1
@@ -146,7 +146,7 @@ class _Scanner:
         return _numbers(match)
 
     def text(self) -> str:
-        """Raises UnicodeDecodeError, too."""
+        """Reads a string. Also raises UnicodeDecodeError."""
         self.peek()
         start, self._at = self._at, self._end_of_string(MAX_TEXT_BYTES)
         written = self._body[start : self._at]
@@ -156,7 +156,7 @@ class _Scanner:
             raise NotPrometheus from None
 
     def skip(self) -> None:
-        """Any value."""
+        """Skips any value."""
         first, start, depth = self.peek(), self._at, 0
         if first not in (b"{", b"[", b'"'):
             self._at = self._matched(_SCALAR).end()
@@ -184,7 +184,7 @@ class _Scanner:
         self._at += 1
 
     def _is_followed(self, end: bytes) -> bool:
-        """Past a comma, or past the end."""
+        """Moves past a comma or past `end`. Returns whether it was a comma."""
         token = self.peek()
         if token not in (b",", end):
             raise NotPrometheus
@@ -192,7 +192,7 @@ class _Scanner:
         return token != end
 
     def _end_of_string(self, limit: int) -> int:
-        """Behind the quote that ends the string that begins here, which has at most `limit` bytes."""
+        """Returns the position after the string that begins here, which may have at most `limit` bytes."""
         start = self._at
         if self._body[start : start + 1] != b'"':
             raise NotPrometheus

@@ -1,4 +1,4 @@
-"""The API server, as far as the operator needs it."""
+"""The calls of the API server that the operator needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffcache_core.names import API_VERSION, GROUP, KIND, MANAGER, PLURAL, SCAL
 JSON = dict[str, Any]
 
 CALL_SECONDS = 30.0
-"""Of one call: a server that answers later than that is asked again."""
+"""Seconds of one call at most; then it fails and the caller tries again."""
 
 PLURALS = {
     KIND: PLURAL,
@@ -49,18 +49,18 @@ class Api:
     def __init__(self, dynamic: DynamicClient) -> None:
         self._dynamic = dynamic
         self.on_call: Callable[[str, int, float], None] = lambda verb, code, seconds: None
-        """Called after every call: verb, HTTP status or 0 where none came, seconds."""
+        """Called after every call with verb, HTTP status (0 if there was no answer) and seconds."""
 
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> JSON | None:
-        """The object, or None if there is none."""
+        """Returns the object, or None if there is none."""
         return await self._find(_path(api_version, kind, namespace, name))
 
     async def list(self, api_version: str, kind: str, namespace: str, **selectors: str) -> list[JSON]:
-        """By `label_selector` or `field_selector`."""
+        """Returns the objects of a kind, selected by `label_selector` or `field_selector`."""
         return (await self._call("get", _path(api_version, kind, namespace), None, selectors))["items"]
 
     async def apply(self, body: JSON) -> None:
-        """Server-side apply; what others have set in fields that we do not name stays."""
+        """Applies an object (server-side apply). Fields that others set and `body` does not name stay."""
         metadata = body["metadata"]
         path = _path(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"])
         content = "application/apply-patch+yaml"
@@ -74,13 +74,13 @@ class Api:
         await self._call("patch", path, patch, {"field_manager": MANAGER, "content_type": content})
 
     async def replace_status(self, resource: JSON) -> JSON:
-        """Writes `status` whole. A resource that was changed since it was read is a conflict (409)."""
+        """Replaces the whole `status`. Raises ApiError 409 if the resource changed since it was read."""
         metadata = resource["metadata"]
         path = _path(API_VERSION, KIND, metadata["namespace"], metadata["name"]) + "/status"
         return await self._call("put", path, resource, {"field_manager": MANAGER})
 
     async def scale(self, namespace: str, name: str, replicas: int, version: str) -> None:
-        """Writes the replicas as the scaling loop. A resource that is not of this `version` any more is a conflict."""
+        """Writes the replicas as the scaling loop. Raises ApiError 409 if the resource no longer has this `version`."""
         path = _path(API_VERSION, KIND, namespace, name) + "/scale"
         patch = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
         content = "application/merge-patch+json"
@@ -90,21 +90,21 @@ class Api:
         await self._call("post", _path(body["apiVersion"], body["kind"], body["metadata"]["namespace"]), body)
 
     async def replace(self, body: JSON) -> None:
-        """One that was changed since it was read is a conflict (409)."""
+        """Replaces an object. Raises ApiError 409 if it changed since it was read."""
         metadata = body["metadata"]
         path = _path(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"])
         await self._call("put", path, body, {"field_manager": MANAGER})
 
     async def delete(self, body: JSON) -> None:
-        """As it was read: one that was changed since then is a conflict (409)."""
+        """Deletes an object. Raises ApiError 409 if it changed since it was read."""
         metadata = body["metadata"]
         path = _path(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"])
         version = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
         await self._call("delete", path, {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": version})
 
     async def may(self, namespace: str, verb: str, resource: str, name: str = "") -> bool:
-        """Whether the operator's own account may `verb` a `plural.group/subresource`, or the one of this name; no
-        namespace means all."""
+        """Returns whether the operator's account may `verb` this `resource`, given as `plural.group/subresource`.
+        `name` limits the question to one object; an empty namespace means all."""
         plural, _, subresource = resource.partition("/")
         kind, _, group = plural.partition(".")
         asked = {"namespace": namespace, "verb": verb, "group": group, "resource": kind, "subresource": subresource}
@@ -117,12 +117,12 @@ class Api:
         return bool(answer["status"].get("allowed"))
 
     async def serves_caches(self) -> bool:
-        """Whether our CRD is installed, and its kind can be listed and watched."""
+        """Returns whether our CRD is installed, so that its kind can be listed and watched."""
         found = await self._find(f"/apis/{GROUP}/{VERSION}")
         return found is not None and any(one["name"] == PLURAL for one in found.get("resources", []))
 
     async def served_schema(self) -> JSON | None:
-        """The OpenAPI document of our group; None if the CRD is not installed."""
+        """Returns the OpenAPI document of our group; None if the CRD is not installed."""
         return await self._find(f"/openapi/v3/apis/{GROUP}/{VERSION}")
 
     async def _find(self, path: str) -> JSON | None:
@@ -155,11 +155,11 @@ class Api:
 
 @asynccontextmanager
 async def connect() -> AsyncIterator[Api]:
-    """With the pod's ServiceAccount, or outside of a cluster with the user's kubeconfig."""
+    """Connects with the pod's ServiceAccount, or outside of a cluster with the user's kubeconfig."""
     configuration = client.Configuration()
     try:
         config.load_incluster_config(client_configuration=configuration)
-        configuration.client_session_kwargs = {"trust_env": False}  # no proxy stands before the cluster's own
+        configuration.client_session_kwargs = {"trust_env": False}  # the cluster's API server needs no proxy
     except config.ConfigException:
         await config.load_kube_config(client_configuration=configuration)
     async with client.ApiClient(configuration) as api_client:
@@ -172,7 +172,7 @@ def _path(api_version: str, kind: str, namespace: str, name: str = "") -> str:
 
 
 def _what(verb: str, path: str) -> str:
-    """For a person who has to mend permissions: what was tried, on what, where."""
+    """Describes a call for a person who must correct permissions: verb, object and namespace."""
     parts = path.split("/")
     if "namespaces" not in parts:
         return f"{verb} {path}"

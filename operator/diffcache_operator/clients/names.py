@@ -1,7 +1,7 @@
-"""Names of hosts that resources name, looked up in threads of their own.
+"""Resolves host names that resources name, in separate threads.
 
-A name server may take half a minute for a name, and nothing ends the thread that waits for it. In the process's common
-threads a few such names would keep everything else waiting.
+A name server may take half a minute for a name, and the waiting thread cannot be stopped. In the common threads of the
+process a few such names would block everything else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 THREADS = 8
-"""At once. More let more slow names wait side by side and cost a thread each."""
+"""Names resolved at once. With more, more slow names can wait side by side; each costs a thread."""
 
 
 class NameResolver(AbstractResolver):
@@ -23,7 +23,7 @@ class NameResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Raises OSError."""
+        """Returns the addresses of a host. Raises OSError if it cannot be resolved."""
 
         def ask() -> list[ResolveResult]:
             found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)

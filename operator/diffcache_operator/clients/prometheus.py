@@ -1,10 +1,10 @@
-"""Prometheus, as far as the tuner needs it: the questions of one look at a cache.
+"""The Prometheus client of the tuner: the questions of one look at a cache.
 
-Which Prometheus a resource may name in its spec, so an answer may be anything, and made to harm. It is read up to a
-limit, one look costs no more than a sum, and nothing of it is repeated in an error: a condition must not show what a
-foreign server says to the operator. Nor does it show why a resource's own URL gives no figures, or the operator would
-try doors inside the cluster for whoever may write a resource. The token, the CA and the headers of the operator's chart
-are for the operator's own URL.
+A resource may name any Prometheus in its spec, so an answer may be hostile. Each answer and each look has a size limit,
+and no error repeats text of an answer: a condition must not show what a foreign server says to the operator. A
+condition does not show either why a resource's own URL gives no figures; otherwise any user who may write a resource
+could use the operator to scan the cluster's network. The token, the CA and the headers of the operator's chart are only
+sent to the operator's own URL.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ from diffcache_operator.series import Series
 log = logging.getLogger("diffcache.prometheus")
 
 QUERY_SECONDS = 10.0
-"""Of one query, its answer included. The tuner looks once a minute, so nothing is gained by waiting longer."""
+"""Seconds of one query, including its answer. The tuner looks once a minute, so a longer wait gains nothing."""
 LOOK_SECONDS = 30.0
-"""For all questions of one look. Longer, a slow one keeps other caches of its namespace waiting."""
+"""Seconds for all questions of one look. With more, a slow server delays other caches of its namespace for longer."""
 MAX_BYTES = 2**20
-"""Of one answer. A counter's series of one pod are .6 MB at their very most, with 9 levels, 20 bins and 145 points;
-whoever asks for several pods asks for fewer when it is too much."""
+"""Bytes of one answer. A counter's series of one pod have .6 MB at most, with 9 levels, 20 bins and 145 points. A
+question about several pods is split if its answer is too large."""
 MAX_LOOK_BYTES = 64 * 2**20
-"""Of all answers of one look. 64 pods with thirty bins in use are about 50 MB; each MiB takes some 50 ms to read."""
+"""Bytes of all answers of one look. 64 pods with thirty bins in use need about 50 MB; each MiB takes some 50 ms to
+read."""
 MAX_LOOK_SERIES = 20_000
-"""Likewise; each takes the tuner 1.7 KB until the look is over, so 34 MB at most."""
+"""Series of all answers of one look. Each takes 1.7 KB of memory until the look is over, so 34 MB at most."""
 REST_SECONDS = 60.0
-"""A Prometheus that gave no figures is left alone for so long: asking it would only take time from others."""
+"""Seconds for which a Prometheus that gave no figures is not asked: the questions would only take time from others."""
 
 
 class PrometheusError(Exception):
-    """`reason`: of a condition. The message says what to do."""
+    """Prometheus gave no usable figures. `reason`: the reason of the condition. The message says what to do."""
 
     reason = "PrometheusFailed"
 
@@ -68,25 +69,26 @@ class Malformed(PrometheusError):
 
 
 class TooLarge(Malformed):
-    """One answer is; nothing of it was read."""
+    """One answer is too large; nothing of it was used."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """The operator's own Prometheus, and what else resources may name; that gets neither token, CA nor headers."""
+    """The operator's own Prometheus, and which others resources may name. Only its own one gets token, CA and
+    headers."""
 
     url: str = ""
-    token_file: Path | None = None  # read at each look: such tokens are replaced now and then
+    token_file: Path | None = None  # read at each look, because tokens are replaced now and then
     ca_file: Path | None = None
     headers: tuple[tuple[str, str], ...] = ()
-    headers_folder: Path | None = None  # a file for each header that is a secret; read at each look
-    own_only: bool = False  # resources may name no other
-    allowed: tuple[str, ...] = ()  # what resources may name; none: anything
+    headers_folder: Path | None = None  # has one file for each secret header; read at each look
+    own_only: bool = False  # resources may not name another one
+    allowed: tuple[str, ...] = ()  # URLs that resources may name; empty: any
 
 
 @dataclass(frozen=True)
 class Source:
-    """Who is asked. `namespace`: of the resource that names the URL; empty: it is the operator's own."""
+    """A Prometheus to ask. `namespace`: of the resource that names the URL; empty for the operator's own Prometheus."""
 
     url: str
     namespace: str = ""
@@ -98,7 +100,8 @@ class Source:
 
     @property
     def host(self) -> tuple[str, str]:
-        """What rests together: a name and port, as one namespace asks it. Others may have the right path or header."""
+        """The key of the rest after a failure: namespace, and host with port. Another namespace may have a right path
+        or header, so each rests for itself."""
         return self.namespace, self.url.partition("://")[2].partition("/")[0].lower()
 
 
@@ -106,7 +109,7 @@ Answer = TypeVar("Answer")
 
 
 class Prometheus:
-    """`seconds`: of one query; `look_seconds`: of all of a look."""
+    """Asks Prometheus. `seconds`: limit of one query; `look_seconds`: limit of all queries of a look."""
 
     def __init__(
         self,
@@ -117,11 +120,11 @@ class Prometheus:
     ) -> None:
         self.access, self._clock, self._seconds, self._look_seconds = access, clock, seconds, look_seconds
         self._resting: dict[tuple[str, str], tuple[float, PrometheusError]] = {}
-        self._reader = ThreadPoolExecutor(1, "prometheus")  # one answer at a time: the loop goes on beside one thread
+        self._reader = ThreadPoolExecutor(1, "prometheus")  # one answer at a time, beside the event loop
         self._names = NameResolver()
 
     async def look(self, source: Source, ask: Callable[[Questions], Awaitable[Answer]]) -> Answer:
-        """What `ask` makes of its questions. Raises PrometheusError."""
+        """Runs `ask` with the questions of one look, and returns its result. Raises PrometheusError."""
         now = self._clock()
         self._resting = {host: rest for host, rest in self._resting.items() if now < rest[0]}
         if source.host in self._resting:
@@ -139,7 +142,7 @@ class Prometheus:
         if not source.is_own:
             log.info("%s: %s", source.namespace, trouble)
             trouble = _vague(source.url)
-            # The time of this answer must not show, either, whether a port is closed or a name unknown.
+            # The time until this error must not show either whether a port is closed or a name unknown.
             await asyncio.sleep(began + self._seconds - asyncio.get_running_loop().time())
         self._resting[source.host] = (self._clock() + REST_SECONDS, trouble)
         raise trouble from None
@@ -162,7 +165,7 @@ class Prometheus:
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=self._seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # a few bytes could become any number
+            auto_decompress=False,  # a few compressed bytes could expand to any size
             trust_env=False,
         ) as session:
             yield session
@@ -193,7 +196,8 @@ class Prometheus:
 
 
 class Questions:
-    """Of one look, one after the other: Prometheus has others to serve, and answers take memory."""
+    """The questions of one look. They run one after the other: Prometheus serves others, too, and answers take
+    memory."""
 
     def __init__(
         self, session: aiohttp.ClientSession, source: Source, seconds: float, reader: ThreadPoolExecutor
@@ -204,15 +208,15 @@ class Questions:
     async def query_range(
         self, query: str, start: float, end: float, step: float, take: Callable[[Series], None]
     ) -> None:
-        """Gives `take`, in a thread, each series: values at start, start + step ... end, all in seconds.
+        """Calls `take`, in a thread, with each series: its values at start, start + step ... end, all in seconds.
 
-        Raises PrometheusError; TooLarge before anything was taken.
+        Raises PrometheusError. If it is TooLarge, `take` was not called.
         """
         parameters = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:g}"}
         await self._ask("query_range", parameters, "matrix", round((end - start) / step) + 2, take)
 
     async def query(self, query: str, at: float, take: Callable[[Series], None]) -> None:
-        """Likewise, with one value a series."""
+        """Likewise, with one value for each series, at the time `at`."""
         await self._ask("query", {"query": query, "time": f"{at:.3f}"}, "vector", 1, take)
 
     async def _ask(
@@ -253,7 +257,7 @@ class Questions:
 
 
 def _vague(url: str) -> PrometheusError:
-    """The same whatever is wrong with a resource's URL."""
+    """Returns an error that is the same for every problem of a resource's URL."""
     return PrometheusError(
         f"Prometheus at {quoted(url)} gives no figures: is it up and not overloaded, does spec.prometheus.url end "
         "before /api/v1, and does it answer without a token? The operator's log says more"
@@ -261,7 +265,7 @@ def _vague(url: str) -> PrometheusError:
 
 
 def _secret(file: Path, what: str, value: str) -> str:
-    """Raises Refused; without anything of what the file holds."""
+    """Reads a secret. Raises Refused, with a message that shows nothing of the file's content."""
     try:
         text = file.read_text().strip()
     except (OSError, ValueError) as error:

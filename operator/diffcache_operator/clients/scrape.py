@@ -1,6 +1,6 @@
 """Asks serving pods for their metrics.
 
-A pod runs whatever image its user names, so neither the time, the size nor the form of its answer is to be relied on.
+A user's own image may answer anything: this code trusts neither the time, the size nor the form of an answer.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from diffcache_operator.shares import Shares
 
 SCRAPE_SECONDS = 5.0
 MAX_BYTES = 64 * 1024
-"""Of an answer. Only what is read is asked for, which is 3 KB with twenty levels."""
+"""Bytes of an answer at most. Pods are only asked for metrics that are read: 3 KB with twenty levels."""
 PLACES, SHARE = 32, 4
-"""Caches whose pods are asked at once, and how many of them may be of one namespace. Pods that hang keep a place for
-5 s; more places let more namespaces with such pods stand side by side, and take 64 KiB a pod."""
+"""How many caches' pods are asked at once, and how many of these caches may be of one namespace. Pods that hang keep a
+place for 5 s. More places allow more namespaces with such pods side by side, and take 64 KiB for each pod."""
 BYTES_PER_SECOND, BURST_BYTES = 256 * 1024, 8 * 2**20
-"""Of the answers of a namespace's pods that are read: its budget, at 50 ns a byte some 1 % of a core, and what it may
-save up. 64 pods that are asked every 5 s answer with 40 KB a second; a higher budget lets pods that say too much cost
-more."""
+"""Budget of a namespace for answers that are parsed, and how much of it may be saved up. At 50 ns per byte the budget
+is some 1 % of a core. 64 pods that are asked every 5 s answer with 40 KB a second; with a higher budget, pods that
+answer too much cost more."""
 
 Answer = TypeVar("Answer")
 
@@ -37,8 +37,8 @@ class Scraper:
     async def scrape(
         self, namespace: str, addresses: Iterable[str], names: Collection[str], read: Callable[[str], Answer]
     ) -> list[Answer | None]:
-        """What the pods at these IP addresses report of the metrics with `names`, as `read` has it, which may raise
-        ValueError; None for one that does not answer, or not with what a pod of ours would say."""
+        """Asks the pods at these IP addresses for the metrics with `names`, and parses each answer with `read`, which
+        may raise ValueError. Returns None for each pod that does not answer, or answers what no pod of ours would."""
         query = [("name[]", name) for name in names]
         async with (
             self._shares.place(namespace),

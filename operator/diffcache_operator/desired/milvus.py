@@ -16,7 +16,7 @@ _HEALTHY = (
     f"(exec 3<>/dev/tcp/localhost/{_HEALTH_PORT} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 "
     "&& head -n 1 <&3 | grep -q ' 200 ') 2>/dev/null"
 )
-"""Uses only bash and coreutils: the image has no HTTP client for sure."""
+"""Uses only bash, head and grep: the image does not surely have an HTTP client."""
 _DATA = "/var/lib/milvus"
 _SESSION_SECONDS = "10"
 """Time to live of Milvus' sessions in etcd. A starting Milvus waits this long for parts of its predecessor that etcd

@@ -69,8 +69,8 @@ class Inquiries:
         self._on_due(key)
 
     def take(self, key: Key, question: Question) -> Answer | None:
-        """Returns the answer to this question, once; None if there is none, or only one to a question about other pods
-        or another window."""
+        """Returns the answer to this question, once; None if there is none, or only one to another question. The pods
+        may have changed since it was asked."""
         answer = self._answers.pop(key, None)
         if answer is None or replace(answer.question, pods=question.pods) != question:
             return None
