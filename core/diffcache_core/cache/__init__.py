@@ -1,1 +1,1 @@
-"""What the cache decides: levels, the choice of a resume, eviction policies, spaces, states. Pure."""
+"""The decisions of the cache: levels, the choice of a resume, eviction policies, spaces, states. Pure."""

@@ -8,7 +8,7 @@ from math import inf
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of a cache; `inf` is none."""
+    """Limits of a cache; `inf` means no limit."""
 
     bytes: float = inf  # allocated by states
     entries: float = inf

@@ -1,4 +1,4 @@
-"""Which cached state a request resumes from, and at which step. Pure.
+"""Chooses the cached state from which a request resumes, and the step. Pure.
 
 A *level* says how much may be skipped from which similarity on; `choose_resume` applies the table to the nearest
 entries and takes the largest k that any of their states can serve.
@@ -23,10 +23,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Levels:
-    """The threshold table of one model and one embedder.
+    """The table of levels of one model and one embedder. Raises ValueError if a larger skip has a lower similarity, or
+    a percentage appears twice.
 
-    `reseed_skip_percent` caps the skip for the *same* prompt under another seed: beyond it pictures of different
-    seeds look alike (measured by `diffcache calibrate`). Lower keeps seeds further apart and saves less.
+    `reseed_skip_percent` limits the skip for the *same* prompt with another seed: beyond it pictures of different seeds
+    look alike (measured by `diffcache calibrate`). A lower value keeps them more different and saves less.
     """
 
     table: tuple[Level, ...] = ()
@@ -43,12 +44,12 @@ class Levels:
         object.__setattr__(self, "table", tuple(rising))
 
     def skip_at(self, similarity: float) -> int:
-        """The largest skip in percent that `similarity` allows; 0 below the lowest level."""
+        """Returns the largest skip in percent that `similarity` allows; 0 below the lowest level."""
         return max((level.skip_percent for level in self.table if similarity >= level.similarity), default=0)
 
     @property
     def top_skip(self) -> int:
-        """The most that any request is granted: a level above the similarity 1 is closed."""
+        """The largest skip in percent that any request can get: a level above similarity 1 is closed."""
         return self.skip_at(1.0)
 
     @property
@@ -58,17 +59,17 @@ class Levels:
 
 
 def skip_to_k(skip_percent: int, steps: int) -> int:
-    """floor(skip * N / 100): the one place where a share becomes a step, for saving and for looking up."""
+    """Returns floor(skip * N / 100). Saving and looking up both use it to turn a percentage into a step."""
     return skip_percent * steps // 100
 
 
 def checkpoints(levels: Levels, steps: int) -> tuple[int, ...]:
-    """The steps k at which a run of N `steps` leaves `Trajectory` states, rising; k < 1 is dropped."""
+    """Returns the steps k >= 1 at which a run of N `steps` leaves `Trajectory` states, in rising order."""
     return tuple(sorted({k for level in levels.table if (k := skip_to_k(level.skip_percent, steps)) >= 1}))
 
 
 def usable_k(state: StateRecord, allowed_k: int) -> int:
-    """The step at which `state` can serve a request that may skip `allowed_k` steps; 0 = not at all."""
+    """Returns the step at which `state` can serve a request that may skip `allowed_k` steps; 0 if it cannot."""
     if state.kind is StateKind.CLEAN:
         return allowed_k
     return state.k if state.k <= allowed_k else 0
@@ -76,7 +77,7 @@ def usable_k(state: StateRecord, allowed_k: int) -> int:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request allows."""
+    """The limits that one request sets."""
 
     steps: int
     kind: StateKind  # which kind of state the cache resumes from
@@ -84,7 +85,7 @@ class Limits:
     max_skip: int = 100  # percent
 
     def allowed_k(self, levels: Levels, similarity: float, *, same_prompt: bool) -> int:
-        """The largest k that levels, request and the seed cap allow at this similarity."""
+        """Returns the largest k that the levels, the request and `reseed_skip_percent` allow at this similarity."""
         if similarity < self.min_similarity:
             return 0
         skip = min(levels.skip_at(similarity), self.max_skip)
@@ -95,7 +96,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An entry near the request."""
+    """An entry whose key is near to the request's."""
 
     entry_id: str
     similarity: float
@@ -107,7 +108,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """Resume from this state at step `k`. `own_run`: prompt and seed are the parent's, so it is the same run."""
+    """A resume from this state at step `k`. `own_run`: the entry has the same prompt and seed, so it is the same
+    run."""
 
     state: StateRecord
     similarity: float
@@ -119,10 +121,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Decision:
-    """`choices`, best first: the later ones are for when the bytes of an earlier one turn out to be gone.
+    """The possible resumes, best first. The later ones are used if the bytes of the earlier ones are missing.
 
-    `conclusive` is False when an entry that the search did not return could still offer a larger k: then the search
-    has to widen, or the loss has to be counted.
+    `conclusive` is False if an entry that the search did not return could allow a larger k. Then the caller must search
+    more widely, or count the loss.
     """
 
     choices: tuple[Choice, ...]
@@ -130,16 +132,16 @@ class Decision:
 
 
 def choose_resume(candidates: Sequence[Candidate], levels: Levels, limits: Limits, *, unseen: float | None) -> Decision:
-    """The largest allowed k of any candidate; among equals the most similar, then the least deep.
+    """Chooses the largest allowed k of any candidate; among equal k the most similar one, then the one of least depth.
 
     Args:
-        candidates: entries by falling similarity, as the index returned them.
+        candidates: entries by falling similarity, as the index returns them.
         levels: the threshold table in force.
         limits: what the request allows.
-        unseen: the similarity that unseen neighbours have at most, which is that of the last row the index returned;
-            None when it returned all it has.
+        unseen: the highest possible similarity of entries that the index did not return, which is that of the last row
+        it returned; None if it returned all entries.
 
-    The stop rule: nothing is lost by stopping when the best k found is at least what `unseen` would allow.
+    Nothing is lost by stopping if the best k found is at least the k that `unseen` would allow.
     """
     found: list[tuple[int, Candidate, StateRecord]] = []
     for candidate in candidates:
@@ -157,7 +159,7 @@ def choose_resume(candidates: Sequence[Candidate], levels: Levels, limits: Limit
 
 
 def _capped(candidate: Candidate) -> bool:
-    """Only a *different* seed of the same prompt is in danger of looking alike."""
+    """Returns whether the reseed limit applies: only a *different* seed of the same prompt may look too much alike."""
     return candidate.same_prompt and not candidate.same_seed
 
 

@@ -1,4 +1,4 @@
-"""What must match exactly for a state to be usable, and the digests that stand for it."""
+"""The space, that is what must match exactly for a state to be usable, and its digests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields
 
 FORMAT_VERSION = 1
-"""Of states, keys and ledger. Raised when an older cache can no longer be read as it lies."""
+"""Version of the format of states, keys and ledger. It rises if an older cache can no longer be read as it is."""
 
 
 _ALWAYS = frozenset({"grid", "format_version"})
-"""Fields with a default that are in the digest all the same: they were before defaults were left out."""
+"""Fields with a default that are always in the digest: they were in it before defaults were left out."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class TrajectoryGrid:
 
 @dataclass(frozen=True)
 class Space:
-    """Every field separates: two requests share states only where all of them are equal.
+    """Two requests can share states only if all these fields are equal.
 
-    A new field gets a default, the value that all earlier entries have: at its default it is left out of the digest, so
-    that an upgrade keeps every cache. Adapters have no field because none can be loaded yet: the fingerprint covers the
-    weights.
+    A new field needs a default: the value that all earlier entries have. At its default a field is left out of the
+    digest, so an upgrade keeps every cache. Adapters have no field, because none can be loaded yet; the fingerprint
+    covers the weights.
     """
 
     tenant: str  # empty when the cache is shared by all tenants
@@ -43,7 +43,7 @@ class Space:
     format_version: int = FORMAT_VERSION
 
     def digest(self) -> str:
-        """64 hexadecimal digits; the only thing about a space that leaves the process."""
+        """Returns 64 hexadecimal digits. Nothing else about a space leaves the process."""
         values = asdict(self)
         for field in fields(self):
             if field.name not in _ALWAYS and field.default is not MISSING and values[field.name] == field.default:
@@ -52,7 +52,8 @@ class Space:
 
 
 def exact_digest(space: str, prompt: tuple[int, ...], seed: int, steps: int, scheduler: str) -> str:
-    """What makes two requests the same request: an equal space, prompt (token ids), seed, N and scheduler."""
+    """Returns the digest that is equal for two equal requests: same space, prompt (token ids), seed, N and
+    scheduler."""
     return sha256_of_json([space, prompt, seed, steps, scheduler])
 
 

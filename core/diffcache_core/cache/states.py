@@ -1,4 +1,4 @@
-"""What the cache keeps: entries, and the states that a new run can resume from."""
+"""Entries of the cache, and the states from which a new run can resume."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 BLOCK_BYTES = 4096
-"""File systems allocate whole blocks: a budget counted in file lengths overruns the volume."""
+"""Block size of file systems. They allocate whole blocks, so the sum of file lengths would be less than the space
+used."""
 
 
 class StateKind(StrEnum):
@@ -35,16 +36,16 @@ class Entry:
     id: str
     space: str
     exact: str  # digest of the whole request, see space.exact_digest
-    prompt_digest: str  # sha256 of the prompt's token ids: says "the same prompt" without the text
+    prompt_digest: str  # sha256 of the prompt's token ids: shows that two prompts are the same, without the text
     prompt: str
     tenant: str
     model: str
     seed: int
     steps: int  # N
-    skipped: int  # k it resumed at itself; 0 = from pure noise
-    similarity: float  # to its parent; 1.0 when it ran from pure noise
-    depth: int  # resumes between it and a run from pure noise
-    parent: str  # entry id; empty when it ran from pure noise
+    skipped: int  # the k at which it resumed itself; 0: from pure noise
+    similarity: float  # to its parent; 1.0 if it ran from pure noise
+    depth: int  # number of resumes between it and a run from pure noise
+    parent: str  # entry id; empty if it ran from pure noise
     created: float  # seconds since the epoch
     states: tuple[StateRecord, ...] = ()
 
@@ -54,5 +55,5 @@ class Entry:
 
 
 def allocated_bytes(length: int) -> int:
-    """What a file of `length` bytes takes on disk."""
+    """Returns the bytes that a file of `length` bytes takes on disk."""
     return -(-length // BLOCK_BYTES) * BLOCK_BYTES
