@@ -1,4 +1,4 @@
-"""What every part of diffcache shares: the resource, the request, states, the choice of a resume, and the policy.
+"""What all parts of diffcache share: the resource, the request, states, the choice of a resume, and the policies.
 
-Everything here is a value or a pure function; nothing imports torch, kopf, or talks to anyone.
+Nearly everything here is a value or a pure function. Nothing imports torch or kopf.
 """

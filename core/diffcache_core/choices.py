@@ -1,4 +1,4 @@
-"""The words that a manifest and a serving process's config choose from."""
+"""The values of choices in a manifest and in the config of a serving process."""
 
 from __future__ import annotations
 

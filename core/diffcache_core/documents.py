@@ -1,6 +1,6 @@
-"""YAML and JSON that somebody else wrote, read so that a document cannot cost more than it weighs.
+"""Reads YAML and JSON from outside, with limits: a small document cannot cost much time or memory.
 
-Every file and text of the two goes through here: a manifest, a model's levels, the tuner's record, a configuration.
+All YAML and JSON is read here: a manifest, a model's levels, the tuner's record, a configuration.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from diffcache_core.foreign import printable, quoted
 from diffcache_core.os_errors import explain_os_error
 
 MAX_BYTES = 2**19
-"""Of one file or text, and of a YAML document with its aliases written out. Ours have a few KiB, with what a cluster
-adds some 15. A larger limit lets a hostile file cost more: YAML takes 10 s and 300 MiB of memory for each MiB."""
+"""Bytes of one file or text, and characters of a YAML document with its aliases expanded, at most. Our documents have a
+few KiB, some 15 with what a cluster adds. With a larger limit a hostile file costs more: YAML takes 10 s and 300 MiB of
+memory for each MiB."""
 
 MAX_DEPTH = 64
-"""Of blocks within blocks. A resource with its managedFields has some 20. Beyond about 300 Python's own limit ends the
-parser with a traceback."""
+"""Nested blocks at most. A resource with its managedFields has some 20. Beyond about 300 the parser would hit Python's
+recursion limit."""
 
 MAX_NUMBER_CHARACTERS = 64
-"""Of one number. The time to read a number grows with the square of its length."""
+"""Characters of one number at most. The time to read a number grows with the square of its length."""
 
 
 class DocumentError(ValueError):
-    """What should hold a document cannot be used. The message names the file and says what is wrong."""
+    """A document cannot be used. The message names the file and says what is wrong."""
 
 
 def read_document(path: Path) -> str:
-    """The text of a file. Raises DocumentError if it cannot be read, is too large or is not in UTF-8."""
+    """Returns the text of a file. Raises DocumentError if it cannot be read, is too large or is not in UTF-8."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -42,7 +43,7 @@ def read_document(path: Path) -> str:
 
 
 def checked_text(data: bytes, origin: str) -> str:
-    """Raises DocumentError if `data` has more than MAX_BYTES or is not in UTF-8."""
+    """Decodes `data`. Raises DocumentError if it has more than MAX_BYTES or is not in UTF-8."""
     origin = printable(origin)
     if len(data) > MAX_BYTES:
         raise DocumentError(f"{origin} has more than {MAX_BYTES:,} bytes: is it the right file?")
@@ -53,7 +54,7 @@ def checked_text(data: bytes, origin: str) -> str:
 
 
 def parse_json(text: str, origin: str) -> Any:
-    """The value of a JSON text. Raises DocumentError."""
+    """Returns the value of a JSON text. Raises DocumentError."""
     try:
         checked_text(text.encode("utf-8", "replace"), origin)
         return json.loads(text)
@@ -66,23 +67,23 @@ def parse_json(text: str, origin: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises DocumentError."""
+    """Returns the value of a JSON file. Raises DocumentError."""
     return parse_json(read_document(path), str(path))
 
 
 def parse_yaml(text: str, origin: str) -> Sequence[object]:
-    """The documents of a YAML text, empty ones left out. Raises DocumentError."""
+    """Returns the documents of a YAML text without empty ones. Raises DocumentError."""
     try:
         checked_text(text.encode("utf-8", "replace"), origin)
         return [document for document in yaml.load_all(text, _Loader) if document is not None]
     except DocumentError:
         raise
-    except Exception as error:  # what yaml's constructors raise for a value that does not fit its tag is anything
+    except Exception as error:  # yaml's constructors raise errors of any type for a value that does not fit its tag
         raise DocumentError(f"{printable(origin)} is not YAML: {quoted(_reason(error))}") from None
 
 
 def _reason(error: Exception) -> str:
-    """Without the lines that YAML's own message quotes: a password may stand there."""
+    """Returns the error's message without the lines that YAML quotes: they may contain a password."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return str(error).replace(' in "<unicode string>",', " at")
     mark = error.problem_mark or error.context_mark
@@ -91,13 +92,12 @@ def _reason(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, with bounds on depth and on what aliases expand to, and no key twice.
+    """Loads YAML's safe subset, with limits on depth and on the size of expanded aliases, and without repeated keys.
 
-    The bounds are checked while nodes are composed, before the first value exists. A date is a text, as it is to the
-    API server.
+    It checks the limits while nodes are composed, before any value is made. A date stays a text, as on the API server.
     """
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  # as its base has it
+    yaml_implicit_resolvers = {  # noqa: RUF012  # like its base class
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -105,7 +105,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = 0
-        self._sizes: dict[yaml.Node, int] = {}  # characters of each node with its aliases written out
+        self._sizes: dict[yaml.Node, int] = {}  # characters of each node with its aliases expanded
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]  # of types-pyyaml
@@ -139,7 +139,8 @@ def _wrong(problem: str, event: Any) -> yaml.YAMLError:
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
-    """Without it the last of two equal keys would win unseen; the API server warns of them."""
+    """Raises ComposerError if a key appears twice. Else the last one would win silently; the API server warns about
+    it."""
     seen: set[str] = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode) and key.value != "<<":
@@ -151,7 +152,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
 
 
 def _construct_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
-    """A number, or the text where it is none in today's YAML: to the base of 60, such as 1:30, or endless."""
+    """Returns a number, or the text if it is too long or a number to the base of 60 of old YAML, such as 1:30."""
     if ":" in node.value or len(node.value) > MAX_NUMBER_CHARACTERS:
         return node.value
     kind = node.tag.rpartition(":")[2]

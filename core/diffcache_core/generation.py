@@ -1,4 +1,4 @@
-"""One request for a picture, and what came of it."""
+"""A request for a picture, its limits, and the kinds of results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffcache_core.names import DEFAULT_TENANT, TENANT_METADATA
 
 
 def enum_name(text: str) -> str:
-    """READ_ONLY, as the enums and the wire spell it; people also type read_only and read-only."""
+    """Returns a name as the enums and the protocol spell it, READ_ONLY: users may also type read_only or read-only."""
     return text.upper().replace("-", "_")
 
 
@@ -49,14 +49,14 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A request whose every field has been checked.
+    """A request with all fields checked.
 
     `width` and `height` are pixels, `max_skip` is a percentage of `steps`, `min_similarity` a cosine.
     """
 
     prompt: str
     seed: int
-    seed_is_explicit: bool  # EXACT is only for callers who asked for a seed
+    seed_is_explicit: bool  # EXACT is only for requests that name a seed
     steps: int
     guidance: float
     width: int
@@ -71,20 +71,20 @@ class GenerationRequest:
 
     @property
     def pixels(self) -> int:
-        """The picture's area."""
+        """The area of the picture in pixels."""
         return self.width * self.height
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One wrong field: its name, and what to do about it."""
+    """One wrong field: its name, and a message that says what to do."""
 
     field: str
     message: str
 
 
 class InvalidRequest(ValueError):
-    """The caller must change the request. Carries every violation found, not only the first."""
+    """The caller must change the request. It holds every violation, not only the first."""
 
     def __init__(self, violations: list[Violation]) -> None:
         self.violations = violations
@@ -93,7 +93,7 @@ class InvalidRequest(ValueError):
 
 MAX_PROMPT_CHARACTERS = 4096  # far beyond what any CLIP tokenizer keeps; higher only costs tokenizer time
 MAX_STEPS = 1000  # the training timesteps of Stable Diffusion: a schedule cannot hold more
-MAX_GUIDANCE = 50.0  # beyond 20 pictures are burnt; the limit only stops nonsense
+MAX_GUIDANCE = 50.0  # beyond 20 pictures are oversaturated; the limit only rejects nonsense
 MAX_SEED = 2**63 - 1  # what SQLite and torch.Generator both hold
 MAX_SIDE = 2048  # pixels; a larger latent does not fit any device that serves SD 1.x or 2.x
 LIMITS: Mapping[str, tuple[int | float, int | float]] = {
@@ -105,7 +105,7 @@ LIMITS: Mapping[str, tuple[int | float, int | float]] = {
     "min_similarity": (-1, 1),
     "max_skip_percent": (0, 100),
 }
-"""Least and largest value of each number of a request, whatever the model."""
+"""Smallest and largest value of each number of a request, for every model."""
 _NAMES = {
     "request_id": (re.compile(r"[A-Za-z0-9._-]{1,128}"), "must be 1 to 128 characters of A-Z a-z 0-9 . _ -"),
     TENANT_METADATA: (re.compile(r"[a-z0-9-]{1,63}"), "must be 1 to 63 characters of a-z 0-9 - (request metadata)"),
@@ -122,7 +122,7 @@ class RequestChecks:
         self.violations.append(Violation(name, message))
 
     def value(self, name: str, value: str | float) -> None:
-        """What can be told of one field without the model: the client and the server both ask here."""
+        """Checks one field as far as that needs no model. Client and server both use it."""
         if name in _NAMES:
             pattern, message = _NAMES[name]
             if not pattern.fullmatch(str(value)):
@@ -160,11 +160,12 @@ class RequestChecks:
 
 
 def check_request(request: GenerationRequest, *, size_multiple: int, max_pixels: int = MAX_SIDE**2) -> None:
-    """Raises InvalidRequest with every violation of `request`.
+    """Checks a request. Raises InvalidRequest with every violation.
 
     Args:
-        request: what the caller asked for, defaults filled in.
-        size_multiple: pixels that one latent cell covers, times what the denoiser's down-sampling needs.
+        request: the caller's request with its defaults.
+        size_multiple: width and height must be multiples of this: pixels per latent cell times the denoiser's
+        down-sampling factor.
         max_pixels: largest area, width times height.
     """
     checks = RequestChecks()
@@ -197,5 +198,7 @@ def shown_limits(name: str) -> str:
 
 def _shown(number: float) -> str:
     if isinstance(number, int) and number.bit_length() > 128:
-        return "a far larger number" if number > 0 else "a far smaller number"  # Python itself shows no endless one
+        return (
+            "a far larger number" if number > 0 else "a far smaller number"
+        )  # Python refuses to print a very long number
     return str(number) if isinstance(number, int) else f"{number:g}"

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 
 
 def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
-    """Of cumulative counts by upper bound, linear inside a bucket as Prometheus' `histogram_quantile` has it.
+    """Returns the quantile `share` (0 to 1) of a histogram, linear inside a bucket like Prometheus'
+    `histogram_quantile`.
 
-    None without observations. In the last bucket, which has no end, it is that bucket's beginning.
+    `buckets`: cumulative counts by upper bound. Returns None without observations. In the last bucket, which has no
+    upper bound, it returns the lower bound.
     """
     bounds = sorted(buckets)
-    # Buckets of one histogram are scraped together, but each only grows: a sum over restarts may be out of order.
+    # Sums over restarts may not rise from bucket to bucket: the running maximum corrects this.
     counts = list(itertools.accumulate((buckets[bound] for bound in bounds), max))
     if not counts or counts[-1] <= 0:
         return None

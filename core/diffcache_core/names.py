@@ -1,4 +1,4 @@
-"""Names that more than one part has to spell the same way."""
+"""Names that several parts of the code share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ADMIN_PORT = 50052
 METRICS_PORT = 9095
 
 TENANT_METADATA = "x-diffcache-tenant"
-"""Request metadata that names the tenant; an authenticating proxy is expected to set it."""
+"""Request metadata that names the tenant. An authenticating proxy should set it."""
 
 RESULT_METADATA = "x-diffcache-result"
 SIMILARITY_METADATA = "x-diffcache-similarity"
@@ -21,15 +21,15 @@ NEGATIVE_TOKENS_DROPPED_METADATA = "x-diffcache-negative-prompt-tokens-dropped"
 
 DEFAULT_TENANT = "default"
 
-# What a cluster calls things.
+# Names in a cluster.
 GROUP, VERSION = API_VERSION.split("/")
 PLURAL = "diffusioncaches"
 CACHE_LABEL = "diffcache.io/cache"
-"""On every child: the name of its DiffusionCache."""
+"""Label on every child: the name of its DiffusionCache."""
 MANAGER = "diffcache-operator"
 """The operator's field manager, and the value of app.kubernetes.io/managed-by."""
 IMAGE_ANNOTATION = "diffcache.io/serving-image"
-"""On a DiffusionCache: `kubectl diffcache upgrade` moves the recorded image by it."""
+"""Annotation on a DiffusionCache: with it `kubectl diffcache upgrade` chooses another serving image."""
 
 SERVING_IMAGE = "docker.io/diffcache/serving"
 OPERATOR_IMAGE = "docker.io/diffcache/operator"
@@ -43,44 +43,46 @@ SCALER = "diffcache-autoscaler"
 # Series that the tuner, the scaling loop, the recording rules and the dashboards read.
 METRIC = "diffcache_"
 QUALITY_PAIRS = METRIC + "quality_pairs_total"
-"""{skip, similarity}: comparisons of a picture resumed at `skip` percent with the same one drawn without the cache."""
+"""{skip, similarity}: comparisons of a picture resumed at `skip` percent with the same picture made without the
+cache."""
 QUALITY_SUM = METRIC + "quality_sum_total"
-"""{skip, similarity, moment}: over those pairs the sums of q_c, q_u, q_c^2, q_u^2 and q_c q_u."""
+"""{skip, similarity, moment}: sums over those pairs of q_c, q_u, q_c^2, q_u^2 and q_c q_u, where q_c is the quality
+with the cache and q_u the one without."""
 MOMENTS = ("c", "u", "cc", "uu", "cu")
 SHADOW_CACHE_STEPS = METRIC + "shadow_cache_steps_total"
 SHADOW_CACHE_SKIPPED = METRIC + "shadow_cache_steps_skipped_total"
-"""{multiple}: what a cache of so many times the capacity would have been asked for, and would have saved."""
+"""{multiple}: steps asked for and steps skipped in a simulated cache of `multiple` times the capacity."""
 SHADOW_MULTIPLES = (0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 TUNING_REVISION = METRIC + "tuning_revision"
 STEPS, STEPS_SKIPPED = METRIC + "steps_total", METRIC + "steps_skipped_total"
 PENDING_STEPS = METRIC + "pending_steps"
 DEVICE_SECONDS = METRIC + "device_seconds_total"
-"""Of denoiser calls: its rate is the busy share of a pod's device."""
+"""Seconds of denoiser calls: its rate is the busy share of a pod's device."""
 CONFIG_PENDING = METRIC + "config_pending"
-"""{part}: 1 while that part of the newest config has not been taken over."""
+"""{part}: 1 while the pod does not use that part of the newest config yet."""
 CONFIG_PARTS = ("file", "defaults", "levels", "cache", "quality", "shadow_caches")
 START_TIME = METRIC + "start_time_seconds"
-"""Of the process: another value means that its counters began again at 0."""
+"""Start time of the process: if it changes, its counters have restarted at 0."""
 LEVEL = METRIC + "level_similarity"
 """{skip}: the similarity in force."""
 STEP_SECONDS = METRIC + "step_seconds"  # histogram
 REQUEST_SECONDS = METRIC + "request_duration_seconds"  # histogram {model, result}
 SHADOW_RUNS = METRIC + "shadow_runs_total"
-"""{outcome}: compared, dropped (no idle time came), failed."""
+"""{outcome}: compared, dropped (there was no idle time), failed."""
 SHADOW_OUTCOMES = ("compared", "dropped", "failed")
 
 SIMILARITY_BIN_WIDTH = 0.05
-"""Of the label `similarity`, which is a bin's lower edge with two decimals. Narrower bins follow the curve of quality
-closer and take as many times more comparisons to prove anything."""
+"""Width of the bins of the label `similarity`, which is the lower edge of a bin with two decimals. Narrower bins follow
+the quality curve more closely, but each bin needs comparisons of its own before it proves anything."""
 
 
 def similarity_bin(similarity: float) -> str:
-    """The label of the bin that holds a similarity from 0 to 1; a cosine below 0 counts as 0."""
+    """Returns the label of the bin of a similarity from 0 to 1; a cosine below 0 counts as 0."""
     return f"{max(0, min(19, int(similarity / SIMILARITY_BIN_WIDTH + 1e-9))) * SIMILARITY_BIN_WIDTH:.2f}"
 
 
 def similarity_bins(start: float, end: float) -> tuple[str, ...]:
-    """The labels of all bins that hold a similarity from `start` on and below `end`; none from above 1 on."""
+    """Returns the labels of all bins with similarities from `start` to below `end`; none if `start` is above 1."""
     if start > 1.0:
         return ()
     edges = (edge * SIMILARITY_BIN_WIDTH for edge in range(20))
@@ -90,4 +92,5 @@ def similarity_bins(start: float, end: float) -> tuple[str, ...]:
 MODEL_MOUNT = "/models"
 """Where a pod mounts the claim of a `pvc://` model."""
 REASON_FILE_ENVIRONMENT = "DIFFCACHE_REASON_FILE"
-"""A serving process that cannot start writes `REASON: message` there; in a pod it is the termination message."""
+"""Names a file to which a serving process that cannot start writes `REASON: message`; in a pod it becomes the
+termination message."""

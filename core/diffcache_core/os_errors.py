@@ -1,4 +1,4 @@
-"""What the operating system refuses, in one line."""
+"""Explains an error of the operating system in one line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain_os_error(error: OSError, path: Path | str, remedy: str = "") -> str:
-    """The file or folder, what is wrong with it, and what to do.
+    """Returns a text with the file or folder, what is wrong with it, and what to do.
 
     Args:
-        error: names no file where a file that is open cannot be read or written.
-        path: what is named then.
-        remedy: what to do about it; where a disk is full, the text also says to free space.
+        error: has no file name if an open file cannot be read or written.
+        path: the name to use in that case.
+        remedy: what to do about it. If a disk is full, the text also says to free space.
     """
     if error.errno in FULL:
         remedy = f"free some space, or {remedy}" if remedy else "free some space"

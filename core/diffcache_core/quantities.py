@@ -17,7 +17,8 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
 
 
 def bytes_of(quantity: str) -> int:
-    """Bytes of a quantity such as `64Mi` or `1.5Gi`, rounded down. Raises ValueError for anything else."""
+    """Returns the bytes of a quantity such as `64Mi` or `1.5Gi`, rounded down. Raises ValueError for anything else, and
+    from 2^63 bytes on."""
     match = _PARTS.fullmatch(quantity)
     if match is None:
         raise ValueError(f"must be a quantity such as 64Mi or 2Gi, is {quantity!r}")
@@ -41,9 +42,10 @@ _MILLI = Decimal("0.001")
 
 
 def amount_of(quantity: str) -> Decimal | str:
-    """The value of any amount of a resource, `500m` CPU too; what is none is returned as it is.
+    """Returns the value of an amount of any resource, such as `500m` CPU. A text that is no amount is returned
+    unchanged.
 
-    In whole thousandths, rounded up, as Kubernetes keeps the resources of a pod.
+    The value is rounded up to thousandths, as Kubernetes does for the resources of a pod.
     """
     match = _AMOUNT.fullmatch(quantity)
     if match is None:
@@ -52,7 +54,7 @@ def amount_of(quantity: str) -> Decimal | str:
     factor = Decimal(f"1{unit}") if len(unit) > 1 and unit[0] in "eE" and unit != "Ei" else _FACTORS[unit]
     try:
         return (Decimal(match[1]) * factor).quantize(_MILLI, ROUND_CEILING)
-    except InvalidOperation:  # of more digits than any amount has
+    except InvalidOperation:  # it has more digits than any real amount
         return quantity
 
 
@@ -60,5 +62,5 @@ _BINARY = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
 
 
 def quantity_of(size: int) -> str:
-    """The shortest exact quantity of so many bytes: 67108864 is 64Mi."""
+    """Returns the shortest exact quantity of `size` bytes: 67108864 is 64Mi."""
     return next((f"{size // unit}{name}" for name, unit in _BINARY if size and size % unit == 0), str(size))

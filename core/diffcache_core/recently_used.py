@@ -1,4 +1,4 @@
-"""A map that callers cannot make grow: whatever they choose as keys, only the last ones are remembered."""
+"""A map with a limited size: it only remembers the keys that were used last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class RecentlyUsed(Generic[K, V]):
-    """The values of the `limit` keys that were read or written last."""
+    """A map of the `limit` keys that were read or written last."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -21,14 +21,14 @@ class RecentlyUsed(Generic[K, V]):
         return len(self._values)
 
     def get(self, key: K) -> V | None:
-        """None if it has been forgotten, or never was there."""
+        """Returns the value; None if the key was forgotten or never put."""
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
         return value
 
     def put(self, key: K, value: V) -> V:
-        """Returns `value`, which must not be None."""
+        """Stores and returns `value`, which must not be None."""
         self._values[key] = value
         self._values.move_to_end(key)
         if len(self._values) > self._limit:

@@ -1,4 +1,4 @@
-"""The config of a serving process, from the resource and from where the process runs. Pure."""
+"""Makes the config of a serving process from the resource and the host. Pure."""
 
 from __future__ import annotations
 
@@ -34,21 +34,23 @@ from diffcache_core.serving_config import (
 )
 
 LITE_MAX_ENTRIES = 10_000
-"""Milvus Lite walks all rows in Python for each search: 15 ms at 10,000 rows, 105 ms at 100,000 (measured)."""
+"""Entries with Milvus Lite at most. It scans all rows in Python for each search: 15 ms at 10,000 rows, 105 ms at
+100,000 (measured)."""
 
 MILVUS_MAX_ENTRIES = 1_000_000
-"""A real Milvus answers in milliseconds far beyond; the bound only keeps the ledger's repair at start short."""
+"""Entries with a Milvus server at most. It answers in milliseconds far beyond this number; the limit only keeps the
+repair of the ledger at start short."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """What a serving process finds where it runs; a laptop and a pod differ in nothing else."""
+    """The surroundings of a serving process. A laptop and a pod differ only in these values."""
 
     data_dir: Path
     listen: ListenConfig
     standalone_uri: str = ""  # of the Milvus beside the pods
     provisioned_ledger: str = ""  # address of the Redis beside the pods
-    secrets_dir: Path | None = None  # holds the files named below that the resource has Secrets for
+    secrets_dir: Path | None = None  # has the files named below for which the resource names Secrets
 
 
 INDEX_TOKEN, INDEX_CA = "index-token", "index-ca"  # file names below `secrets_dir`
@@ -59,7 +61,8 @@ BUNDLED_SCORERS = {"bundled://emoji": "bundled://emoji-clip"}
 
 
 def build_serving_config(resource: DiffusionCache, host: Host, tuning: TuningStatus | None = None) -> ServingConfig:
-    """The serving process's view of a resource; `tuning`: the tuner's record, if it is to be followed. Pure."""
+    """Returns the config of a serving process for a resource. `tuning`: the tuner's record, if the process must follow
+    it."""
     spec = resource.spec
     capacity, levels = effective_cache(spec, tuning)
     return ServingConfig(
@@ -104,7 +107,8 @@ def build_serving_config(resource: DiffusionCache, host: Host, tuning: TuningSta
 def effective_cache(
     spec: DiffusionCacheSpec, tuning: TuningStatus | None
 ) -> tuple[int, tuple[LevelConfig, ...] | None]:
-    """Capacity in bytes and levels: the spec's, unless the tuner's record says otherwise."""
+    """Returns the capacity in bytes and the levels: the tuner's where its record has them, else the spec's. Levels are
+    None if the model's own hold."""
     capacity, levels = bytes_of(spec.cache.capacity), spec.cache.levels
     chosen: Sequence[LevelSpec] | Sequence[LevelStatus] | None = levels
     if tuning is not None and tuning.capacity:

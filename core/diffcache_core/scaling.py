@@ -1,12 +1,13 @@
-"""How many pods the work that waits needs. Pure; used by the operator's loop and by `diffcache simulate-loops`.
+"""Computes how many pods the waiting work needs. Pure. The operator's loop and `diffcache simulate-loops` use it.
 
-The measure is the backlog in seconds: steps left to run, queued and running, times the measured seconds a step, over
-the pods. A hit leaves less to run, so a warm cache needs fewer pods at the same load. The rule is the horizontal pod
-autoscaler's (kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale): wanted = ceil(current * measured /
-target), a tolerance, a limit on each rise, and the maximum over a window before a fall.
+The measure is the backlog in seconds per pod: steps left to run (queued and running) times the measured seconds per
+step, divided by the pods. A hit leaves fewer steps, so a warm cache needs fewer pods at the same load. The rule is that
+of the horizontal pod autoscaler (kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale): wanted =
+ceil(current * measured / target), with a tolerance, a limit on each rise, and the maximum over a window before a fall.
 
-The backlog alone cannot say how far to come down: it is about 0 at *any* sufficient count, so a loop that follows it
-falls to one pod, drowns, rises, and so on. Hence a fall also leaves room for what the device is busy with.
+The backlog alone cannot say how far to scale down: it is about 0 at *any* sufficient number. A loop that only follows
+it would fall to one pod, be overloaded, rise again, and so on. So a fall also keeps enough pods for the time that the
+devices are busy.
 """
 
 from __future__ import annotations
@@ -22,29 +23,30 @@ TOLERANCE = 0.1
 """Relative distance from the target within which nothing changes, as in the horizontal pod autoscaler."""
 
 RISE_FACTOR, RISE_PODS = 2, 4
-"""At once at most twice as many as are ready, or so many more, whichever is larger."""
+"""Limit of one rise: twice the ready pods, or four more than them, whichever is larger."""
 
 ROOM = 0.5
-"""Pods beyond the busy share b, in sqrt(b): square-root staffing (Halfin & Whitt, Operations Research 29, 1981). What
-is random in the load grows with its root, so one pod is filled to 61%, two to 70%, ten to 85%. Lower saves pods and
-lets the queue build up at times, which brings them back."""
+"""Pods in addition to the busy share b, in units of sqrt(b): square-root staffing (Halfin & Whitt, Operations Research
+29, 1981). Random variation of the load grows with its root, so one pod is used at most to 61%, two to 70%, ten to 85%.
+A lower value saves pods, but queues then grow at times and add the pods again."""
 
 MAX_STEPS, MAX_SECONDS_PER_STEP, MAX_BUSY = 1e9, 3600.0, 2.0
-"""Beyond these a figure is no measurement: far above the queues of all pods; seconds; busy share a pod."""
+"""Limits beyond which a figure is not believed: steps (far above the queues of all pods), seconds, busy share per
+pod."""
 
 
 @dataclass(frozen=True)
 class ScalingBounds:
-    """From `spec.autoscaling`. min_replicas at least 1 and at most max_replicas."""
+    """The settings from `spec.autoscaling`. min_replicas is at least 1 and at most max_replicas."""
 
     min_replicas: int
     max_replicas: int
-    target_backlog_seconds: float  # above 0; five requests or more: below, every cluster of arrivals asks for a pod
+    target_backlog_seconds: float  # above 0; below the time of five requests, each burst asks for a pod
     stabilization_seconds: float  # at least 0
 
 
 def bounds_of(spec: AutoscalingSpec) -> ScalingBounds:
-    """What the spec asks for. Without maxReplicas, which mode Operator needs, nothing scales."""
+    """Returns the bounds that the spec asks for. Without maxReplicas, which mode Operator requires, nothing scales."""
     most = spec.min_replicas if spec.max_replicas is None else spec.max_replicas
     return ScalingBounds(
         spec.min_replicas, most, float(spec.target_backlog_seconds), float(spec.scale_down_stabilization_seconds)
@@ -53,17 +55,17 @@ def bounds_of(spec: AutoscalingSpec) -> ScalingBounds:
 
 @dataclass(frozen=True)
 class Load:
-    """What the ready pods said."""
+    """What the ready pods reported."""
 
     at: float  # seconds since the epoch
     ready: int  # pods that are ready
-    pending_steps: float  # queued and running, really left to run, over all pods
+    pending_steps: float  # steps left to run, queued and running, over all pods
     seconds_per_step: float | None  # device seconds for one step of one request; None: no step has run yet
     busy: float | None  # device seconds per second, over all pods; None: not known
 
 
 class Look(NamedTuple):
-    """What one look at the load showed, for the window of those that follow."""
+    """The result of one look at the load, kept for the stabilization window."""
 
     at: float
     wanted: int  # pods for the backlog, before bounds and limits
@@ -72,7 +74,8 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Scaling:
-    """`wanted`: the looks that the window still needs, oldest first; to be passed in next time."""
+    """A decision. `wanted`: the looks that the window still needs, oldest first; the caller passes them to the next
+    call."""
 
     replicas: int
     reason: str  # one CamelCase word: Up | Down | AtRest | Stabilizing | Starting | OutOfBounds | NoData | ...
@@ -81,15 +84,15 @@ class Scaling:
 
 
 def scale(current: int, load: Load | None, wanted: Sequence[Look], bounds: ScalingBounds) -> Scaling:
-    """The number of pods from now on.
+    """Decides the number of pods from now on.
 
     Args:
-        current: `spec.serving.replicas`: pods asked for, ready or not.
-        load: None when no pod answered.
-        wanted: what the last call returned; empty at first, which keeps the count from falling for one whole window.
+        current: `spec.serving.replicas`: the pods asked for, ready or not.
+        load: None if no pod answered.
+        wanted: the value that the last call returned; empty at first. Then the number cannot fall for one whole window.
         bounds: from the spec.
 
-    Whatever cannot be believed leaves the count as it is, inside the bounds, and says so.
+    If figures cannot be believed, the number stays, inside the bounds, and the reason says so.
     """
     history = tuple(wanted)
     inside = _clamp(current, bounds)
@@ -139,7 +142,7 @@ def _rise(
     bounds: ScalingBounds,
     measured: str,
 ) -> Scaling:
-    """Counted from the pods that are ready: those that start will take their share, and have not been felt yet."""
+    """Decides on a rise. Its limit counts from the ready pods: starting pods do not yet reduce the backlog."""
     ready = min(load.ready, current)
     limit = max(RISE_FACTOR * ready, ready + RISE_PODS, current)
     replicas = _clamp(min(needed, limit), bounds)
@@ -152,12 +155,12 @@ def _rise(
 
 
 def pods_for_busy(busy: float) -> int:
-    """Pods that leave room for `busy` device seconds per second: ceil(b + ROOM sqrt(b)), at least 1."""
+    """Returns the pods needed for `busy` device seconds per second: ceil(b + ROOM sqrt(b)), at least 1."""
     return max(1, _ceil(busy + ROOM * math.sqrt(busy)))
 
 
 def _backlog(load: Load, current: int) -> float:
-    """Seconds of work a pod. Pods that start are counted: the work that waits is theirs, too."""
+    """Returns the seconds of work per pod. Starting pods count, because they will do a part of it."""
     return load.pending_steps * (load.seconds_per_step or 0.0) / current
 
 
@@ -167,7 +170,7 @@ def _pods_for_backlog(backlog: float, current: int, bounds: ScalingBounds) -> in
 
 
 def _refuse(load: Load | None, current: int) -> tuple[str, str] | None:
-    """Why this load tells nothing: reason and words; None when it can be believed."""
+    """Returns reason and text if this load cannot be used; None if it can."""
     if load is None:
         return "NoData", "no pod answers"
     if load.ready < 1:
@@ -187,14 +190,14 @@ def _refuse(load: Load | None, current: int) -> tuple[str, str] | None:
 
 
 def _since(start: float, history: tuple[Look, ...]) -> tuple[Look, ...]:
-    """The looks since `start` and the last one before: it holds until the next, whatever lies between."""
+    """Returns the looks since `start`, and the last one before, whose result holds until the next look."""
     older = [i for i, look in enumerate(history) if look.at <= start]
     return history[older[-1] :] if older else history
 
 
 def _busier_half(start: float, end: float, history: tuple[Look, ...]) -> float:
-    """The larger mean busy share of the two halves of the window: a mean, for one look is mostly chance; of halves, so
-    that a load which has just come is not averaged away."""
+    """Returns the larger of the mean busy shares of the two halves of the window. A mean is used because a single look
+    is mostly chance; halves are used so that a new load is not averaged away."""
     middle = (start + end) / 2
     halves: tuple[list[float], list[float]] = ([], [])
     for look in history:
@@ -208,5 +211,5 @@ def _clamp(count: int, bounds: ScalingBounds) -> int:
 
 
 def _ceil(value: float) -> int:
-    """ceil, with sums of floats such as 3.0000000000000004 taken for what they mean."""
+    """Returns ceil(value), but ignores rounding errors such as 3.0000000000000004."""
     return math.ceil(value - 1e-9)

@@ -1,4 +1,4 @@
-"""The config of a serving process: the same for the operator's ConfigMap and for `diffcache up`."""
+"""The config of a serving process. The operator's ConfigMap and `diffcache up` use the same format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffcache_core.cache.states import StateKind
 from diffcache_core.choices import DType, Scheduler, Scope, StoreType
 from diffcache_core.names import ADMIN_PORT, GRPC_PORT, METRICS_PORT
 
-REVISION_DIGITS = 12  # hexadecimal: enough to tell the revisions of one file apart, short enough for a label
+REVISION_DIGITS = 12  # hexadecimal: enough to distinguish the revisions of one file, short enough for a label
 
 
 class _Config(BaseModel):
@@ -31,7 +31,7 @@ class ModelConfig(_Config):
     guidance: float | None
     width: int | None
     height: int | None
-    max_pixels: int | None = None  # of any request; None: a multiple of the model's own
+    max_pixels: int | None = None  # largest area of a request; None: a multiple of the model's own
 
 
 class LevelConfig(_Config):
@@ -41,7 +41,7 @@ class LevelConfig(_Config):
 
 class StoreConfig(_Config):
     type: StoreType = StoreType.VOLUME
-    bucket: str = ""  # the rest is of S3; the credentials are in the environment, as AWS names them
+    bucket: str = ""  # this and the fields below are for S3; the credentials are in the environment, under AWS' names
     prefix: str = ""
     endpoint: str = ""
     region: str = ""
@@ -52,18 +52,18 @@ class LedgerConfig(_Config):
     address: str = ""  # redis://HOST:PORT/DATABASE; empty: SQLite in the data folder
     password_file: Path | None = None
     ca_file: Path | None = None  # PEM
-    prefix: str = ""  # tells caches on one Redis apart; empty: the cache's name
+    prefix: str = ""  # distinguishes caches on one Redis; empty: the cache's name
 
 
 class QualityConfig(_Config):
-    """What is measured beside the requests, for the tuner."""
+    """What the process measures beside the requests, for the tuner."""
 
     shadow_percent: int = 0  # of the steps; 0: nothing is compared
     scorer: str = ""  # source of a CLIPModel's folder; empty: quality is not measured
 
 
 class TuningConfig(_Config):
-    revision: int = 0  # of the tuner's decision that `cache` shows; exported as diffcache_tuning_revision
+    revision: int = 0  # of the tuner's decision in `cache`; exported as diffcache_tuning_revision
     shadow_caches: bool = False  # simulate other capacities beside the requests
     chose_levels: bool = False  # `cache.levels` are the tuner's, not the manifest's
 
@@ -79,18 +79,21 @@ class CacheConfig(_Config):
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes may write to the same ledger and store."""
+        """True if other processes may write to the same ledger and store."""
         return bool(self.ledger.address)
 
     def level_table(self, reseed_skip_percent: int) -> Levels | None:
-        """The manifest's table, with the model's cap for the same prompt under another seed."""
+        """Returns the manifest's table of levels, with the model's limit for the same prompt with another seed; None:
+        the model's own table holds."""
         if self.levels is None:
             return None
         return Levels(tuple(Level(v.skip_percent, v.similarity) for v in self.levels), reseed_skip_percent)
 
 
 class IndexConfig(_Config):
-    type: Literal["Lite", "Standalone", "External", "Memory"]  # Memory is rebuilt from the ledger at start: for tests
+    type: Literal[
+        "Lite", "Standalone", "External", "Memory"
+    ]  # Memory is for tests: it is filled from the ledger at start
     uri: str = ""
     database: str = ""  # empty: Milvus' default
     token_file: Path | None = None  # user:password or an API key
@@ -119,11 +122,11 @@ class ServingConfig(_Config):
     listen: ListenConfig = ListenConfig()
     quality: QualityConfig = QualityConfig()
     tuning: TuningConfig = TuningConfig()
-    require_cuda: bool = False  # rather end with the reason than serve on a CPU
-    space_grace_seconds: int = 3600  # entries of an earlier model are kept so long
+    require_cuda: bool = False  # without CUDA, end with the reason instead of serving on a CPU
+    space_grace_seconds: int = 3600  # how long entries of an earlier model are kept
     drain_seconds: float = 25.0  # for requests in flight at SIGTERM; below Kubernetes' default grace of 30 s
 
 
 def revision_of(file: bytes) -> str:
-    """Tells one config file from another: what pods export, and what the operator waits for."""
+    """Returns the revision of a config file, a digest. Pods export it, and the operator waits for it."""
     return hashlib.sha256(file).hexdigest()[:REVISION_DIGITS]

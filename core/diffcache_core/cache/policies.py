@@ -40,7 +40,7 @@ class LCBFU:
 
 
 class LCBFUClassic:
-    """Nirvana's LCBFU as published (arXiv 2312.04429): uses times k. On the real log it saves less than LRU."""
+    """Nirvana's LCBFU as published (arXiv 2312.04429): uses times k. On the real log it does worse than LRU."""
 
     def score(self, use: StateUse) -> float:
         return float((use.uses + 1) * use.k)

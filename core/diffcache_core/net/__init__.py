@@ -1,1 +1,1 @@
-"""Listening, answering HTTP, and the proxies of the environment."""
+"""Listening sockets, a small HTTP server, and the rules about proxies."""

@@ -1,4 +1,4 @@
-"""A registry of metrics behind HTTP, in Prometheus' formats. Operator and serving process share it."""
+"""Serves a registry of metrics by HTTP in Prometheus' formats. Operator and serving process share it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class _Collected(Collector):
 
 
 def exposition(registry: CollectorRegistry) -> Handler:
-    """Answers any path with the registry's metrics, or with those that `name[]` of the query names.
+    """Returns a handler that answers any path with the registry's metrics, or with those that the query's `name[]`
+    names.
 
-    Collecting happens in the event loop, for collectors look at what the loop changes. Writing the text takes longer
-    and looks at nothing else, so a thread does it, for one scrape at a time.
+    It collects in the event loop, because collectors read values that the loop changes. A thread writes the text, which
+    takes longer, for one scrape at a time.
     """
     one_at_a_time = asyncio.Lock()
 
@@ -36,7 +37,7 @@ def exposition(registry: CollectorRegistry) -> Handler:
         chosen = registry if names is None else registry.restricted_registry(names)
         try:
             encode, content_type = choose_encoder(request.accept)
-        except (ValueError, TypeError):  # of a version that is none
+        except (ValueError, TypeError):  # the version in the header is malformed
             return Response(b"cannot read the header Accept\n", status=HTTPStatus.BAD_REQUEST)
         async with one_at_a_time:
             body = await asyncio.to_thread(encode, _Collected(list(chosen.collect())))

@@ -1,7 +1,7 @@
 """A small HTTP server in the process's own event loop, for metrics.
 
-Anybody who reaches the port may connect, so a connection costs little and not for long: no thread of its own, a
-deadline, a limit on the length of a request, and a limit on how many there are.
+Anybody who reaches the port may connect, so a connection must cost little: it has no thread, a deadline, and a limit on
+the length of its request, and the number of connections is limited.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from diffcache_core.net.listening import ANY, listen_on_all
 log = logging.getLogger("diffcache.http")
 
 SECONDS = 10.0
-"""From the first byte of a connection to its last. Prometheus gives a scrape up 10 s after its start by default; a
-higher value lets silent connections stay longer, a lower one cuts scrapes off that would have succeeded."""
+"""Seconds that a connection may last. By default Prometheus ends a scrape after 10 s. A higher value lets silent
+connections stay longer, a lower one ends scrapes that would have succeeded."""
 MAX_CONNECTIONS = 64
-"""At once; the oldest one makes room for the newest. A scrape takes milliseconds, so the oldest is a silent one. Higher
-costs a file descriptor each; lower, several scrapers and a flood of silent connections get in each other's way."""
+"""Connections at once; a new one closes the oldest. A scrape takes milliseconds, so the oldest is a silent one. Each
+costs a file descriptor; with fewer, a flood of silent connections disturbs several scrapers."""
 MAX_HEAD_BYTES = 16 * 1024
-"""Of a request line and its headers together; those of Prometheus are below 1 KiB."""
+"""Bytes of a request line and its headers together at most; those of Prometheus are below 1 KiB."""
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -48,7 +48,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass
 class HttpServer:
-    """Answers GET and HEAD, one request a connection."""
+    """Answers GET and HEAD, one request per connection."""
 
     handler: Handler
     seconds: float = SECONDS
@@ -58,9 +58,9 @@ class HttpServer:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def start(self, host: str, port: int) -> None:
-        """Raises OSError if it cannot listen there."""
+        """Starts to listen. Raises OSError if it cannot listen there."""
         loop, connection = asyncio.get_running_loop(), partial(_Connection, self)
-        if host == ANY:  # asyncio itself would listen on IPv6 alone
+        if host == ANY:  # asyncio itself would only listen on IPv6
             self._server = await loop.create_server(connection, sock=listen_on_all(port))
         else:
             self._server = await loop.create_server(connection, host, port)
@@ -75,7 +75,7 @@ class HttpServer:
         return len(self._open)
 
     def close(self) -> None:
-        """At once, with what is under way."""
+        """Closes the server and all connections at once."""
         if self._server is not None:
             self._server.close()
         for connection in list(self._open):
@@ -107,7 +107,7 @@ class HttpServer:
         else:
             try:
                 response = await self.handler(request)
-            except Exception:  # whatever it is, the caller sees nothing of it and the server goes on
+            except Exception:  # any error: the caller does not see it, and the server continues
                 log.exception("%s cannot be answered", request.path)
                 response = _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
         connection.send(response, with_body=method != "HEAD")
@@ -129,7 +129,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._asked:
-            return  # one request a connection
+            return  # one request per connection
         self._head += data
         end = self._head.find(_END_OF_HEAD)
         if end < 0 and len(self._head) <= MAX_HEAD_BYTES:
@@ -150,7 +150,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def send(self, response: Response, *, with_body: bool = True) -> None:
-        """And closes; a reader that is slow is cut off at the deadline."""
+        """Sends the response and closes. A slow reader is disconnected at the deadline."""
         if self._transport is None or self._transport.is_closing():
             return
         head = (
@@ -164,7 +164,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _parse(head: bytes) -> tuple[str, Request | None]:
-    """The method, and the request; None for what is none."""
+    """Returns the method and the request; None instead of a request if it is malformed."""
     first, *lines = head.decode("latin-1").split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):

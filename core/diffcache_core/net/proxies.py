@@ -1,7 +1,7 @@
-"""Whom we reach without a proxy: what is on this machine or in the same cluster. Pure.
+"""Decides which hosts are reached without a proxy: those on this machine or in the same cluster. Pure.
 
-A proxy of the environment is for what lies outside: it does not know the short names of a cluster, and often does not
-carry gRPC. Our own calls go by these rules; downloads from a hub are left to the proxy.
+A proxy from the environment is for hosts outside: it does not know the short names of a cluster, and often cannot carry
+gRPC. Our own calls follow these rules; downloads from a hub use the proxy.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Mapping
 from diffcache_core.foreign import without_credentials
 
 GRPC_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
-"""Where gRPC looks for a proxy, the first that is set counts; it knows no capital letters."""
+"""Variables in which gRPC looks for a proxy; the first that is set counts. gRPC only reads these lower-case names."""
 
 GRPC_EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 NO_PROXY_OPTION = ("grpc.enable_http_proxy", 0)
-"""Of a gRPC channel that goes straight to its server."""
+"""Option of a gRPC channel that connects to its server without a proxy."""
 
 _RESOLVER = re.compile(r"^(dns:(//[^/]*/)?|ipv[46]:|https?://)")
 _NEAR = (".localhost", ".local", ".svc", ".internal")
 
 
 def host_of(address: str) -> str:
-    """Of HOST:PORT, of a URL, or of one of gRPC's targets; of several addresses the first."""
+    """Returns the host of HOST:PORT, of a URL or of a gRPC target; of several addresses the first."""
     place = _RESOLVER.sub("", address.strip()).split(",")[0]
     place = re.split(r"[/?#]", place)[0].rpartition("@")[2]
     if place.startswith("["):
@@ -34,10 +34,10 @@ def host_of(address: str) -> str:
 
 
 def is_near(host: str) -> bool:
-    """Whether a host is this machine, in the same cluster, or of a private network.
+    """Returns whether a host is this machine, in the same cluster, or in a private network.
 
-    NAME, NAME.NAMESPACE.svc and what follows it are a cluster's. NAME.NAMESPACE may be a domain of the world, so it is
-    not: name it in `no_proxy`, or write `.svc` after it.
+    NAME, NAME.NAMESPACE.svc and longer names after .svc are in the cluster. NAME.NAMESPACE may be a public domain, so
+    it counts as outside: name it in `no_proxy`, or write `.svc` after it.
     """
     name = host.lower().rstrip(".")
     try:
@@ -48,7 +48,7 @@ def is_near(host: str) -> bool:
 
 
 def grpc_proxy(host: str, environment: Mapping[str, str]) -> str:
-    """The proxy that gRPC asks for a host, without user and password; empty if it asks none."""
+    """Returns the proxy that gRPC uses for a host, without user and password; empty if it uses none."""
     if is_near(host):
         return ""
     proxy = next((environment[name] for name in GRPC_VARIABLES if environment.get(name)), "")
