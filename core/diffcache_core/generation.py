@@ -165,7 +165,7 @@ def check_request(request: GenerationRequest, *, size_multiple: int, max_pixels:
     Args:
         request: the caller's request with its defaults.
         size_multiple: width and height must be multiples of this: pixels per latent cell times the denoiser's
-        down-sampling factor.
+            down-sampling factor.
         max_pixels: largest area, width times height.
     """
     checks = RequestChecks()

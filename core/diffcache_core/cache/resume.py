@@ -139,7 +139,7 @@ def choose_resume(candidates: Sequence[Candidate], levels: Levels, limits: Limit
         levels: the threshold table in force.
         limits: what the request allows.
         unseen: the highest possible similarity of entries that the index did not return, which is that of the last row
-        it returned; None if it returned all entries.
+            it returned; None if it returned all entries.
 
     Nothing is lost by stopping if the best k found is at least the k that `unseen` would allow.
     """

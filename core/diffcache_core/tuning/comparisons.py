@@ -1,7 +1,7 @@
-"""Which requests are compared with a run without the cache, at which skip, and within which budget of steps. Pure.
+"""Chooses which requests are compared with a run without the cache, at which skip, within a budget of steps. Pure.
 
-A request is due by a hash of its id alone, before anything is known of its result or of the load. What is compared
-counts under a skip percentage of the level table and a bin of similarity, whatever levels are in force.
+Only a hash of its id decides whether a request is due, before its result or the load is known. A comparison counts for
+a skip percentage of the level table and a bin of similarity, independent of the levels in force.
 """
 
 from __future__ import annotations
@@ -12,74 +12,76 @@ from dataclasses import dataclass
 from diffcache_core.cache.resume import Levels, skip_to_k
 
 HEADROOM = 0.9
-"""Share of the budget that is aimed at. Nearer to 1, a run of costly requests meets an empty budget more often, and
-those are then refused by their cost; lower leaves comparisons unmade that were paid for."""
+"""Share of the budget that is used on average. Nearer to 1, several costly requests in a row empty the budget more
+often, and costly ones are then refused, which is a bias; with a lower value fewer comparisons are made than the budget
+allows."""
 
 BURST_STEPS = 4000.0
-"""The most that may be saved up, steps: two comparisons of the longest request there is. More lets a busy hour's
-comparisons come at once later; less never compares the longest requests."""
+"""Steps that may be saved up at most: two comparisons of the longest possible request. With more, comparisons of a busy
+hour may all come at once later; with less, the longest requests are never compared."""
 
 WORST_COST = 2.0
-"""No comparison takes more steps than twice the request's: one run from noise and one resumed."""
+"""Highest cost of a comparison, as a multiple of the request's steps: one run from noise and one resumed."""
 
 PRIOR_RUNS, REMEMBERED_RUNS = 3, 200
-"""The mean cost starts as if so many runs had cost the worst, and follows the last so many. More of either leaves a
-young process, or one whose traffic has changed, below its budget for longer (with 10 half of it lay idle after 2500
-requests, measured); fewer let chance move the share of requests that are due."""
+"""The mean cost starts as if PRIOR_RUNS runs had had the worst cost, and then follows the last REMEMBERED_RUNS. With
+more of either, a new process, or one whose traffic has changed, stays below its budget for longer (with 10 prior runs
+half of the budget was unused after 2500 requests, measured); with fewer, the share of due requests varies by chance."""
 
 LOWEST_COST = 0.1
-"""Mean cost that the share reckons with at least: where nearly no request has anything to compare, ten times the
-percentage of them are looked at and no more."""
+"""Lowest mean cost from which the share is computed: if hardly any request has something to compare, at most ten times
+the percentage of them are due."""
 
 REACH = 0.15
-"""How far below a level's threshold it is tried, in similarity: three bins. The tuner moves one at a time, and prompts
-further off will not be granted that level; wider spends the budget on them."""
+"""How far below its threshold a level is tried, in similarity: three bins. The tuner moves by one bin at a time, so
+prompts further away will not get that level soon; a wider reach spends the budget on them."""
 
 ALLOWED_SHARE = 0.25
-"""Of requests that were not served a resume although one was allowed: how many are tried at what was allowed, the
-others at the next looser skip. Served hits measure the former anyway."""
+"""Share of the requests that were allowed a resume but not served one, that are tried at the allowed skip; the others
+are tried at the next larger one. Served hits measure the allowed skip anyway."""
 
 
 def fraction_of(request_id: str, purpose: str) -> float:
-    """In [0, 1), uniform over ids, always the same for one id; independent for each purpose."""
+    """Returns a number in [0, 1), uniform over ids and always the same for one id; independent for each purpose."""
     digest = hashlib.sha256(f"{purpose}:{request_id}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def is_due(request_id: str, share: float) -> bool:
-    """Whether this request is one of the `share` that are compared; who is due at a share is due at any larger one."""
+    """Returns whether this request belongs to the `share` (0 to 1) that is compared. A request that is due at one share
+    is due at every larger one."""
     return fraction_of(request_id, "due") < share
 
 
 @dataclass
 class StepBudget:
-    """At most so many percent of the steps asked, over any time: the steps that comparisons may still take, in steps at
-    the model's own size."""
+    """The steps that comparisons may still take, in steps at the model's own size. Over any time they take at most a
+    percentage of the steps asked for."""
 
     balance: float = 0.0  # never below 0
 
     def earn(self, steps: float, percent: int) -> None:
-        """A request of so many steps was answered."""
+        """Adds `percent` percent of the `steps` of an answered request."""
         self.balance = min(BURST_STEPS, self.balance + steps * percent / 100)
 
     def covers(self, steps: float) -> bool:
         return self.balance >= steps
 
     def take(self, steps: float) -> bool:
-        """Sets so many steps aside; False, and nothing is, when there are not enough."""
+        """Takes steps from the budget. Returns False, and takes none, if there are not enough."""
         if not self.covers(steps):
             return False
         self.balance -= steps
         return True
 
     def give_back(self, steps: float) -> None:
-        """Steps that were set aside and did not run."""
+        """Returns steps that were taken and did not run to the budget."""
         self.balance = min(BURST_STEPS, self.balance + steps)
 
 
 @dataclass
 class MeanCost:
-    """Steps that a due request's comparison takes, as a multiple of the request's own; over the last ones."""
+    """Mean steps of a due request's comparison, as a multiple of the request's steps, over the last ones."""
 
     mean: float = WORST_COST
     count: int = PRIOR_RUNS
@@ -89,24 +91,24 @@ class MeanCost:
         self.mean += (cost - self.mean) / self.count
 
     def share(self, percent: int) -> float:
-        """The share of requests whose comparisons take `percent` of all steps, less the headroom."""
+        """Returns the share of requests (0 to 1) whose comparisons take HEADROOM times `percent` of all steps."""
         return min(1.0, HEADROOM * percent / 100 / max(LOWEST_COST, self.mean))
 
 
 def granted_percent(levels: Levels, k: int, steps: int, granted: int) -> int | None:
-    """The level that a resume at step `k` of `steps` is evidence for: the table's largest skip percentage up to
-    `granted` that means this k; None when a caller's limit led between two levels."""
+    """Returns the level for which a resume at step `k` of `steps` is evidence: the table's largest skip percentage up
+    to `granted` that gives this k. None if a caller's limit led to a k between two levels."""
     return max((p for p in _percents(levels) if p <= granted and skip_to_k(p, steps) == k), default=None)
 
 
 def percent_to_try(levels: Levels, similarity: float, steps: int, *, cap: int, allowed_too: bool) -> int | None:
-    """The skip percentage at which to try a neighbour of this similarity; None when there is nothing to learn.
+    """Returns the skip percentage at which to try a neighbour of this similarity; None if there is nothing to learn.
 
     Args:
-        levels: those in force.
+        levels: the levels in force.
         steps: N of the request.
-        cap: percentages above it are never served to this pair (the cap between seeds of one prompt).
-        allowed_too: try what is allowed already, if that is anything, rather than the next looser skip.
+        cap: larger percentages are never served to this pair (the limit between seeds of one prompt).
+        allowed_too: try the skip that is already allowed, if there is one, instead of the next larger one.
     """
     allowed = min(levels.skip_at(similarity), cap)
     allowed_k = skip_to_k(allowed, steps)
@@ -120,7 +122,7 @@ def percent_to_try(levels: Levels, similarity: float, steps: int, *, cap: int, a
 
 
 def moments(cached: float, uncached: float) -> dict[str, float]:
-    """What one pair adds to the sums, by the names in names.MOMENTS. Qualities are cosines, clipped to 0..1."""
+    """Returns what one pair adds to the sums, by the names in names.MOMENTS. Qualities are cosines, clipped to 0..1."""
     c, u = (min(1.0, max(0.0, q)) for q in (cached, uncached))
     return {"c": c, "u": u, "cc": c * c, "uu": u * u, "cu": c * u}
 

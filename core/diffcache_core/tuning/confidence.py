@@ -1,16 +1,17 @@
-"""Evidence that a mean is above zero which may be looked at as often as one likes. Pure.
+"""Tests whether a mean is above zero; the test stays valid however often one looks at it. Pure.
 
-A gambler who stakes on "the mean is above zero" grows rich only if it is: were the mean of every value, given those
-before it, at most zero, his wealth would exceed 1/d at *any* time with a chance of at most d (Ville). So nobody has to
-fix the number of pairs or of looks beforehand.
+The idea: a gambler bets that the mean is above zero, and becomes rich only if it is. If the mean of every value, given
+the values before it, is at most zero, the chance that the gambler's wealth *ever* exceeds 1/d is at most d (Ville's
+inequality). So the number of pairs or of looks need not be fixed in advance.
 
-The wager: values x >= -r and a stake 0 <= s < 1. For y = x/r >= -1 (Fan, Grama, Liu 2015, lemma 4.1)
+The bet: for values x >= -r, a stake 0 <= s < 1, and y = x/r >= -1 (Fan, Grama, Liu 2015, lemma 4.1)
 
     exp(s y - psi(s) y^2) <= 1 + s y,    psi(s) = -log(1 - s) - s,
 
-so the left side, whose expectation is then at most 1, may be multiplied over all values. This is the
-empirical-Bernstein supermartingale of Waudby-Smith and Ramdas (arXiv 2010.09686, theorem 2) centred at the mean under
-test. It needs sums of x and x^2 only, so nobody has to keep single values, and how they were grouped does not matter.
+so, if the mean is at most zero, the left side has an expectation of at most 1 and may be multiplied over all values.
+This is the empirical-Bernstein supermartingale of Waudby-Smith and Ramdas (arXiv 2010.09686, theorem 2), centred at the
+mean under test. It only needs the sums of x and x^2, so single values need not be kept, and their grouping does not
+matter.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 STAKES = (0.1, 0.25, 0.5, 0.75, 0.9)
-"""The wealth is split evenly over these, and the right one soon owns nearly all of it. The best stake is
-m / (m + m^2 + variance) for a mean m in units of r. More of them come closer and cost log(their number)."""
+"""The wealth is split evenly over these stakes, and the best one soon has nearly all of it. For a mean m in units of r,
+the best stake is m / (m + m^2 + variance). More stakes come closer to it, but cost log(number of stakes) of log
+wealth."""
 
 PIECE = 50
-"""Pairs after which a part of the wealth that was kept back is staked anew, so that what was lost before a change of
-the world does not weigh for ever. A smaller piece follows sooner and leaves less for each."""
+"""Pairs after which a reserved part of the wealth enters the bets, so that losses before a change of the real mean do
+not count for ever. A smaller value reacts sooner, but leaves less wealth for each piece."""
 
 MEMORY = math.log(10)
-"""How far, as a logarithm, wealth may rise above what proves: what is won beyond it is put aside. Less forgets the past
-sooner after a change, and lets a proof come and go."""
+"""How far the log wealth may rise above the log wealth of a proof; further gains are not counted. A lower value forgets
+the past sooner after a change, but lets a proof come and go."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Over `count` values: their sum and the sum of their squares."""
+    """The sum of `count` values, and the sum of their squares."""
 
     count: float
     total: float
@@ -42,14 +44,14 @@ class Sums:
 
 
 def log_wealth(parts: Iterable[Sums], *, lowest: float, enough: float) -> float:
-    """Logarithm of the wealth won by betting that the mean is above zero; -inf before the first value.
+    """Returns the natural logarithm of the wealth from betting that the mean is above zero; -inf without values.
 
     Args:
-        parts: the values in order of time, in groups. Within a group their order is lost, which costs nothing.
+        parts: the values in groups, in order of time. The order within a group does not matter.
         lowest: r > 0; no value is below -r.
         enough: the log wealth that counts as proof. Wealth is limited to `MEMORY` above it.
 
-    The j-th piece starts with the share 1/(j (j+1)) of the initial wealth; the shares add up to one.
+    At the j-th piece the share 1/(j (j+1)) of the initial wealth enters the bets; the shares add up to one.
     """
     limit = enough + MEMORY
     logs = [-math.inf] * len(STAKES)
@@ -65,7 +67,7 @@ def log_wealth(parts: Iterable[Sums], *, lowest: float, enough: float) -> float:
 
 
 def _pieces(parts: Iterable[Sums]) -> Iterator[Sums]:
-    """The parts gathered until they hold `PIECE` pairs; the last one as it is."""
+    """Merges parts until they have at least `PIECE` pairs. The last piece may have fewer."""
     count = total = squares = 0.0
     for part in parts:
         count, total, squares = count + part.count, total + part.total, squares + part.squares

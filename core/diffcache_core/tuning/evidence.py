@@ -1,8 +1,8 @@
-"""What comparisons say about skipping so much at such a similarity. Pure.
+"""What comparisons prove about a skip percentage at a similarity. Pure.
 
-Of a pair the difference counts: x = q_c - alpha q_u, at least -alpha and at most 1, for qualities from 0 to 1. Skipping
-is right where its mean is at least zero. Assumed is what calibration shows (docs/calibration.md): quality does not fall
-when the parent is closer or less is skipped.
+Each pair of qualities from 0 to 1 gives the value x = q_c - alpha q_u, from -alpha to 1; q_c is the quality with the
+cache, q_u the one without, alpha the target. A skip is good where the mean of x is at least zero. One assumption is
+made, as calibration shows (docs/calibration.md): quality does not fall if the parent is closer or less is skipped.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from diffcache_core.tuning.confidence import Sums, log_wealth
 from diffcache_core.tuning.values import Batch, PairSums
 
 ERROR = 0.05
-"""Chance that any level is ever loosened wrongly, split evenly over the levels. Smaller asks for more pairs, by the
-logarithm only."""
+"""Chance that any level is ever loosened wrongly, split evenly over the levels. The pairs needed only grow with the
+logarithm of its inverse."""
 DOUBT = 0.05
-"""Chance that one bin of a right level is ever refused. What that costs is steps, not quality, and it is put right."""
+"""Chance that one bin of a good level is ever refused. Such an error costs steps, not quality, and is corrected
+later."""
 FEW = 30
-"""A bin with fewer pairs is hardly ever asked for: it may be passed over on the way to one below it that is proven."""
+"""A bin with fewer pairs gets hardly any requests: it may be skipped on the way to a proven bin below it."""
 
 BINS = round(1 / SIMILARITY_BIN_WIDTH)
 CLOSED = 1.01
-"""The similarity of a level that nothing may use."""
+"""The similarity of a closed level: no similarity reaches it."""
 EDGES = (*(round(index * SIMILARITY_BIN_WIDTH, 2) for index in range(BINS)), CLOSED)
-"""Lower edges of the bins, and what lies above the last one."""
+"""Lower edges of the bins, and CLOSED above the last one."""
 
 
 def bin_index(lower_edge: float) -> int:
@@ -36,7 +37,7 @@ def bin_index(lower_edge: float) -> int:
 
 class Evidence:
     def __init__(self, batches: Sequence[Batch], skips: Sequence[int], target: float) -> None:
-        """`skips`: of all levels, rising. `target`: alpha."""
+        """`skips`: skip percentages of all levels, rising. `target`: alpha, 0 to 1."""
         self.skips = tuple(skips)
         self.target = target
         self._parts: dict[tuple[int, int], list[PairSums]] = {}
@@ -53,23 +54,23 @@ class Evidence:
         return sum(part.n for part in self._parts.get((skip, index), ()))
 
     def ratio(self, skip: int, index: int) -> float | None:
-        """Mean quality with the cache over that without, an estimate."""
+        """Returns an estimate of the mean quality with the cache, divided by the mean without; None without pairs."""
         parts = self._parts.get((skip, index), ())
         uncached = sum(part.u for part in parts)
         return sum(part.c for part in parts) / uncached if uncached > 0 else None
 
     def proven(self, skip: int, index: int, passed: int) -> bool:
-        """Whether skipping so much keeps the target in this bin.
+        """Returns whether skipping `skip` percent is proven to keep the target in this bin.
 
-        `passed`: bins between this and the level in force that were passed over. A level errs for the first time at the
-        highest bin that is wrong, or below it after passing it over, and its error is shared out over these by
-        1/(1*2) + 1/(2*3) + ... = 1. So the number of bins does not matter: they are asked in a fixed order.
+        `passed`: number of bins between this one and the level in force that were skipped. A level's first error
+        happens at the highest wrong bin, or below it after that bin was skipped. Its chance of error is split over
+        these cases by 1/(1*2) + 1/(2*3) + ... = 1. Bins are tested in a fixed order, so their number does not matter.
         """
         needed = self._enough + math.log((passed + 1) * (passed + 2) / 2)
         return self._log_wealth(skip, index, good=True) >= needed
 
     def disproven(self, skip: int, index: int) -> bool:
-        """Whether skipping so much, or even less, misses the target in this bin."""
+        """Returns whether it is proven that `skip` percent, or an even smaller skip, misses the target in this bin."""
         return any(
             self._log_wealth(other, index, good=False) >= -math.log(DOUBT) for other in self.skips if other <= skip
         )
@@ -90,5 +91,6 @@ class Evidence:
         a = self.target
         total = part.c - a * part.u
         squares = part.cc - 2 * a * part.cu + a * a * part.uu
-        # No sum of squares is below this; it keeps rounding, and scrapes in the midst of an update, from making money.
+        # A sum of squares cannot be below total^2 / n. The limit keeps rounding errors, and scrapes during an update,
+        # from increasing the wealth.
         return Sums(part.n, sign * total, max(squares, total**2 / max(part.n, 1.0)))

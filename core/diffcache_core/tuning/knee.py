@@ -1,4 +1,4 @@
-"""Up to where more capacity is worth it. Pure."""
+"""Finds the capacity up to which more of it is worth its cost. Pure."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 DEGREE = 3
-"""Of the polynomial through the measured points. Measured on 200 smooth curves with noise of .0005 (about 10,000
-requests): a cubic through all six points misses the knee by 3% (median) and has hardly a bias, a parabola through all
-misses it by 8%, and one through the best point and its neighbours by 6%."""
+"""Degree of the polynomial fitted to the measured points. Measured on 200 smooth curves with noise of .0005 (about
+10,000 requests): a cubic fitted to all six points misses the knee by 3% (median) and has hardly any bias, a parabola
+fitted to all misses it by 8%, and one through the best point and its neighbours by 6%."""
 GRID = 1 / 64
-"""Doublings between two capacities that are tried: 1%."""
+"""Distance of two tried capacities in doublings: 1%."""
 
 
 @dataclass(frozen=True)
 class Knee:
     multiple: float  # of the capacity in force
-    worth: float  # steps saved ratio that going there brings beyond `min_gain`, per doubling or halving
+    worth: float  # gain in steps saved ratio beyond `min_gain` of moving there, per doubling or halving
 
 
 def find_knee(saved: Mapping[float, float], min_gain: float) -> Knee:
-    """Where one more doubling of the capacity would bring `min_gain`: where saved - min_gain * log2 is highest on a
-    smooth curve through all points.
+    """Finds where one more doubling of the capacity would bring `min_gain`: the maximum of saved - min_gain *
+    log2(multiple) on a smooth curve fitted to all points.
 
     Args:
         saved: steps saved ratio by multiple of the capacity, at least one, multiples above 0.
@@ -40,9 +40,9 @@ def find_knee(saved: Mapping[float, float], min_gain: float) -> Knee:
 
 
 def fitted(xs: Sequence[float], ys: Sequence[float], degree: int) -> Callable[[float], float]:
-    """The polynomial of least squares, of a lower degree when there are too few points.
+    """Returns the least-squares polynomial; its degree is lower if there are too few points.
 
-    By polynomials that are orthogonal on the points (Forsythe 1957): each is made from the two before it,
+    It is a sum of polynomials that are orthogonal on the points (Forsythe 1957). Each is made from the two before it,
     p_next(x) = (x - a) p(x) - b p_before(x), and its coefficient does not depend on the others.
     """
     recurrence: list[tuple[float, float]] = []

@@ -1,4 +1,4 @@
-"""How the similarities of a threshold table may move. Pure; each function returns a table as valid as the given one."""
+"""Moves the similarities of a table of levels. Pure. Each function returns a valid table if the given one is valid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Table = tuple[Level, ...]
 
 
 def withdrawn(levels: Sequence[Level], evidence: Evidence, lowest: float) -> Table:
-    """Each level raised at once above all bins that are proven bad for it, and to `lowest`."""
+    """Returns the table with each level raised above all bins that are proven bad for it, and at least to `lowest`."""
     table: list[Level] = []
     floor = lowest
     for level in levels:
@@ -22,7 +22,8 @@ def withdrawn(levels: Sequence[Level], evidence: Evidence, lowest: float) -> Tab
 
 
 def loosened(levels: Sequence[Level], evidence: Evidence, lowest: float) -> Table:
-    """Each level lowered by one bin where what lies below is proven good; a smaller skip follows a larger one."""
+    """Returns the table with each level lowered by one bin if the bins below are proven good. A level never stays above
+    a level with a larger skip."""
     table: list[Level] = []
     ceiling = CLOSED
     for level in reversed(levels):
@@ -36,7 +37,7 @@ def loosened(levels: Sequence[Level], evidence: Evidence, lowest: float) -> Tabl
 
 
 def eased(levels: Sequence[Level], evidence: Evidence) -> Table:
-    """One level raised by one bin: the one whose lowest bin keeps the least quality."""
+    """Returns the table with one level raised by one bin: the level whose lowest bin keeps the least quality."""
     movable = [
         at
         for at, level in enumerate(levels)
@@ -57,7 +58,7 @@ def eased(levels: Sequence[Level], evidence: Evidence) -> Table:
 
 
 def _leads_to_proof(skip: int, index: int, evidence: Evidence, lowest: float) -> bool:
-    """Whether the bin, or one below it with hardly any requests between, is proven."""
+    """Returns whether this bin is proven, or one below it with only rarely used bins between."""
     passed = 0
     while index >= 0 and EDGES[index + 1] > lowest and not evidence.disproven(skip, index):
         if evidence.proven(skip, index, passed):
@@ -69,12 +70,12 @@ def _leads_to_proof(skip: int, index: int, evidence: Evidence, lowest: float) ->
 
 
 def _served(level: Level) -> range:
-    """The bins that the level reaches, the lowest perhaps in part."""
+    """Returns the bins that the level serves; the lowest one perhaps only partly."""
     return range(next((i for i in range(BINS) if EDGES[i + 1] > level.similarity), BINS), BINS)
 
 
 def _below(similarity: float) -> int:
-    """The bin next below a threshold, in part or whole."""
+    """Returns the index of the first bin that lies, partly or wholly, below a threshold; -1 if there is none."""
     return max((i for i in range(BINS) if EDGES[i] < similarity), default=-1)
 
 

@@ -1,6 +1,8 @@
-"""The tuner's record, `status.tuning` of a cluster and a file of `diffcache up`: how a decision changes it. Pure.
+"""The tuner's record and how decisions change it. A cluster keeps it in `status.tuning`, `diffcache up` in a file.
+Pure.
 
-The record never moves the spec. It belongs to one spec, by digest: under another one it falls back to the spec.
+The record never changes the spec. It belongs to one spec, by a digest: after a change of the spec, the spec's values
+hold again.
 """
 
 from __future__ import annotations
@@ -19,26 +21,26 @@ if TYPE_CHECKING:
     from diffcache_core.tuning.tuner import Decision, Goals, Tuning
 
 RECORD_FILE = "tuning.json"
-"""Where `diffcache up` keeps it, in the data folder."""
+"""The file in the data folder in which `diffcache up` keeps the record."""
 
 HISTORY = 10
-"""Decisions that are kept: as many as the schema of the status allows."""
+"""Number of decisions that are kept: as many as the schema of the status allows."""
 
 MAX_REVISION = 2**53 - 1
-"""Pods export the revision as a float, which counts no further."""
+"""Pods export the revision as a float, which is exact up to this number."""
 
 RECOMMENDED = "Recommended"
-"""The reason of a decision that nothing follows; its own is in the message."""
+"""The reason of a decision in mode Recommend, which nothing follows; its own reason is in the message."""
 
 _MESSAGE_LENGTH = 1024  # as the schema has it
-_DIGEST_DIGITS = 12  # hexadecimal: enough to tell one resource's specs apart
+_DIGEST_DIGITS = 12  # hexadecimal: enough to distinguish the specs of one resource
 
 
 def based_on(spec: DiffusionCacheSpec) -> str:
-    """Digest of what the tuner starts from and aims at. A change of anything else, such as a volume's size, leaves what
-    it has found. Defaults are left out, so that a field of a later version leaves it, too."""
+    """Returns a digest of the values from which the tuner starts and of its goals. A change of anything else, such as a
+    volume's size, keeps the record. Defaults are left out, so that a new field of a later version keeps it, too."""
     parts = {
-        "measured": measured_of(spec),  # levels are of one model
+        "measured": measured_of(spec),  # levels belong to one model
         "cache": spec.cache.model_dump(mode="json", include={"capacity", "levels"}, exclude_defaults=True),
         "tuning": spec.tuning.model_dump(mode="json", exclude_defaults=True),
     }
@@ -46,8 +48,8 @@ def based_on(spec: DiffusionCacheSpec) -> str:
 
 
 def measured_of(spec: DiffusionCacheSpec) -> str:
-    """Digest of what comparisons depend on: the model, what is resumed from, and who judges. Other goals, and another
-    mode, need no new pictures."""
+    """Returns a digest of what comparisons depend on: the model, the kind of state and the scorer. After a change of
+    goals or mode the old comparisons still count."""
     identity = {"source", "revision", "scheduler", "dtype"}
     parts = {
         "model": spec.model.model_dump(mode="json", include=identity, exclude_defaults=True),
@@ -58,10 +60,10 @@ def measured_of(spec: DiffusionCacheSpec) -> str:
 
 
 def record_for(spec: DiffusionCacheSpec, record: TuningStatus | None, now: float) -> TuningStatus:
-    """`record` as long as it belongs to `spec`; else a new one that says nothing, so that the spec's values hold.
+    """Returns `record` if it belongs to `spec`; else a new, empty one, so that the spec's values hold.
 
-    Comparisons go on counting as long as they are of the same pictures. The revision goes on rising, so nobody takes
-    figures of the old one for those of the new. `now`: seconds since the epoch.
+    Comparisons still count if `measured_of` is the same. The revision continues to rise, so figures of the old record
+    cannot be mistaken for those of the new one. `now`: seconds since the epoch.
     """
     digest, measured = based_on(spec), measured_of(spec)
     if record is None:
@@ -95,7 +97,8 @@ def record_for(spec: DiffusionCacheSpec, record: TuningStatus | None, now: float
 
 
 def is_usable(record: TuningStatus) -> bool:
-    """Whether pods and tuner can go by it. A status may be edited by whoever has the right, and restored by halves."""
+    """Returns whether pods and tuner can use the record. A user may have edited the status, or a backup may have
+    restored only a part of it."""
     try:
         Levels(tuple(Level(v.skip_percent, float(v.similarity)) for v in record.levels))
         similarities = [float(v.similarity) for v in record.levels]
@@ -111,12 +114,12 @@ def is_usable(record: TuningStatus) -> bool:
 
 
 def followed(spec: DiffusionCacheSpec, record: TuningStatus | None) -> TuningStatus | None:
-    """What `build_serving_config` is given: the record in mode Auto, and nothing in the others."""
+    """Returns the record that pods must follow: `record` in mode Auto, else None."""
     return record if spec.tuning.mode is TuningMode.AUTO else None
 
 
 def in_force(spec: DiffusionCacheSpec, record: TuningStatus | None, own_levels: Sequence[Level]) -> Tuning:
-    """What the pods go by. `own_levels`: the model's own, which hold where neither spec nor record names any."""
+    """Returns the tuning that the pods use. `own_levels`: the model's own, used if neither spec nor record has any."""
     from diffcache_core.tuning.tuner import Tuning
 
     obeyed = followed(spec, record)
@@ -131,7 +134,7 @@ def in_force(spec: DiffusionCacheSpec, record: TuningStatus | None, own_levels: 
 
 
 def goals_of(spec: DiffusionCacheSpec) -> Goals:
-    """What the spec asks of the tuner."""
+    """Returns the goals that the spec sets for the tuner."""
     from diffcache_core.tuning.tuner import Goals
 
     tuning = spec.tuning
@@ -150,10 +153,11 @@ def goals_of(spec: DiffusionCacheSpec) -> Goals:
 def record_decision(
     spec: DiffusionCacheSpec, record: TuningStatus, current: Tuning, decision: Decision, now: float
 ) -> TuningStatus:
-    """The record after `decision`, which was made about `current` at `now` (seconds since the epoch).
+    """Returns the record after `decision`, which was made about `current` at `now` (seconds since the epoch).
 
-    A decision that moves nothing only changes the message. In mode Auto one that does gets the next revision, and its
-    window begins when `acknowledged`. In mode Recommend the record shows it, once, and nothing follows it.
+    A decision that moves nothing only changes the text. In mode Auto a decision that moves something gets the next
+    revision, and its window begins when it is `acknowledged`. In mode Recommend the record shows it once, and nothing
+    follows it.
     """
     capacity, levels = quantity_of(decision.tuning.capacity_bytes), level_texts(decision.tuning.levels)
     reported = f"{decision.reason}: {decision.message}"[:_MESSAGE_LENGTH]
@@ -185,7 +189,8 @@ def record_decision(
 
 
 def acknowledged(spec: DiffusionCacheSpec, record: TuningStatus, revisions: Sequence[int], now: float) -> TuningStatus:
-    """The record with its window begun at `now`, once all of the ready pods' `revisions` are the one in force."""
+    """Returns the record with its window begun at `now` if all `revisions` of the ready pods are the one in force; else
+    the record unchanged. `now`: seconds since the epoch."""
     wanted = 0 if followed(spec, record) is None else record.revision
     if record.window_start or not revisions or any(revision != wanted for revision in revisions):
         return record
@@ -194,23 +199,23 @@ def acknowledged(spec: DiffusionCacheSpec, record: TuningStatus, revisions: Sequ
 
 
 def changed_at(spec: DiffusionCacheSpec, record: TuningStatus) -> float | None:
-    """When the tuning in force changed last, in seconds since the epoch; None: it never has."""
+    """Returns when the tuning in force changed last, in seconds since the epoch; None if it never has."""
     obeyed = followed(spec, record)
     return seconds_of(obeyed.history[0].time) if obeyed is not None and obeyed.history else None
 
 
 def level_texts(levels: Sequence[Level]) -> list[LevelStatus]:
-    """Levels as a status holds them, by rising skip; similarities with at most four decimals."""
+    """Returns levels as in a status, by rising skip, with similarities of at most four decimals."""
     return [LevelStatus(skip_percent=v.skip_percent, similarity=_decimal(v.similarity)) for v in sorted(levels)]
 
 
 def time_text(seconds: float) -> str:
-    """RFC 3339 in UTC of seconds since the epoch, rounded down to whole ones."""
+    """Returns the RFC 3339 text in UTC of seconds since the epoch, rounded down to whole seconds."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds_of(text: str) -> float | None:
-    """Seconds since the epoch of an RFC 3339 time; None for anything else."""
+    """Returns the seconds since the epoch of an RFC 3339 time; None for any other text."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:

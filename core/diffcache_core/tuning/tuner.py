@@ -1,13 +1,13 @@
-"""What the tuner does next: levels as loose as their proven quality allows, capacity up to the knee. Pure.
+"""The tuner's decision: levels as loose as their proven quality allows, and capacity up to the knee. Pure.
 
-docs/tuning.md tells the theory and what to set. Per decision one thing moves, so that its effect can be seen:
+docs/tuning.md explains the theory and the settings. Each decision moves one thing, so that its effect can be seen:
 
 1. levels that are proven bad are raised at once;
-2. else, after the cool-down, levels move by at most one bin: lowered where what lies below is proven good; with a
-   latency objective only while it is missed, and raised while it is met with a margin;
+2. else, after the cool-down, levels move by at most one bin. They are lowered where the bin below is proven good. With
+   a latency objective they are only lowered while it is missed, and raised while it is met with a margin;
 3. else the capacity moves towards the knee, at most by a factor of two.
 
-Where the measurements cannot be believed nothing moves, and the decision says why.
+If the measurements cannot be believed, nothing moves, and the decision says why.
 """
 
 from __future__ import annotations
@@ -25,44 +25,47 @@ from diffcache_core.tuning.window_checks import Trouble, find_trouble
 __all__ = ["Batch", "Decision", "Goals", "PairSums", "Tuning", "Window", "evidence_start", "tune"]
 
 COOL_DOWN = 300.0
-"""Seconds after a change in which only proven harm is answered: p95 and steps saved are averages over minutes."""
+"""Seconds after a change in which the tuner only reacts to proven harm: p95 and steps saved are averages over
+minutes."""
 EVIDENCE_SECONDS = 7 * 86400.0
-"""Comparisons of this and the last span of so long count. Longer proves finer things, and asks more of Prometheus,
-which keeps 15 days by default."""
+"""Length in seconds of a span; comparisons of the current and the previous span count. A longer span can prove smaller
+differences, but needs more data from Prometheus, which keeps 15 days by default."""
 EASE_BELOW = 0.7
-"""Share of the latency objective below which levels become tighter; nearer to 1 they would go to and fro."""
+"""Share of the latency objective below which levels become tighter; nearer to 1 they would oscillate."""
 MIN_REQUESTS = 300
-"""Requests of the window before capacity and latency count."""
+"""Requests that the window needs before capacity and latency are tuned."""
 SHADOW_TOLERANCE = 0.01
-"""How far the shadow cache of the capacity in force may be off the steps saved ratio that was measured."""
+"""How far the steps saved ratio of the simulated cache at the capacity in force may differ from the measured one."""
 CAPACITY_STEP = 2.0
-"""Factor by which the capacity moves at most, per decision: the curve further away was measured on another mixture."""
+"""Factor by which one decision moves the capacity at most: at a distant capacity the mixture of requests in the cache
+would differ from the measured one."""
 CAPACITY_REST = 1.05
-"""Factor below which a move is not worth it."""
+"""Factor of the capacity below which a move is not worth it."""
 CHANCE = 0.2
-"""What a doubling seems to bring is off by less than CHANCE / sqrt(requests), two standard deviations as measured on
-real logs by `simulate-loops`: few requests are served by one cache and not by one of half the size. A move must be
-worth that much; with less the capacity wanders about the knee."""
+"""The measured gain of a doubling has an error below CHANCE / sqrt(requests), which is two standard deviations as
+measured on real logs by `simulate-loops`: few requests hit in one cache and miss in one of half the size. A move must
+be worth that much; with a lower value the capacity varies around the knee by chance."""
 
 
 def evidence_start(now: float, since: float) -> float:
-    """From when on comparisons count, in seconds since the epoch.
+    """Returns the time from which comparisons count, in seconds since the epoch.
 
     Args:
-        since: since when model, scorer and spec are what they are.
+        now: seconds since the epoch.
+        since: the time since which model, scorer and spec are unchanged, in seconds since the epoch.
 
-    It moves by whole spans: were it to slide along, the chance of error would hold for each moment alone instead of for
-    all moments of a span together.
+    The start moves by whole spans. With a sliding start, the chance of error would only hold for each moment, instead
+    of for all moments of a span together.
     """
     return max(since, (now // EVIDENCE_SECONDS - 1) * EVIDENCE_SECONDS)
 
 
 def tune(current: Tuning, window: Window, goals: Goals, *, now: float, changed_at: float | None) -> Decision:
-    """What to change, if anything. Never raises; the same arguments give the same answer.
+    """Decides what to change, if anything. Never raises; the same arguments give the same decision.
 
     Args:
         now: seconds since the epoch.
-        changed_at: when the last change took effect; None if nothing was ever changed.
+        changed_at: when the last change took effect, in seconds since the epoch; None if nothing was ever changed.
     """
     trouble = find_trouble(current, window, goals, now=now, changed_at=changed_at)
     if trouble is not None:
@@ -102,7 +105,7 @@ def tune(current: Tuning, window: Window, goals: Goals, *, now: float, changed_a
 
 
 def _levels(current: Tuning, window: Window, goals: Goals, evidence: Evidence) -> tuple[Table, tuple[str, str]]:
-    """The next table, and the reason and the message for it."""
+    """Returns the next table of levels, and its reason and message."""
     loose = loosened(current.levels, evidence, goals.min_similarity)
     proof = "comparisons prove that the quality target is kept there"
     if goals.p95_seconds is None:
@@ -118,7 +121,7 @@ def _levels(current: Tuning, window: Window, goals: Goals, evidence: Evidence) -
 
 
 def _capacity(current: Tuning, window: Window, goals: Goals) -> int | Trouble:
-    """The next capacity in bytes, or why it stays."""
+    """Returns the next capacity in bytes, or the trouble that keeps it as it is."""
     capacity = current.capacity_bytes
     if goals.capacity_min == goals.capacity_max:
         return capacity
@@ -144,7 +147,7 @@ def _capacity(current: Tuning, window: Window, goals: Goals) -> int | Trouble:
 
 
 def _round_bytes(wanted: float) -> int:
-    """To seven binary digits: whole Mi from 64Mi on, to be read easily."""
+    """Rounds to seven binary digits, so that the number is easy to read: whole Mi from 64Mi on."""
     unit = int(2 ** max(0, math.floor(math.log2(wanted)) - 6))
     return round(wanted / unit) * unit
 

@@ -1,4 +1,4 @@
-"""Whether a window of measurements may be believed. Pure."""
+"""Checks whether a window of measurements can be believed. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STALE_SECONDS = 300.0
 CLOCK_SLACK = 60.0
 """Seconds by which a sample may be newer than now: the clocks of two machines."""
 MAX_DROPPED = 0.1
-"""Share of comparisons that may be dropped: it is those of busy hours that are, so what is left is biased."""
+"""Share of comparisons that may be dropped. Dropped comparisons are those of busy hours, so the rest is biased."""
 FEW_DROPPED = 2
-"""So many dropped are chance, however few were due."""
+"""This many dropped comparisons are always accepted as chance."""
 TORN = 2.0
-"""Pairs by which a sum may be ahead of its count: a scrape between the update of one counter and the next."""
+"""Pairs by which a sum may be ahead of its count, because a scrape may happen between the updates of two counters."""
 MOST = 1e15
-"""No counter of ours rises by so much."""
+"""No counter of ours increases by more."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Trouble:
 def find_trouble(
     current: Tuning, window: Window, goals: Goals, *, now: float, changed_at: float | None
 ) -> Trouble | None:
-    """Why nothing may be decided, if so."""
+    """Returns why nothing may be decided; None if the window can be used."""
     if window.newest is None:
         return Trouble("NoData", "no measurement yet: does Prometheus scrape the pods?")
     if bad := _bad_figure(current, window, goals, now, changed_at):
@@ -50,7 +50,7 @@ def find_trouble(
 
 
 def _bad_figure(current: Tuning, window: Window, goals: Goals, now: float, changed_at: float | None) -> str:
-    """The first figure that cannot be, named; empty if all can."""
+    """Returns the first impossible figure by name; empty if all are possible."""
     ratios = {f"shadow_ssr[{multiple}]": ratio for multiple, ratio in window.shadow_ssr.items()}
     if window.measured_ssr is not None:
         ratios["measured_ssr"] = window.measured_ssr
@@ -131,7 +131,7 @@ def _is_bin(skip: int, lower_edge: float) -> bool:
 
 
 def _plausible(sums: PairSums) -> bool:
-    """Whether the sums can be those of n pairs of qualities from 0 to 1; NaN cannot."""
+    """Returns whether the sums are possible for n pairs of qualities from 0 to 1; NaN is not."""
     parts = (sums.c, sums.u, sums.cc, sums.uu, sums.cu)
     if not 0 <= sums.n <= MOST or not all(0 <= part <= sums.n + TORN for part in parts):
         return False
