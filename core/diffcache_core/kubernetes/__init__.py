@@ -1,1 +1,1 @@
-"""Objects of Kubernetes as operator and command line read them: small typed views of what an API server answers."""
+"""Small typed views of Kubernetes objects, as operator and command line read them from the API server."""

@@ -1,4 +1,4 @@
-"""Why a pod does not come up, in words that say what to do, for conditions and for the command line. Pure."""
+"""Finds why a pod does not start, and says what to do, for conditions and the command line. Pure."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from diffcache_core.kubernetes.volume_claims import VolumeClaim
 from diffcache_core.kubernetes.workloads import Workload
 from diffcache_core.reasons import Reason, parse_termination_message
 
-OVERDUE_SECONDS = 30.0  # after a deletionTimestamp, which holds the time to end in already
-TOLD_CHARACTERS = 300  # of what a process or its node says at its end; the rest is in its log
+OVERDUE_SECONDS = 30.0  # seconds after the deletionTimestamp, which already includes the grace period
+TOLD_CHARACTERS = 300  # characters quoted of the last message of a process or its node; the rest is in the log
 RETRY_SECONDS = 120.0
-"""A download that has failed and runs again counts as failed for so long. Less, and one that fails each time turns from
-failed to under way and back; more, and one that goes on well says later that it does."""
+"""Seconds for which a download that failed and runs again still counts as failed. With less, a download that always
+fails alternates between failed and running; with more, a successful retry is reported later."""
 
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _USUAL_REASONS = {"ContainerCreating", "PodInitializing"}
-_MOUNT_REASONS = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}  # of events
+_MOUNT_REASONS = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}  # reasons of events
 
 
 @dataclass(frozen=True)
 class Problem:
-    reason: str  # of a condition
+    reason: str  # the reason of a condition
     message: str
     in_spec: bool = False  # only a change of the spec helps
 
@@ -39,7 +39,7 @@ def diagnose(
     events: Sequence[Event],
     now: datetime,
 ) -> Problem | None:
-    """The first problem of the first pod that has one, or why there is no pod."""
+    """Returns the first problem of the first pod that has one, or why there is no pod; None if there is no problem."""
     problems = (diagnose_pod(workload, pod, claims, events, now) for pod in pods)
     return next(filter(None, problems), None) if pods else refused_pod(workload, events)
 
@@ -47,7 +47,8 @@ def diagnose(
 def diagnose_pod(
     workload: Workload, pod: Pod, claims: Sequence[VolumeClaim], events: Sequence[Event], now: datetime
 ) -> Problem | None:
-    """What keeps a pod from coming up, or from going; None for what passes by itself, such as a model that loads."""
+    """Returns what prevents a pod from starting or from ending; None for states that pass by themselves, such as a
+    model that loads."""
     if (leaving := pod.metadata.deletion_timestamp) is not None:
         return _lost(pod) if leaving < now - timedelta(seconds=OVERDUE_SECONDS) else None
     return (
@@ -59,7 +60,8 @@ def diagnose_pod(
 
 
 def _lost(pod: Pod) -> Problem:
-    """Only its node can say that it has ended, and until then a StatefulSet makes no other one."""
+    """Returns the problem of a pod on a lost node. Only the node can report the pod's end, and until then the
+    StatefulSet creates no new pod."""
     name, node = pod.name, pod.spec.node_name
     return Problem(
         "NodeLost",
@@ -69,7 +71,8 @@ def _lost(pod: Pod) -> Problem:
 
 
 def _ended_by_node(pod: Pod) -> Problem | None:
-    """For want of disk or memory, or because a device is broken; or the node did not take it at all."""
+    """Returns the problem if the node ended or refused the pod, for example because it lacks disk or memory, or a
+    device is broken."""
     if pod.status.phase != "Failed":
         return None
     why = ": ".join(filter(None, (pod.status.reason, pod.status.message)))
@@ -134,7 +137,7 @@ def _container_problem(pod: Pod, workload: Workload, now: datetime) -> Problem |
 
 
 def _is_settled(container: ContainerStatus, now: datetime) -> bool:
-    """It has run for so long that it has got over its last failure."""
+    """Returns whether the container has run for RETRY_SECONDS, so that its last failure no longer counts."""
     since = container.state.running.started_at if container.state.running is not None else None
     return since is not None and since < now - timedelta(seconds=RETRY_SECONDS)
 
@@ -154,7 +157,7 @@ def _ended(ended: Terminated, pod: str, container: str, workload: Workload) -> P
 
 
 def describe_ending(ended: Terminated) -> str:
-    """`ended with status 128 (StartError): last words`."""
+    """Returns `ended with status 128 (StartError): last words`."""
     reason = f" ({ended.reason})" if ended.reason not in ("", "Error", "Completed") else ""
     words = quoted(ended.message, TOLD_CHARACTERS)
     return f"ended with status {ended.exit_code}{reason}" + (f": {words}" if words else "")
@@ -184,11 +187,12 @@ _FIELDS = (
     (r"\blabels?\b", "pod.labels"),
     (r"\bannotations?\b", "pod.annotations"),
 )
-"""What an admission plugin or the API server says, and the field of the workload's block that it is about."""
+"""Patterns of messages of an admission plugin or the API server, and the field of the workload's block that each is
+about."""
 
 
 def refused_pod(workload: Workload, events: Sequence[Event]) -> Problem | None:
-    """What keeps a StatefulSet from making its pod."""
+    """Returns what prevents a StatefulSet from creating its pod; None if no event reports that."""
     mine = [event for event in events if event.involved_object.name == workload.name]
     refused = [event for event in mine if event.reason == "FailedCreate"]
     if not refused:

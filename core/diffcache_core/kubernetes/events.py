@@ -30,7 +30,7 @@ class Event(ObjectView):
 
     @property
     def time(self) -> datetime:
-        """Of its last occurrence; which field has it depends on who made it."""
+        """The time of the last occurrence. Its field depends on the program that wrote the event."""
         seen = self.series.last_observed_time if self.series is not None else None
         return seen or self.last_timestamp or self.event_time or self.metadata.creation_timestamp
 

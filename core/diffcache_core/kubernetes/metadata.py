@@ -1,4 +1,4 @@
-"""What all objects have: names, versions, owners, writers."""
+"""The metadata of all objects: names, versions, owners, writers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_TIME = datetime.min.replace(tzinfo=UTC)  # Go's zero time
 
 
 class OwnerReference(View):
-    """Kept whole: whoever changes the owners of an object writes them all."""
+    """An owner of an object. It keeps unknown fields, because a change of the owners must write all of them back."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -29,7 +29,8 @@ class OwnerReference(View):
 
 
 class ManagedFields(View):
-    """What one writer has written. The API server notes no time of a write through the scale subresource."""
+    """The fields that one writer has written. The API server records no time for a write through the scale
+    subresource."""
 
     manager: str = ""
     subresource: str = ""
@@ -37,7 +38,7 @@ class ManagedFields(View):
     fields_v1: Mapping[str, Any] = {}
 
     def includes(self, *path: str) -> bool:
-        """Whether the field at this path is among them."""
+        """Returns whether the field at this path is among them."""
         fields: Any = self.fields_v1
         for part in path:
             if not isinstance(fields, dict) or f"f:{part}" not in fields:
@@ -77,5 +78,5 @@ class ObjectView(View):
 
     @property
     def is_leaving(self) -> bool:
-        """Deleted, and still there."""
+        """True if the object was deleted and still exists."""
         return self.metadata.deletion_timestamp is not None

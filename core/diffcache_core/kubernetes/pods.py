@@ -41,7 +41,7 @@ class ContainerStatus(View):
 
     @property
     def ending(self) -> Terminated | None:
-        """Of this run or of the one before."""
+        """How this run of the container ended, or else the one before."""
         return self.state.terminated or self.last_state.terminated
 
 
@@ -79,7 +79,7 @@ class Pod(ObjectView):
 
     @property
     def is_ready(self) -> bool:
-        """Ready, has an address, and is not on its way out."""
+        """True if the pod is ready, has an address, and is not being deleted."""
         ready = self.status.condition("Ready")
         return ready is not None and ready.status == "True" and bool(self.status.pod_ip) and not self.is_leaving
 
@@ -89,12 +89,13 @@ class Pod(ObjectView):
 
     @property
     def is_stuck(self) -> bool:
-        """Placed on a node, and its containers are being made: for a moment, or until somebody makes a Secret."""
+        """True while the pod is on a node and its containers are being created: for a moment, or until a missing Secret
+        exists."""
         states = [container.state.waiting for container in self.status.all_containers]
         reasons = {waiting.reason if waiting is not None else "" for waiting in states}
         return self.status.phase == "Pending" and reasons in ({"ContainerCreating"}, {"PodInitializing"})
 
     @property
     def revision(self) -> str:
-        """Of the template that a StatefulSet made it from."""
+        """The revision of the template from which its StatefulSet created it."""
         return self.metadata.labels.get("controller-revision-hash", "")

@@ -1,4 +1,4 @@
-"""StatefulSets, as far as their pods and their progress go."""
+"""StatefulSets: the fields about their pods and their progress."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ class StatefulSet(ObjectView):
 
     @property
     def image(self) -> str:
-        """Of the template: in a pod a webhook may have rewritten it."""
+        """The image in the template. In a pod, a webhook may have rewritten it."""
         return self.spec.template.spec.containers[0].image

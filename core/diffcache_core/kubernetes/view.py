@@ -1,4 +1,4 @@
-"""What every view has in common. It ignores what it does not name, so a newer API server may answer more."""
+"""The base of all views. A view ignores fields that it does not name, so a newer API server may send more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class View(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: Any) -> Any:
-        """Go writes null for what is not there."""
+        """Removes nulls: Go writes null for an absent value."""
         return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
 
@@ -36,7 +36,8 @@ def _readable(given: object, parse: ValidatorFunctionWrapHandler) -> datetime | 
 
 
 Time = Annotated[AwareDatetime | None, WrapValidator(_readable)]
-"""Of what anybody may write, as into an event: Go has years that Python has not, and one such must stop nobody."""
+"""A time in a field that any user may write, as in an event; None if it cannot be parsed. Go has years that Python does
+not have, and such a time must not stop the reader."""
 
 
 class Condition(View):

@@ -1,4 +1,4 @@
-"""Claims of volumes."""
+"""PersistentVolumeClaims."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class VolumeClaim(ObjectView):
 
     @property
     def wanted(self) -> str:
-        """The size that it asks for; empty if it names none."""
+        """The size that the claim asks for, as a quantity; empty if it names none."""
         return self.spec.resources.requests.get("storage", "")
 
     @property
     def capacity(self) -> str:
-        """The size of its volume; empty as long as there is none."""
+        """The size of its volume, as a quantity; empty while there is no volume."""
         return self.status.capacity.get("storage", "")
 
     @property
     def size(self) -> str:
-        """What there is, or what is asked for."""
+        """The size of the volume, or else the size that the claim asks for."""
         return self.capacity or self.wanted
 
     @property

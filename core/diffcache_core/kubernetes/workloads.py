@@ -1,4 +1,4 @@
-"""The workloads of a cache, and where in its resource a person mends each."""
+"""The workloads of a cache, and the fields of its resource that configure each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SERVING, INDEX, LEDGER = "serving", "index", "ledger"  # its values
 
 @dataclass(frozen=True)
 class Workload:
-    """Whose pods are looked at, and where in the resource a person mends them."""
+    """A workload whose pods are diagnosed, and the fields of the resource that configure it."""
 
     name: str  # of the StatefulSet
-    block: str  # `spec.serving`
-    volume: str  # `spec.cache.store.volume`
-    gpu: str = ""  # the resource's name, if the pods want any
-    image_remedy: str = ""  # what to do about an image that cannot be had; empty: the block's field `image`
+    block: str  # its block of the resource, such as `spec.serving`
+    volume: str  # field of its volume, such as `spec.cache.store.volume`
+    gpu: str = ""  # name of the GPU resource, if the pods want GPUs
+    image_remedy: str = ""  # what to do about an image that cannot be pulled; empty: check the block's field `image`
 
 
 def milvus_name(cache: str) -> str:
@@ -30,8 +30,8 @@ def redis_name(cache: str) -> str:
 
 
 def serving_workload(cache: str, gpu: str, pinned: str, chosen: str) -> Workload:
-    """`gpu`: the resource's name; empty: none is wanted. `pinned`: spec.serving.image. `chosen`: what `kubectl
-    diffcache upgrade` chose, as long as it has not run."""
+    """Returns the workload of the serving pods. `gpu`: name of the GPU resource; empty if no GPUs are wanted. `pinned`:
+    spec.serving.image. `chosen`: the image that `kubectl diffcache upgrade` chose, until it has run."""
     return Workload(cache, "spec.serving", "spec.cache.store.volume", gpu, _image_remedy(cache, pinned, chosen))
 
 
