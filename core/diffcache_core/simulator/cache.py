@@ -1,7 +1,8 @@
-"""A cache over keys only, one request at a time. Pure; replay, simulated caches and simulated time all drive this one.
+"""A simulated cache with keys only, for one request at a time. Pure. The replay, the simulated caches and the simulated
+loops use it.
 
-It calls the very functions that the serving process does (`choose_resume`, the policy's score, credit, prior,
-admission) in the order in which its cache and ledger call them; only index, ledger and store are lists and a heap.
+It calls the same functions as the serving process (`choose_resume`, the policy's score, credit, prior, admission) in
+the same order as its cache and ledger. Only index, ledger and store are replaced by dicts and a heap.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from diffcache_core.cache.policies import (
 from diffcache_core.cache.resume import Candidate, Decision, Levels, Limits, checkpoints, choose_resume
 from diffcache_core.cache.states import StateKind, StateRecord
 
-NEIGHBOURS, WIDENED = 16, 64  # as the serving process asks of its index
+NEIGHBOURS, WIDENED = 16, 64  # limits of the serving process's searches in its index
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRequest:
-    """What of a request the cache looks at, its key apart."""
+    """The parts of a request that the cache uses, except its key."""
 
     exact: Hashable  # equal = the same request
     prompt: Hashable  # equal = the same prompt
@@ -53,18 +54,19 @@ class Neighbour:
 
 class Nearest(Protocol):
     def __call__(self, limit: int) -> tuple[Sequence[Neighbour], bool]:
-        """Up to `limit` living entries, most similar first, and whether there may be more above the lowest level."""
+        """Returns up to `limit` entries of the cache, most similar first, and whether there may be more above the
+        lowest level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request got from the cache."""
+    """What the cache gave to a request."""
 
     k: int = 0  # steps skipped
     is_exact: bool = False
-    similarity: float | None = None  # to the entry it resumed from
+    similarity: float | None = None  # to the entry from which it resumed
     granted_skip: int = 0  # percent
-    depth: int = 0  # of the result
+    depth: int = 0  # depth of the result
     is_conclusive: bool = True  # no unseen entry could have saved more
 
 
@@ -73,7 +75,7 @@ MISS = Outcome()
 
 @dataclass(frozen=True, slots=True)
 class RestoredState:
-    """A state as a ledger knows it."""
+    """A state as a ledger stores it."""
 
     kind: StateKind
     k: int
@@ -99,7 +101,7 @@ class _State:
 class _Entry:
     request: SimulatedRequest
     skipped: int
-    similarity: float  # to its parent; 1.0 when it ran from pure noise
+    similarity: float  # to its parent; 1.0 if it ran from pure noise
     depth: int
     states: tuple[_State, ...]
 
@@ -109,7 +111,7 @@ def _nobody(entry: int) -> None: ...
 
 @dataclass
 class SimulatedCache:
-    """`on_admitted` and `on_evicted` are called with the ids of entries, those that `keep` was given."""
+    """The simulated cache. It calls `on_admitted` and `on_evicted` with the id that `keep` got for the entry."""
 
     policy: Policy
     levels: Levels
@@ -126,7 +128,7 @@ class SimulatedCache:
     _exact: dict[Hashable, int] = field(default_factory=dict)
     _states: int = 0
     _order: list[tuple[float, int, int, int, _State]] = field(default_factory=list)  # heap; rows may be out of date
-    _rows: int = 0  # put into the heap so far: no two rows compare equal before their states would be compared
+    _rows: int = 0  # rows put into the heap so far: this number in a row prevents the comparison of states
     _clock: int = 0
     _age: float = 0.0
     _grants: dict[int, int] = field(default_factory=dict)
@@ -138,13 +140,13 @@ class SimulatedCache:
         return entry in self._living
 
     def entries(self) -> list[int]:
-        """Ids, in the order of insertion."""
+        """Returns the ids of all entries, in the order of insertion."""
         return list(self._living)
 
     # ---- a request -------------------------------------------------------------------------------------------------
 
     def look_up(self, request: SimulatedRequest, nearest: Nearest) -> Outcome:
-        """What the request gets; whatever served it is credited at once."""
+        """Returns what the request gets. The state that serves it is credited at once."""
         if not request.reads:
             return MISS
         twin = self._twin(request)
@@ -173,7 +175,8 @@ class SimulatedCache:
     def keep(
         self, entry: int, request: SimulatedRequest, outcome: Outcome, state_bytes: Mapping[StateKind, int]
     ) -> bool:
-        """Keeps the result under the new id `entry`; False when it is not kept. `state_bytes`: allocated, by kind."""
+        """Keeps the result under the new id `entry`. Returns whether it was kept. `state_bytes`: allocated bytes by
+        kind of state."""
         if not request.writes or outcome.is_exact:
             return False
         is_full = self.admission and self._is_full
@@ -192,7 +195,7 @@ class SimulatedCache:
             self.drop([older])
         self._clock += 1
         prior = prior_benefit(self.statistics)
-        saves = [k or request.steps for _, k in left]  # what a hit can save at most
+        saves = [k or request.steps for _, k in left]  # steps that a hit can save at most
         weights = trajectory_weights(tuple(sorted(saves)), self._grants)
         states = []
         for (kind, k), size, most in zip(left, sizes, saves, strict=True):
@@ -205,7 +208,7 @@ class SimulatedCache:
     # ---- everything else -------------------------------------------------------------------------------------------
 
     def continue_from(self, record: PolicyRecord) -> None:
-        """Before what a ledger holds is restored: what its policy remembers beside it."""
+        """Takes over what a ledger's policy remembers. To be called before `restore`."""
         self._age, self.statistics, self._grants = record.age, record.statistics, dict(record.grants)
 
     def restore(
@@ -218,10 +221,10 @@ class SimulatedCache:
         similarity: float = 1.0,
         depth: int = 0,
     ) -> bool:
-        """Takes over what a ledger holds, as long as it fits; False when it does not.
+        """Takes over an entry of a ledger. Returns False, and does not take it, if it does not fit or is already there.
 
-        A ledger tells a state's score and not its benefit. benefit = (score - L) bytes ranks it as it was ranked, and
-        is at most what LCBFU recorded: L has risen since.
+        A ledger has a state's score, but not its benefit. benefit = (score - L) bytes keeps its rank, and is at most
+        the benefit in LCBFU, because L has risen since.
         """
         if self._exceeds(1, sum(state.bytes for state in states)) or request.exact in self._exact:
             return False
@@ -236,12 +239,12 @@ class SimulatedCache:
         return True
 
     def resize(self, budget: Budget) -> None:
-        """Keeps to another budget from now on; what no longer fits is evicted."""
+        """Sets another budget, and evicts what no longer fits."""
         self.budget = budget
         self._reserve(0, 0)
 
     def drop(self, entries: Iterable[int]) -> None:
-        """Forgets entries, as a purge does: nobody ages by it."""
+        """Removes entries, as a purge does: the age does not rise."""
         for entry in entries:
             cached = self._living.get(entry)
             if cached is not None:
@@ -249,7 +252,7 @@ class SimulatedCache:
                     self._drop(state)
 
     def clone(self) -> SimulatedCache:
-        """The same cache once more; no callback hears of what it holds."""
+        """Returns a copy of the cache. It calls no callback for the entries that it holds."""
         other = copy.copy(self)
         other._living = {
             i: _Entry(e.request, e.skipped, e.similarity, e.depth, tuple(copy.copy(s) for s in e.states))
@@ -262,7 +265,7 @@ class SimulatedCache:
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _twin(self, request: SimulatedRequest) -> int | None:
-        """The entry of this very request, if its own run was what this one allows."""
+        """Returns the entry of an equal request, if its run is within this request's limits; else None."""
         found = self._exact.get(request.exact) if request.seed_is_explicit else None
         if found is None:
             return None
@@ -272,7 +275,7 @@ class SimulatedCache:
         return found if any(state.kind is StateKind.CLEAN for state in entry.states) else None
 
     def _decide(self, request: SimulatedRequest, nearest: Nearest, without: int | None = None) -> Decision:
-        """The choice among the nearest living entries; as in the serving process the search may widen once."""
+        """Chooses among the nearest entries. As in the serving process, the search may widen once."""
         limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip)
         decision = Decision((), conclusive=True)
         if not self.levels.table:
@@ -308,14 +311,15 @@ class SimulatedCache:
 
     @property
     def _is_full(self) -> bool:
-        """Whether one more state of the usual size would evict another."""
+        """True if one more state of mean size would evict another one."""
         return self._exceeds(1, self.bytes // self._states if self._states else 0)
 
     def _exceeds(self, entries: int, size: int) -> bool:
         return len(self._living) + entries > self.budget.entries or self.bytes + size > self.budget.bytes
 
     def _reserve(self, entries: int, size: int) -> None:
-        """The lowest scores go until so much more fits; the age rises to each. Rows out of date are passed over."""
+        """Evicts the states with the lowest scores until `entries` entries and `size` bytes more fit. The age rises to
+        each score. Rows that are out of date are skipped."""
         while self._living and self._exceeds(entries, size):
             score, _, _, _, state = heapq.heappop(self._order)
             if not self._is_current(score, state):
@@ -347,7 +351,7 @@ class SimulatedCache:
     def _put(self, state: _State) -> None:
         self._rows += 1
         heapq.heappush(self._order, (state.score, state.use.created, state.entry, self._rows, state))
-        if len(self._order) > 2 * self._states + WIDENED:  # every hit leaves a row behind
+        if len(self._order) > 2 * self._states + WIDENED:  # every hit leaves an outdated row
             self._rebuild_order()
 
     def _is_current(self, score: float, state: _State) -> bool:

@@ -1,4 +1,4 @@
-"""Replays a stream of requests against a cache of `Clean` states and adds up the steps saved. Pure."""
+"""Replays a stream of requests on a simulated cache of `Clean` states and sums the steps saved. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from diffcache_core.simulator.cache import Neighbour, SimulatedCache, SimulatedR
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """One request. `neighbours`: earlier requests, by their position in the stream, by falling similarity; at least
-    all above the lowest level."""
+    """One request. `neighbours`: earlier requests as positions in the stream, by falling similarity; at least all above
+    the lowest level."""
 
     prompt: str  # equal = the same prompt
     seed: int
@@ -26,18 +26,18 @@ class ReplayRequest:
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """The cache that the stream runs against. `entries`: how many it holds; None = all."""
+    """The cache for the stream. `entries`: the most that it holds; None: no limit."""
 
     policy: Policy
     levels: Levels
     entries: int | None = None
     admission: bool = True
-    state_bytes: int = BLOCK_BYTES  # allocated, of every state: with equal sizes it scales the score and no more
+    state_bytes: int = BLOCK_BYTES  # allocated bytes of every state: equal sizes only scale the score
 
 
 @dataclass(frozen=True)
 class ReplayOutcome:
-    """What came of it, over all requests, misses included."""
+    """The result over all requests, including misses."""
 
     requests: int = 0
     exact: int = 0
@@ -46,7 +46,7 @@ class ReplayOutcome:
     skipped: int = 0
     evicted: int = 0
     refused: int = 0  # by admission
-    inconclusive: int = 0  # look-ups in which an unseen entry could have saved more
+    inconclusive: int = 0  # look-ups for which an unseen entry could have saved more
 
     @property
     def steps_saved_ratio(self) -> float:
@@ -58,7 +58,8 @@ class ReplayOutcome:
 
 
 def replay(requests: Iterable[ReplayRequest], options: ReplayOptions) -> ReplayOutcome:
-    """Every request in order: look up, credit what was used, keep the result under its position in the stream."""
+    """Runs all requests in order: each looks up, credits the state it used, and keeps its result under its position in
+    the stream."""
     budget = Budget(entries=inf if options.entries is None else options.entries)
     cache = SimulatedCache(options.policy, options.levels, budget, admission=options.admission)
     sizes = {StateKind.CLEAN: options.state_bytes}
@@ -80,7 +81,7 @@ def replay(requests: Iterable[ReplayRequest], options: ReplayOptions) -> ReplayO
 
 @dataclass(frozen=True)
 class _Nearest:
-    """Those neighbours that the cache still holds."""
+    """Finds the neighbours that the cache still holds."""
 
     cache: SimulatedCache
     neighbours: Sequence[Neighbour]

@@ -1,8 +1,8 @@
-"""The shared cache, its comparisons, its simulated caches and its tuner in simulated time. Pure.
+"""A shared cache with its comparisons, its simulated caches and its tuner in simulated time. Pure.
 
-The functions that run in the cluster decide here, too: the simulator's selector and policy choose and evict,
-`diffcache_core.tuning.comparisons` says who is compared and at which level, `diffcache_core.tuning.tuner` what moves.
-Only how good pictures are is assumed.
+The functions that run in the cluster decide here, too: `SimulatedCache` chooses and evicts,
+`diffcache_core.tuning.comparisons` decides which requests are compared and at which level,
+`diffcache_core.tuning.tuner` decides what moves. Only the quality of pictures is assumed.
 """
 
 from __future__ import annotations
@@ -39,22 +39,24 @@ SAMPLE_SECONDS = 3600.0  # between two points of a plot
 
 @dataclass(frozen=True)
 class QualityCurve:
-    """The truth that the tuner has to find: quality of a resumed picture over that of the same one uncached.
+    """The assumed truth that the tuner has to find: the quality of a resumed picture divided by that of the same
+    picture without the cache.
 
-    ratio = 1 - loss (skip / 100)^1.5 (1 - similarity): nothing is lost by the same prompt, and losses rise faster than
-    the skip, as calibrations show. Scores are normal, as CLIPScores are nearly.
+    ratio = 1 - loss (skip / 100)^1.5 (1 - similarity): the same prompt loses nothing, and losses rise faster than the
+    skip, as calibrations show. Scores are normally distributed, as CLIPScores nearly are.
     """
 
     loss: float = 1.4
     mean: float = 0.30  # quality of a picture drawn without the cache
     spread: float = 0.03  # its standard deviation
-    noise: float = 0.02  # standard deviation of what resuming adds
+    noise: float = 0.02  # standard deviation of the noise that resuming adds
 
     def ratio(self, skip_percent: float, similarity: float) -> float:
         return 1 - self.loss * (skip_percent / 100) ** 1.5 * (1 - similarity)
 
     def threshold(self, skip_percent: int, target: float) -> float:
-        """The similarity from which on skipping so much keeps the share `target` of the quality."""
+        """Returns the similarity from which on skipping `skip_percent` percent keeps the share `target` of the
+        quality."""
         return max(0.0, 1 - (1 - target) / (self.loss * (skip_percent / 100) ** 1.5))
 
 
@@ -74,16 +76,16 @@ class Sample:
 
     at: float
     replicas: int
-    backlog_seconds: float  # the highest since the last one, of a pod
-    steps: float  # since the last one
+    backlog_seconds: float  # per pod, the highest since the last sample
+    steps: float  # since the last sample
     skipped: float
-    p95_seconds: float | None  # of what was answered since the last one
+    p95_seconds: float | None  # of the requests answered since the last sample
     tuning: Tuning
 
 
 @dataclass
 class CachedWork:
-    """Fulfils `loops_pods.Work`: asks the cache at arrival, keeps at the end."""
+    """Implements `pods.Work`: it asks the cache when a request arrives, and keeps the result at its end."""
 
     stream: Stream
     settings: CacheSettings
@@ -94,10 +96,10 @@ class CachedWork:
     steps: int = 0
     skipped: int = 0
     shadow_steps: int = 0
-    quality_sum: float = 0.0  # of true ratios, over approximate hits
+    quality_sum: float = 0.0  # sum of true ratios over approximate hits
     hits: int = 0  # approximate ones
-    reasons: dict[str, int] = field(default_factory=dict)  # how often the tuner said what
-    batches: list[Batch] = field(default_factory=list)  # of comparisons, one a look of the tuner
+    reasons: dict[str, int] = field(default_factory=dict)  # how often the tuner gave each reason
+    batches: list[Batch] = field(default_factory=list)  # of comparisons, one for each look of the tuner
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -120,7 +122,7 @@ class CachedWork:
         self._backlog = 0.0
         self._newest = self._begun
 
-    # ---- loops_pods.Work -------------------------------------------------------------------------------------------
+    # ---- pods.Work -------------------------------------------------------------------------------------------------
 
     def arrive(self, request: int, now: float) -> float:
         wish = self.stream.requests[request]
@@ -161,7 +163,7 @@ class CachedWork:
             self.samples.append(Sample(now, replicas, self._backlog, *moved, p95, self.tuning))
             self._sampled, self._recent, self._backlog = (self.steps, self.skipped), [], 0.0
 
-    # ---- what came of it -------------------------------------------------------------------------------------------
+    # ---- results ---------------------------------------------------------------------------------------------------
 
     @property
     def steps_saved_ratio(self) -> float:
@@ -169,7 +171,7 @@ class CachedWork:
 
     @property
     def quality_ratio(self) -> float | None:
-        """The true one, over approximate hits."""
+        """The true mean ratio over approximate hits; None if there were none."""
         return self.quality_sum / self.hits if self.hits else None
 
     # ---- inside ----------------------------------------------------------------------------------------------------
@@ -195,7 +197,8 @@ class CachedWork:
             window.shadow_skipped[multiple] += other.k
 
     def _compare(self, request: int, wish: SimulatedRequest, under_way: _UnderWay) -> None:
-        """As the serving process plans it: the hit beside its uncached picture, and a neighbour at a skip to try."""
+        """Compares like the serving process: a hit with its picture without the cache, and a neighbour at a skip to
+        try."""
         outcome, levels = under_way.outcome, self._levels
         self._due += 1
         hit = None
@@ -278,12 +281,12 @@ class _UnderWay:
     outcome: Outcome
     shadows: Mapping[float, Outcome]
     is_due: bool
-    near: Neighbour | None  # the nearest entry when it arrived
+    near: Neighbour | None  # the nearest entry at its arrival
 
 
 @dataclass
 class _Window:
-    """Since the tuning in force took effect."""
+    """Counts since the tuning in force took effect."""
 
     shadow_skipped: dict[float, int]
     requests: int = 0
@@ -293,7 +296,7 @@ class _Window:
 
 
 def percentile(rising: Sequence[float], percent: float) -> float | None:
-    """The nearest rank's; None of nothing."""
+    """Returns the percentile by nearest rank of rising values; None if there are no values."""
     return rising[math.ceil(percent / 100 * len(rising)) - 1] if rising else None
 
 

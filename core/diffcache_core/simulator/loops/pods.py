@@ -1,8 +1,9 @@
-"""Pods, their queues and their devices in simulated time: requests in, durations and device time out. Pure.
+"""Pods, their queues and their devices in simulated time. It computes the durations of requests and the device time.
+Pure.
 
-A request goes to the next ready pod in turn, as clients of a headless Service do it, and stays in that pod's queue. A
-pod runs up to `Device.batch` requests at once, each as fast as the others. A pod that goes away finishes what it runs;
-what it has only queued is sent again to the others.
+A request goes to the ready pods in turn, as clients of a headless Service do, and stays in its pod's queue. A pod runs
+up to `Device.batch` requests at once, all at the same speed. A pod that is removed finishes its running requests; its
+queued ones are sent to the other pods.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from math import inf
 from typing import Protocol
 
 LOOK_SECONDS = 15.0
-"""Between two looks of every scaler, as the horizontal pod autoscaler has it."""
+"""Seconds between two looks of every scaler, as in the horizontal pod autoscaler."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a pod can do; all of it to be measured on the real one."""
+    """The speed of a pod. All values should be measured on the real device."""
 
-    seconds_per_step: float  # of a request alone
+    seconds_per_step: float  # of a request that runs alone
     batch: int  # requests at once
-    batch_gain: float  # throughput of a full batch over that of a request alone; 1: batching gains nothing
-    start_up_seconds: float  # from asking for a pod until it is ready
+    batch_gain: float  # throughput of a full batch over that of single requests; 1: batching gains nothing
+    start_up_seconds: float  # from the request for a pod until it is ready
 
     def call_seconds(self, size: int) -> float:
-        """Of a denoiser call with `size` requests: what does not grow with it, and a share for each request."""
+        """Returns the seconds of a denoiser call with `size` requests: a constant part, and a part for each request."""
         if self.batch == 1:
             return self.seconds_per_step
         shared = self.batch / self.batch_gain - 1
@@ -37,54 +38,55 @@ class Device:
 
 @dataclass(frozen=True)
 class Seen:
-    """What scalers may look at."""
+    """What a scaler sees."""
 
     at: float  # seconds
     ready: int
-    pending_steps: float  # left to run, queued and running
-    seconds_per_step: float | None  # device seconds for a step of a request, since the last look at which any ran
+    pending_steps: float  # steps left to run, queued and running
+    seconds_per_step: float | None  # device seconds for one step of a request, from the last look with any
     busy: float  # device seconds per second since the last look, over all pods
     requests: int  # queued and running
 
 
 class Scaler(Protocol):
     def __call__(self, current: int, seen: Seen) -> int:
-        """The number of pods from now on."""
+        """Returns the number of pods from now on."""
 
 
 class Work(Protocol):
-    """What requests want of the pods."""
+    """The source of the requests' work."""
 
     def arrive(self, request: int, now: float) -> float:
-        """Steps that are left to run; 0: answered at once."""
+        """Returns the steps that are left to run; 0: the request is answered at once."""
 
     def finish(self, request: int, now: float, seconds: float) -> None:
-        """It has been answered, `seconds` after it came."""
+        """The request was answered `seconds` seconds after its arrival."""
 
     def look(self, now: float, replicas: int, backlog_seconds: float) -> None:
-        """Called every LOOK_SECONDS in which there was anything to see."""
+        """Called every LOOK_SECONDS, except while nothing happens. `backlog_seconds`: per pod."""
 
 
 @dataclass(eq=False)
 class _Pod:
     ready_at: float
-    since: float  # when it was asked for
-    running: list[tuple[float, int]] = field(default_factory=list)  # heap of (progress at which it ends, request)
+    since: float  # when it was requested
+    running: list[tuple[float, int]] = field(default_factory=list)  # heap of (progress at its end, request)
     queue: deque[tuple[int, float]] = field(default_factory=deque)  # request, steps
-    progress: float = 0.0  # steps that a request running all the time would have made
-    at: float = 0.0  # when progress was so
-    version: int = 0  # events of an older one are void
+    progress: float = 0.0  # steps that a request would have made that runs all the time
+    at: float = 0.0  # time of `progress`
+    version: int = 0  # events of an older version are ignored
     leaving: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`seconds`: by request, from arrival to answer. `pod_seconds`: from asking for a pod until it is gone."""
+    """The result of a simulation. `seconds`: for each request, from arrival to answer. `pod_seconds`: sum over the
+    pods, from the request for a pod until its end."""
 
     seconds: tuple[float, ...]
     pod_seconds: float
     end: float
-    replicas: tuple[tuple[float, int], ...]  # at each change
+    replicas: tuple[tuple[float, int], ...]  # (time, number of pods) at each change
 
 
 @dataclass
@@ -131,12 +133,12 @@ class _Cluster:
         self._send(request, steps, now)
 
     def happen(self) -> None:
-        """The next event: a pod becomes ready, or a request of one ends."""
+        """Handles the next event: a pod becomes ready, or a request ends."""
         now, _, version, pod = heapq.heappop(self.events)
         if version != pod.version:
             return
         self._advance(pod, now)
-        if pod.running:  # it is the event of the first that ends; the clock's rounding must not keep it from ending
+        if pod.running:  # this event is the end of the first one: rounding of the clock must not prevent it
             pod.progress = max(pod.progress, pod.running[0][0])
         while pod.running and pod.running[0][0] <= pod.progress + 1e-9:
             _, request = heapq.heappop(pod.running)
@@ -208,15 +210,15 @@ class _Cluster:
 def simulate_pods(
     arrivals: Sequence[float], work: Work, scaler: Scaler, device: Device, *, replicas: int, end: float
 ) -> Outcome:
-    """Runs all requests to their end.
+    """Simulates until all requests are answered.
 
     Args:
-        arrivals: seconds, rising.
-        work: what requests want; it is called with what becomes of them.
-        scaler: asked every LOOK_SECONDS.
-        device: of each pod.
-        replicas: ready at the first arrival.
-        end: pods are paid for until then at least.
+        arrivals: times in seconds, rising.
+        work: gives the steps of each request; it is called when requests arrive and finish.
+        scaler: decides every LOOK_SECONDS.
+        device: the speed of each pod.
+        replicas: number of pods that are ready at the first arrival.
+        end: pods count at least until this time.
     """
     start = arrivals[0] if arrivals else 0.0
     cluster = _Cluster(device, work, arrivals, seconds=[0.0] * len(arrivals))
@@ -243,7 +245,7 @@ def simulate_pods(
                 history.append((now, wanted))
             look += LOOK_SECONDS
             if looker.is_at_rest:
-                # Nothing runs and nothing has changed for a while: the next thing to see comes with a request.
+                # Nothing runs and nothing has changed for a while: skip the looks until the next request.
                 ahead = min(arrival, end)
                 look += max(0.0, (ahead - look) // LOOK_SECONDS * LOOK_SECONDS) if ahead < inf else 0.0
     now = max(now, end)
@@ -252,7 +254,8 @@ def simulate_pods(
 
 
 AT_REST_LOOKS = 242
-"""So many idle looks in a row without a change: longer than an hour, the longest window that a scaler may have."""
+"""Idle looks in a row without a change after which looks are skipped: longer than an hour, the longest window of a
+scaler."""
 
 
 @dataclass
@@ -269,7 +272,7 @@ class _Looker:
         return self.idle_looks >= AT_REST_LOOKS
 
     def look(self, cluster: _Cluster, replicas: int, now: float) -> int:
-        pending = cluster.pending_steps(now)  # brings the counts below up to date, too
+        pending = cluster.pending_steps(now)  # also updates the counts below
         busy, steps = cluster.busy - self.busy, cluster.steps_run - self.steps
         if steps > 0:
             self.seconds_per_step = busy / steps
@@ -293,7 +296,7 @@ def simulate_recorded(
     end: float,
     on_look: Callable[[float, int, float], None] = lambda now, replicas, backlog: None,
 ) -> Outcome:
-    """As `simulate_pods`, with what the cache left of each request known beforehand."""
+    """Like `simulate_pods`, with the steps that the cache left of each request known in advance."""
     return simulate_pods(arrivals, _Recorded(steps_left, on_look), scaler, device, replicas=replicas, end=end)
 
 

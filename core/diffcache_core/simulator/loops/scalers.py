@@ -1,8 +1,9 @@
-"""Who decides on the number of pods in simulated time: our own function, and those it is compared with. Pure.
+"""Scalers in simulated time: our own function, and those with which it is compared. Pure.
 
-The others follow the algorithm of the horizontal pod autoscaler with its defaults (kubernetes.io/docs/tasks/
-run-application/horizontal-pod-autoscale): ceil(current * measured / target), a tolerance of .1, pods that start counted
-as idle, at most twice as many or four more at once, the highest of the last 300 s before a fall.
+The others follow the algorithm of the horizontal pod autoscaler with its defaults
+(kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale): ceil(current * measured / target), a tolerance of
+.1, starting pods count as idle, a rise to at most twice as many or four more, and the maximum of the last 300 s before
+a fall.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ HPA_TOLERANCE = 0.1
 
 @dataclass
 class BacklogScaler:
-    """The very function that the operator runs."""
+    """Calls the function that the operator runs."""
 
     bounds: ScalingBounds
     wanted: tuple[Look, ...] = ()
@@ -34,7 +35,7 @@ class BacklogScaler:
 
 @dataclass
 class _Hpa(ABC):
-    bounds: ScalingBounds  # its target is not looked at
+    bounds: ScalingBounds  # its target is not used
     target: float
     window: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -51,12 +52,13 @@ class _Hpa(ABC):
 
     @abstractmethod
     def total(self, seen: Seen) -> float:
-        """What is measured, summed over the pods."""
+        """Returns the measured value, summed over the pods."""
 
 
 @dataclass
 class UtilisationScaler(_Hpa):
-    """`target`: share of the time that a pod's device is busy, averaged over a minute as metrics pipelines do."""
+    """Scales by the busy share of the devices. `target`: busy share of a pod's device, averaged over a minute as
+    metrics pipelines do."""
 
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=4))
 
@@ -67,7 +69,7 @@ class UtilisationScaler(_Hpa):
 
 @dataclass
 class RequestScaler(_Hpa):
-    """`target`: requests, queued and running, a pod."""
+    """Scales by requests. `target`: requests per pod, queued and running."""
 
     def total(self, seen: Seen) -> float:
         return seen.requests
@@ -75,7 +77,7 @@ class RequestScaler(_Hpa):
 
 @dataclass(frozen=True)
 class FixedScaler:
-    """Always so many."""
+    """Keeps a fixed number of pods."""
 
     replicas: int
 

@@ -1,4 +1,4 @@
-"""Tuner and scaling in simulated time, beside others: what each costs in device hours at the same p95. Pure."""
+"""Compares tuner and scaling with other ways in simulated time: the device hours of each at the same p95. Pure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from diffcache_core.simulator.loops.scalers import BacklogScaler, FixedScaler, R
 from diffcache_core.simulator.loops.stream import Stream
 
 UTILISATION = 0.7
-"""Target of the utilisation-based control in its first run: a usual one."""
+"""Target of the control by utilisation in its first run: a usual value."""
 SEARCH_RUNS = 8
-"""Runs that look for the target at which a control has our p95: halvings, in the logarithm, of its range."""
+"""Runs of the search for the target at which a control has our p95. Each halves the range on a logarithmic scale."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is simulated."""
+    """The inputs of a simulation."""
 
     stream: Stream
     cache: CacheSettings
@@ -37,20 +37,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run."""
+    """The cost of one run."""
 
     device_hours: float
     p95_seconds: float
     most_replicas: int
-    changes: int  # of the number of pods
-    target: float | None  # of its scaler; None: it has none
+    changes: int  # how often the number of pods changed
+    target: float | None  # the scaler's target; None: it has none
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the pods. `at_equal_p95`: the cheapest whose p95 is at most ours; if it has none, its lowest.
+    """One way to run the pods. `at_equal_p95`: its cheapest run whose p95 is at most ours; if there is none, the run
+    with its lowest p95.
 
-    `ours_there`: where that is far below ours, which cannot be as slow: ours once more, made as fast by a lower target.
+    `ours_there`: if that p95 is far below ours, our way once more with a lower target, so that it is as fast.
     """
 
     name: str
@@ -65,12 +66,13 @@ class Row:
 class Comparison:
     ours: CachedWork
     ours_replicas: Outcome
-    uncached_replicas: Outcome  # of the same scaling without a cache
+    uncached_replicas: Outcome  # our scaler without a cache
     rows: tuple[Row, ...]  # ours first
 
 
 def compare(setting: Setting, on_row: Callable[[str], None] = lambda name: None) -> Comparison:
-    """Runs ours, and every control twice: as it is usually set, and at our p95. Calls `on_row` with what begins."""
+    """Runs our way, and every control twice: with its usual target, and at our p95. Calls `on_row` with the name of
+    each row before it runs."""
     bounds, stream = setting.bounds, setting.stream
     on_row("ours")
     tuned = CachedWork(stream, setting.cache, setting.seed)
@@ -125,7 +127,7 @@ def _cost(outcome: Outcome, target: float | None) -> Cost:
 
 
 class Control(ABC):
-    """A scaler with one number to set, over requests of which the cache has left so much."""
+    """A scaler with one target. `steps_left`: for each request the steps that the cache left to run."""
 
     def __init__(self, setting: Setting, steps_left: Sequence[float]) -> None:
         self.setting, self.steps_left = setting, steps_left
@@ -134,14 +136,15 @@ class Control(ABC):
         return self.run(self.usual_target)
 
     def search(self, p95: float) -> Cost:
-        """The cheapest run found whose p95 is at most this; if there is none, the one with the lowest p95."""
+        """Returns the cheapest run found whose p95 (seconds) is at most this; if there is none, the one with the lowest
+        p95."""
         found = list(self.runs(p95))
         good = [cost for cost in found if cost.p95_seconds <= p95 * EQUAL]
         return min(good, key=lambda c: c.device_hours) if good else min(found, key=lambda c: c.p95_seconds)
 
     @abstractmethod
     def runs(self, p95: float) -> Iterator[Cost]:
-        """What the search looks at."""
+        """Yields the runs that the search considers."""
 
     def run(self, target: float) -> Cost:
         return _cost(self.outcome(target), target)
@@ -169,17 +172,17 @@ class Control(ABC):
 
     @property
     def _alone_seconds(self) -> float:
-        """Mean seconds of a request alone on a device."""
+        """Mean seconds of a request that runs alone on a device."""
         return sum(self.steps_left) / len(self.steps_left) * self.setting.device.seconds_per_step
 
 
 class Halving(Control):
-    """Of a target whose higher values mean fewer pods and a higher p95."""
+    """A control whose higher targets mean fewer pods and a higher p95."""
 
     @property
     @abstractmethod
     def range(self) -> tuple[float, float]:
-        """Lowest and highest target that the search looks at."""
+        """Lowest and highest target of the search."""
 
     def runs(self, p95: float) -> Iterator[Cost]:
         low, high = (math.log(target) for target in self.range)
@@ -191,9 +194,9 @@ class Halving(Control):
 
 
 EQUAL = 1.01
-"""A p95 this much above ours counts as equal: pods come in whole numbers."""
+"""A p95 up to this multiple of ours counts as equal, because pods are whole numbers."""
 FAR_BELOW = 0.9
-"""A p95 this much below ours does not: what is faster may cost more."""
+"""A p95 below this multiple of ours does not count as equal: a faster way may cost more."""
 
 
 class Backlog(Halving):
@@ -228,7 +231,7 @@ class Requests(Halving):
 
     @property
     def usual_target(self) -> float:
-        """As many requests as take our backlog's target of seconds."""
+        """As many requests as take the seconds of our backlog target."""
         return max(1.0, self.setting.bounds.target_backlog_seconds / max(1e-9, self._alone_seconds))
 
     @property
@@ -237,7 +240,7 @@ class Requests(Halving):
 
 
 class Constant(Control):
-    """`target` is the number of pods."""
+    """A fixed number of pods, which is the target."""
 
     def scaler(self, target: float) -> Scaler:
         return FixedScaler(round(target))
@@ -254,7 +257,7 @@ class Constant(Control):
 
     @property
     def usual_target(self) -> float:
-        """What carries the mean load with a busy share of UTILISATION."""
+        """The number of pods for the mean load at a busy share of UTILISATION."""
         span = max(1.0, self.setting.end - self.setting.stream.times[0])
         mean = sum(self.steps_left) * self.setting.device.seconds_per_step / span
         return max(

@@ -1,9 +1,9 @@
-"""What arrives in simulated time: when, what it asks for, and which earlier requests it resembles.
+"""The requests in simulated time: when they arrive, what they ask for, and which earlier requests they resemble.
 
-Times come from a log with a clock, similarities from a log of prompts; each has a stand-in of our own, so that nothing
-of others is needed. Two prompts of a log are compared by their letters (hashed 4-grams), for a log of an approximate
-cache tells the similarity of the best match only. The proxy's values are then mapped, in their order, so that those of
-the best earlier request are distributed as the logged ones.
+Times come from a log with times, similarities from a log of prompts. For each there is a synthetic replacement, so that
+no log is needed. Two prompts of a log are compared by their letters (hashed 4-grams), because a log of an approximate
+cache only has the similarity of the best match. These proxy values are then mapped monotonically, so that the values of
+the best earlier request have the distribution of the logged similarities.
 """
 
 from __future__ import annotations
@@ -32,27 +32,29 @@ PROMPT_COLUMNS = ("prompt", "Queries")
 SCORE_COLUMNS = ("similarity", "Scores")
 
 DEFAULT_STEPS = 30
-"""Of a request whose log does not say."""
+"""Steps of a request if the log has none."""
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 SIMILARITIES = (0.45, 0.573, 0.657, 0.712, 0.784, 0.965, 1.0)
-"""Similarity to the best earlier prompt at PERCENTILES, as a published log of an approximate cache has it; the ends are
-rounded. For the stand-in."""
+"""Similarity to the best earlier prompt at PERCENTILES in a published log of an approximate cache; the ends are
+rounded. The synthetic stream uses it."""
 REPEAT_SHARE, REPEAT_DISTANCE, REPEAT_SPREAD = 0.109, 176, 1.2
-"""Word-for-word repeats of that log, requests between the two (median), and the log-normal's sigma (assumed)."""
+"""Share of word-for-word repeats in that log, median number of requests between the two, and sigma of the log-normal
+distribution (assumed)."""
 SAME_SEED_SHARE = 0.5
-"""Of the repeats: only these are exact hits. No log at hand says how many there are."""
+"""Share of the repeats with the same seed: only these are exact hits. It is assumed, because no available log has
+it."""
 
-TOPICS_PER_REQUEST, KEY_SIZE = 0.1, 64  # of the stand-in: the more topics, the fewer near neighbours
-HASH_SIZE = 512  # dimensions of the letters' key: two unlike prompts are then .04 from 0
+TOPICS_PER_REQUEST, KEY_SIZE = 0.1, 64  # of the synthetic stream: the more topics, the fewer near neighbours
+HASH_SIZE = 512  # dimensions of the letter keys: the cosine of two unlike prompts is then some .04 from 0
 GRAM = 4  # letters
 MOST_NEIGHBOURS = 1024
-"""Kept of a request's earlier ones, the most similar first. A cache that holds none of them finds nothing."""
+"""Earlier requests kept for each request, the most similar ones. A cache that holds none of them finds nothing."""
 BLOCK = 512  # rows of similarities at a time
 
 
 class StreamError(ValueError):
-    """A log cannot be used; says where and what to do."""
+    """A log cannot be used. The message says where it is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Arrivals:
     steps: tuple[int, ...]
 
     def first(self, most: int) -> Arrivals:
-        """No more than so many requests."""
+        """Returns the first `most` requests."""
         return Arrivals(self.times[:most], self.steps[:most])
 
     def folded(self, days: int) -> Arrivals:
-        """All of it within so many days, the later ones laid over the first: a denser load with the log's rhythm."""
+        """Returns all requests within `days` days: later days are laid over the first ones. This gives a higher load
+        with the log's daily rhythm."""
         begin = self.times[0]
         laid = sorted((begin + (at - begin) % (days * 86400), n) for at, n in zip(self.times, self.steps, strict=True))
         return Arrivals(tuple(at for at, _ in laid), tuple(n for _, n in laid))
@@ -79,14 +82,15 @@ class PromptLog:
 
 @dataclass(frozen=True)
 class Stream:
-    """Requests in the order of their arrival. `near`: positions of earlier ones by falling similarity, and these."""
+    """Requests in the order of their arrival. `near`: for each request the positions of earlier ones, by falling
+    similarity, and their similarities."""
 
     times: tuple[float, ...]
     requests: tuple[SimulatedRequest, ...]
     near: tuple[tuple[array[int], array[float]], ...]
 
     def nearest(self, position: int, cache: SimulatedCache) -> Nearest:
-        """The search of an exact index over what `cache` holds."""
+        """Returns the search of an exact index over the entries of `cache`."""
         positions, similarities = self.near[position]
 
         def search(limit: int) -> tuple[Sequence[Neighbour], bool]:
@@ -101,7 +105,8 @@ class Stream:
 
 
 def read_arrivals(lines: Iterable[str], origin: str) -> Arrivals:
-    """A CSV with a column of times (ISO 8601 or seconds) and, perhaps, one of steps. Raises StreamError."""
+    """Reads a CSV with a column of times (ISO 8601, or seconds since the epoch) and, optionally, one of steps. Raises
+    StreamError."""
     rows = csv.DictReader(lines)
     time_column = _column(rows, TIME_COLUMNS, origin)
     steps_column = next((c for c in STEPS_COLUMNS if c in (rows.fieldnames or ())), None)
@@ -119,7 +124,7 @@ def read_arrivals(lines: Iterable[str], origin: str) -> Arrivals:
 
 
 def read_prompts(lines: Iterable[str], origin: str) -> PromptLog:
-    """A CSV with a column of prompts and one of similarities to the best cached prompt. Raises StreamError."""
+    """Reads a CSV with a column of prompts and one of similarities to the best cached prompt. Raises StreamError."""
     rows = csv.DictReader(lines)
     prompt_column = _column(rows, PROMPT_COLUMNS, origin)
     score_column = _column(rows, SCORE_COLUMNS, origin)
@@ -179,11 +184,11 @@ def _number(text: str | None) -> float | None:
     return number if math.isfinite(number) else None
 
 
-# ---- stand-ins -----------------------------------------------------------------------------------------------------
+# ---- synthetic streams ---------------------------------------------------------------------------------------------
 
 
 def synthetic_arrivals(days: float, requests_per_day: float, seed: int) -> Arrivals:
-    """Days with quiet nights and two busy times; within an hour at random."""
+    """Returns arrivals with quiet nights and two busy times a day; within an hour they are random."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -199,7 +204,8 @@ def synthetic_arrivals(days: float, requests_per_day: float, seed: int) -> Arriv
 
 
 def synthetic_stream(arrivals: Arrivals, floor: float, seed: int) -> Stream:
-    """Topics of uneven popularity, each with prompts around it, and word-for-word repeats."""
+    """Returns a stream with topics of uneven popularity, prompts around each topic, and word-for-word repeats. `floor`:
+    the lowest similarity that counts."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -219,7 +225,8 @@ def synthetic_stream(arrivals: Arrivals, floor: float, seed: int) -> Stream:
 
 
 def logged_stream(arrivals: Arrivals, log: PromptLog, floor: float, seed: int) -> Stream:
-    """One prompt a request, in the order of both; there must be as many prompts."""
+    """Returns a stream in which each arrival has the next prompt of the log. The log must have at least as many prompts
+    as there are arrivals."""
     count = len(arrivals.times)
     numbers: dict[str, int] = {}
     prompts = [numbers.setdefault(prompt, i) for i, prompt in enumerate(log.prompts[:count])]
@@ -227,7 +234,8 @@ def logged_stream(arrivals: Arrivals, log: PromptLog, floor: float, seed: int) -
 
 
 def _letter_keys(prompts: Sequence[str]) -> NDArray[np.float32]:
-    """(prompts, HASH_SIZE), L2-normalised: counts of letter 4-grams, weighted by rarity, in signed hash buckets."""
+    """Returns keys of shape (prompts, HASH_SIZE), L2-normalised: counts of letter 4-grams, weighted by rarity, in
+    signed hash buckets."""
     import numpy as np
 
     grams = []
@@ -256,7 +264,8 @@ def _stream(
     floor: float,
     seed: int,
 ) -> Stream:
-    """`scores`: what the similarity of the best earlier request is to be distributed as; `floor`: what of it counts."""
+    """Makes a stream. `keys`: (requests, dimensions), L2-normalised. `scores`: the distribution that the similarity of
+    the best earlier request gets. `floor`: the lowest similarity that counts."""
     mapping = _Mapping(_best_earlier(keys), scores)
     near = _neighbours(keys, mapping, floor)
     return Stream(arrivals.times, _requests(arrivals.steps, prompts, seed), near)
@@ -277,13 +286,15 @@ def _requests(steps: Sequence[int], prompts: Sequence[int], seed: int) -> tuple[
 
 
 class _Mapping:
-    """From the proxy's cosines to the log's, by equal rank among the best earlier requests; 1 stays 1."""
+    """Maps the proxy's cosines to the log's, by equal rank among the best earlier requests; 1 stays 1."""
 
     def __init__(self, best: NDArray[np.float32], scores: Sequence[float]) -> None:
         import numpy as np
 
         at = np.linspace(0, 1, 201)
-        settled = best[len(best) // 20 :] if len(best) >= 40 else best  # the first have hardly anything before them
+        settled = (
+            best[len(best) // 20 :] if len(best) >= 40 else best
+        )  # the first requests have hardly any earlier ones
         proxy, target = np.quantile(settled, at), np.quantile(np.asarray(scores), at)
         proxy = np.concatenate([[-1.0], np.clip(proxy, -0.99, 0.9999), [1.0]])
         target = np.concatenate([[min(0.0, float(target[0]))], target, [1.0]])
@@ -297,7 +308,7 @@ class _Mapping:
 
 
 def _best_earlier(keys: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The similarity of each but the first to the best before it."""
+    """Returns the highest cosine of each request, except the first, with the requests before it: (requests - 1,)."""
     import numpy as np
 
     best = np.empty(len(keys), np.float32)
@@ -316,17 +327,18 @@ def _neighbours(
     for start in range(0, len(keys), BLOCK):
         for row in _block(keys, start):
             similar = mapping(row)
-            similar[row < -1.0] = -1.0  # not before it
+            similar[row < -1.0] = -1.0  # not an earlier request
             near = np.flatnonzero(similar >= floor)
             if len(near) > MOST_NEIGHBOURS:
                 near = near[np.argpartition(-similar[near], MOST_NEIGHBOURS)[:MOST_NEIGHBOURS]]
-            near = near[np.lexsort((-near, -similar[near]))]  # the newest of equals first
+            near = near[np.lexsort((-near, -similar[near]))]  # of equal ones the newest first
             lists.append((array("l", near.tolist()), array("d", similar[near].tolist())))
     return tuple(lists)
 
 
 def _block(keys: NDArray[np.float32], start: int) -> NDArray[np.float32]:
-    """Rows `start` on of the cosines with all earlier requests; -2 where it is not earlier."""
+    """Returns BLOCK rows from `start` on of the cosines with all earlier requests, (rows, requests); -2 where a request
+    is not earlier."""
     import numpy as np
 
     end = min(len(keys), start + BLOCK)
