@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, made from the resource's models. Pure."""
+"""Makes the CustomResourceDefinition from the resource's models. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COLUMNS = (
 
 
 def custom_resource_definition() -> JSON:
-    """`diffusioncaches.diffcache.io`, v1alpha1."""
+    """Returns the CRD `diffusioncaches.diffcache.io`, v1alpha1."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -80,9 +80,9 @@ def _resource_schema() -> JSON:
         "properties": {
             "apiVersion": {"type": "string", "description": f"Always {API_VERSION}."},
             "kind": {"type": "string", "description": f"Always {KIND}."},
-            "metadata": {"type": "object"},  # nobody may say more of it in a CRD
+            "metadata": {"type": "object"},  # a CRD may not say more about it
             "spec": structural_schema(DiffusionCacheSpec),
-            # Whoever waits must not take a resource that no operator has seen for one that is current.
+            # With -1, a program that waits does not take a resource that no operator has seen for a current one.
             "status": structural_schema(DiffusionCacheStatus, defaults=False) | {"default": {"observedGeneration": -1}},
         },
         CEL_RULES: [{"rule": f"self.metadata.name.matches('{pattern}')", "message": f"metadata.name {NAME_ADVICE}"}],
@@ -90,7 +90,8 @@ def _resource_schema() -> JSON:
 
 
 def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> JSON:
-    """A model's schema as a CRD may have it: no references, no nulls, every list with its type."""
+    """Returns a model's schema in the form that a CRD allows: no references, no nulls, and a list type for every
+    list."""
     schema = model.model_json_schema(by_alias=True)
     definitions = schema.pop("$defs", {})
     return _structural(schema, definitions, defaults)
@@ -111,7 +112,9 @@ def _structural(schema: JSON, definitions: JSON, defaults: bool) -> JSON:
         out["items"] = _structural(schema["items"], definitions, defaults)
         out.setdefault(LIST_TYPE, "atomic")
     if defaults and schema.get("default") is not None:
-        out["default"] = _without_nulls(schema["default"])  # whole blocks: a rule is checked before inner defaults
+        out["default"] = _without_nulls(
+            schema["default"]
+        )  # whole blocks, because rules are checked before inner defaults are set
     return out
 
 
@@ -122,7 +125,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _resolved(schema: JSON, definitions: JSON) -> JSON:
-    """Follows a reference, and takes the null out of an optional value."""
+    """Resolves a reference, and removes the null of an optional value."""
     if "anyOf" in schema:
         choices = [choice for choice in schema["anyOf"] if choice != {"type": "null"}]
         outer = {key: value for key, value in schema.items() if key != "anyOf"}

@@ -1,4 +1,4 @@
-"""YAML in, a checked DiffusionCache out; what is wrong is said field by field, with the remedy."""
+"""Parses YAML into a checked DiffusionCache. Errors name each wrong field and what to write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ManifestError(ValueError):
 
 
 def read_manifest(path: Path, name: str = "", *, private: bool = False) -> DiffusionCache:
-    """The DiffusionCache in a file. Raises ManifestError."""
+    """Returns the DiffusionCache in a file; see `parse_manifest`. Raises ManifestError."""
     try:
         text = read_document(path)
     except DocumentError as error:
@@ -30,15 +30,15 @@ def read_manifest(path: Path, name: str = "", *, private: bool = False) -> Diffu
 
 
 def parse_manifest(text: str, origin: str = "manifest", name: str = "", *, private: bool = False) -> DiffusionCache:
-    """The DiffusionCache in a YAML text.
+    """Returns the DiffusionCache in a YAML text.
 
-    Other resources may stand beside it, it may be an item of a List, and it may hold what a server adds to it: all as
-    `kubectl get -o yaml` prints it.
+    The text may contain other resources, the DiffusionCache may be an item of a List, and it may have fields that a
+    server adds, as in the output of `kubectl get -o yaml`.
 
     Args:
         text: the YAML.
         origin: what messages call it.
-        name: NAME or NAMESPACE/NAME of the one that is meant; only needed where there are several.
+        name: NAME or NAMESPACE/NAME of the DiffusionCache; only needed if there are several.
 
     Raises:
         ManifestError: names `origin`, the field and the remedy.
@@ -50,7 +50,7 @@ def parse_manifest(text: str, origin: str = "manifest", name: str = "", *, priva
     origin = printable(origin)
     document = _choose(list(_flatten(documents)), origin, name)
     try:
-        # `status` is the operator's, `metadata` is read for what concerns us.
+        # `status` belongs to the operator, so it is not checked.
         known = _without_nulls({k: v for k, v in document.items() if k != "status"})
         return DiffusionCache.model_validate(known, context=PRIVATE if private else None)
     except ValidationError as error:
@@ -58,7 +58,7 @@ def parse_manifest(text: str, origin: str = "manifest", name: str = "", *, priva
 
 
 def _without_nulls(value: Any) -> Any:
-    """Without the keys that are left empty (`serving:`), as the API server takes them: their defaults hold."""
+    """Removes keys with empty values (`serving:`), so that their defaults hold, as on the API server."""
     if isinstance(value, Mapping):
         return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):
@@ -67,7 +67,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _flatten(documents: Sequence[object]) -> Iterator[object]:
-    """The resources, those of Lists as well."""
+    """Yields the resources, including the items of Lists."""
     for document in documents:
         items = document.get("items") if isinstance(document, Mapping) else None
         if isinstance(items, Sequence) and not isinstance(items, str):
@@ -77,8 +77,8 @@ def _flatten(documents: Sequence[object]) -> Iterator[object]:
 
 
 def _choose(resources: Sequence[object], origin: str, name: str) -> Mapping[Any, Any]:
-    """The one resource that is meant, unchecked. Raises ManifestError."""
-    # One without a kind is ours with a mistake; so is whatever stands alone.
+    """Returns the chosen resource, unchecked. Raises ManifestError."""
+    # A resource without a kind, or one that stands alone, counts as ours with a mistake.
     ours = [r for r in resources if isinstance(r, Mapping) and (len(resources) == 1 or r.get("kind") in (None, KIND))]
     if not ours:
         kinds = sorted({str(r.get("kind")) if isinstance(r, Mapping) else "no mapping" for r in resources})
@@ -103,7 +103,7 @@ def _choose(resources: Sequence[object], origin: str, name: str) -> Mapping[Any,
 
 
 def _names_of(resource: Mapping[Any, Any]) -> tuple[str, ...]:
-    """What `name` may call a resource: NAME, and NAMESPACE/NAME where it has a namespace."""
+    """Returns the names of a resource that `name` may use: NAME, and NAMESPACE/NAME if it has a namespace."""
     metadata = resource.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     name, namespace = str(metadata.get("name", "without a name")), metadata.get("namespace")
@@ -111,14 +111,15 @@ def _names_of(resource: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 MAX_FAULTS = 20
-"""Lines of one message. More push the first ones, which often cause the rest, out of the terminal."""
+"""Lines of one message at most. With more, the first ones, which often cause the rest, would scroll out of the
+terminal."""
 
 MAX_FAULT_CHARACTERS = 600
-"""Of one line. Fewer would cut our own advice; more is only what the document says."""
+"""Characters of one line at most. Fewer would cut our own advice; more would only quote the document."""
 
 
 def explain_validation(error: ValidationError) -> str:
-    """One line a wrong field: where it is, and what to do about it."""
+    """Returns one line for each wrong field: where it is, and what to do about it."""
     faults = error.errors(include_url=False)
     lines = [
         "  " + quoted(f"{_path(fault['loc'])}: {_advice(fault)}", MAX_FAULT_CHARACTERS) for fault in faults[:MAX_FAULTS]
@@ -136,7 +137,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _advice(error: object) -> str:
-    """pydantic's sentence, without its type names, and with the value that was found."""
+    """Returns pydantic's message without type names and with the found value."""
     assert isinstance(error, dict)
     value = error.get("input")
     if error["type"] == "extra_forbidden":
@@ -159,7 +160,7 @@ _NOT_FINITE = {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}
 
 
 def _found(value: object) -> str:
-    """The value, as YAML spells it."""
+    """Returns the value as YAML spells it."""
     if isinstance(value, bool):
         return f", is {str(value).lower()}"
     if isinstance(value, float) and not math.isfinite(value):
@@ -169,7 +170,7 @@ def _found(value: object) -> str:
 
 
 def _how_to_quote(value: object) -> str:
-    """What to do about a value that should be a text; empty where quotes do not make one of it."""
+    """Returns what to do about a value that should be a text; empty if quotes would not help."""
     if isinstance(value, float) and not math.isfinite(value):
         return ", which is no number: write one, in quotes"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What a resource may say about its pods: typed copies of the parts of Kubernetes' own PodSpec."""
+"""Options of a resource's pods: typed copies of parts of Kubernetes' PodSpec."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class ConfigMapKeyRef(Block):
 
 
 class Toleration(Block):
-    """A taint that the pod may run in spite of."""
+    """A taint that the pod tolerates."""
 
     key: Text | None = None
-    """Key of the taint; absent, with operator Exists: every taint."""
+    """Key of the taint; absent, with operator Exists: all taints."""
     operator: Literal["Exists", "Equal"] = "Equal"
-    """Exists takes any value of the taint, Equal only `value`."""
+    """Exists accepts any value of the taint, Equal only `value`."""
     value: Text | None = None
     """Value of the taint, for operator Equal."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint; absent: any."""
     toleration_seconds: StrictInt | None = None
-    """With effect NoExecute: seconds that the pod stays on a node after it is tainted; absent: for good."""
+    """With effect NoExecute: seconds that the pod stays on a node after the node is tainted; absent: for ever."""
 
 
 class NodeSelectorRequirement(Block):
@@ -83,10 +83,10 @@ class PreferredSchedulingTerm(Block):
 
 
 class NodeAffinity(Block):
-    """Which nodes the pod may run on, and which it had better."""
+    """Nodes on which the pod may run, and nodes that it prefers."""
 
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
-    """The nodes that the pod may run on."""
+    """The nodes on which the pod may run."""
     preferred_during_scheduling_ignored_during_execution: (
         Annotated[list[PreferredSchedulingTerm], Field(max_length=20)] | None
     ) = None
@@ -114,7 +114,7 @@ class LabelSelector(Block):
 
 
 class PodAffinityTerm(Block):
-    """Other pods, and what counts as near to them."""
+    """Other pods, and which nodes count as near to each other."""
 
     topology_key: Text
     """Label of nodes: those with an equal value are near to each other."""
@@ -127,16 +127,16 @@ class PodAffinityTerm(Block):
 
 
 class WeightedPodAffinityTerm(Block):
-    """Other pods that are preferred near or far, and how much."""
+    """Other pods that are preferred near by or far away, and the weight of this preference."""
 
     weight: Annotated[StrictInt, Field(ge=1, le=100)]
-    """How much it counts beside other terms."""
+    """Weight of this term among others."""
     pod_affinity_term: PodAffinityTerm
     """The other pods."""
 
 
 class PodAffinity(Block):
-    """Which pods this one has to run near to, or far from."""
+    """Pods near which, or away from which, this pod runs."""
 
     required_during_scheduling_ignored_during_execution: (
         Annotated[list[PodAffinityTerm], Field(max_length=20)] | None
@@ -145,44 +145,44 @@ class PodAffinity(Block):
     preferred_during_scheduling_ignored_during_execution: (
         Annotated[list[WeightedPodAffinityTerm], Field(max_length=20)] | None
     ) = None
-    """Terms that had better hold."""
+    """Terms that should hold where possible."""
 
 
 class Affinity(Block):
-    """Which nodes, and which neighbours, the pod may have."""
+    """Rules about the pod's nodes and about other pods near it."""
 
     node_affinity: NodeAffinity | None = None
     """The nodes."""
     pod_affinity: PodAffinity | None = None
-    """Pods that it runs near to."""
+    """Pods near which it runs."""
     pod_anti_affinity: PodAffinity | None = None
-    """Pods that it runs far from."""
+    """Pods away from which it runs."""
 
 
 class TopologySpreadConstraint(Block):
     """How evenly pods are spread over parts of the cluster."""
 
     max_skew: Annotated[StrictInt, Field(ge=1)]
-    """By how many pods two parts may differ."""
+    """Number of pods by which two parts may differ."""
     topology_key: Text
     """Label of nodes: those with an equal value are one part."""
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"]
-    """Whether a pod waits, or runs all the same, where it cannot be kept."""
+    """Whether a pod waits (DoNotSchedule) or runs anyway (ScheduleAnyway) if the constraint cannot be met."""
     label_selector: LabelSelector | None = None
     """The pods that are counted."""
     min_domains: Annotated[StrictInt, Field(ge=1)] | None = None
-    """The fewest parts that there have to be."""
+    """Fewest parts that must exist."""
 
 
 class ResourceClaim(Block):
-    """Dynamic resource allocation: exactly one of the two names."""
+    """A claim of dynamic resource allocation. Exactly one of resourceClaimName and resourceClaimTemplateName is set."""
 
     name: Text
     """Name of the claim within the pod."""
     resource_claim_name: Text | None = None
-    """A ResourceClaim that exists."""
+    """An existing ResourceClaim."""
     resource_claim_template_name: Text | None = None
-    """A ResourceClaimTemplate that each pod's claim is made from."""
+    """A ResourceClaimTemplate from which each pod's claim is made."""
     rules = (
         Rule(
             "has(self.resourceClaimName) != has(self.resourceClaimTemplateName)",
@@ -245,7 +245,7 @@ _Id = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
 
 
 class SecurityContext(Block):
-    """The ids that a pod's processes run under. An absent one is not set: the cluster, or the image, says it."""
+    """User and group ids of a pod's processes. An absent id is not set: the cluster or the image decides."""
 
     run_as_user: Annotated[StrictInt, Field(ge=1, le=2**31 - 1)] | None = None
     """User of the processes, never root."""
@@ -266,20 +266,20 @@ Annotations = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field
 
 
 class Placement(Block):
-    """Where pods run, as whom, and what they carry."""
+    """Nodes, user, labels and annotations of pods."""
 
     node_selector: Labels | None = None
     """Labels that a node must have."""
     tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
-    """Taints that the pods may run in spite of."""
+    """Taints that the pods tolerate."""
     affinity: Affinity | None = None
-    """Which nodes, and which neighbours, the pods may have."""
+    """Rules about the pods' nodes and about other pods near them."""
     runtime_class_name: Text | None = None
     """RuntimeClass of the pods, such as nvidia."""
     priority_class_name: Text | None = None
     """PriorityClass of the pods."""
     security_context: SecurityContext | None = None
-    """Ids of the processes, all of them; {} sets none: OpenShift assigns them. Absent: 10001, or the chart's choice."""
+    """All ids of the processes; {} sets none, so OpenShift can assign them. Absent: 10001, or the chart's choice."""
     labels: Annotated[Labels, _FOREIGN] | None = None
     """Further labels of the pods."""
     annotations: Annotations | None = None
@@ -287,10 +287,10 @@ class Placement(Block):
 
 
 class PodOptions(Placement):
-    """Passed on to the serving pods as they are."""
+    """Options of the serving pods, copied into them unchanged."""
 
     topology_spread_constraints: Annotated[list[TopologySpreadConstraint], Field(max_length=16)] | None = None
-    """How the pods are spread over the cluster; absent: of a shared cache over nodes, as far as there are some."""
+    """How the pods are spread over the cluster; absent: a shared cache's pods are spread over nodes if possible."""
     image_pull_secrets: Annotated[list[LocalObjectRef], Field(max_length=16), UniqueBy("name")] | None = None
     """Secrets for private registries, for all pods of the cache."""
     resource_claims: Annotated[list[ResourceClaim], Field(max_length=16), UniqueBy("name")] | None = None

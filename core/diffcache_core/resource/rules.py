@@ -1,7 +1,7 @@
-"""What a field of the resource is bound to, said once: the manifest's check and the CRD's CEL rule lie side by side.
+"""Rules of the resource's fields. Each is defined once, with the manifest's check beside the CRD's CEL rule.
 
-A `Rule` stands in a field's annotation (it checks the value) or in a block's `rules` (it checks the block). A `Change`
-stands in a field's annotation and says what a change of its value costs.
+A `Rule` in a field's annotation checks the value; one in a block's `rules` checks the block. A `Change` in a field's
+annotation says what a change of its value costs.
 """
 
 from __future__ import annotations
@@ -30,33 +30,36 @@ from diffcache_core.foreign import quoted
 CEL_RULES = "x-kubernetes-validations"
 LIST_TYPE = "x-kubernetes-list-type"
 PRIVATE = {"private": True}
-"""The context in which a manifest is validated that stays in its owner's files, as that of `diffcache up` does."""
+"""Validation context of a manifest that stays in its owner's files, such as that of `diffcache up`."""
 
 
 class Change(StrEnum):
     """What a new value of a field means for running pods and for the cache."""
 
-    HOT = "Hot"  # running pods take it over without a restart
+    HOT = "Hot"  # running pods apply it without a restart
     ROLL = "Roll"  # pods are replaced, the cache stays
     NEW_SPACE = "NewSpace"  # pods are replaced, entries that no longer fit are purged after their grace time
-    GROW = "Grow"  # a larger volume grows under the running pods, a smaller one is refused
-    IMMUTABLE = "Immutable"  # refused
+    GROW = "Grow"  # volumes grow under the running pods; a smaller size is refused
+    IMMUTABLE = "Immutable"  # a change is refused
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition in both languages. `cel` may use nothing newer than the chart's `kubeVersion`."""
+    """A condition in CEL and in Python. `cel` may only use features of the chart's oldest `kubeVersion`."""
 
     cel: str
     message: str
     holds: Callable[[Any], bool]
-    spares_private: bool = False  # it does not bind a manifest that nobody but its owner reads
+    spares_private: bool = False  # the rule does not apply to a manifest that only its owner reads
 
     @classmethod
     def matches(cls, pattern: str, message: str) -> Rule:
-        """A string matches a pattern. Unlike `pattern` in a schema, a failure says what to write instead."""
+        """Returns a rule that a string matches a pattern. Unlike `pattern` in a schema, its message says what to
+        write."""
         escaped = pattern.replace("\\", "\\\\").replace("'", "\\'")
-        compiled = re.compile(pattern.replace("$", r"\Z"))  # in RE2 `$` is not before a last newline
+        compiled = re.compile(
+            pattern.replace("$", r"\Z")
+        )  # unlike Python's, RE2's `$` does not match before a last newline
         return cls(f"self.matches('{escaped}')", message, lambda value: compiled.search(value) is not None)
 
     def as_cel(self) -> dict[str, str]:
@@ -80,7 +83,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class UniqueBy:
-    """A list is a map in disguise: no two of its items have the same value of this field."""
+    """Marks a list as a map: no two of its items may have the same value of the field `key`."""
 
     key: str
 
@@ -125,15 +128,15 @@ class Block(BaseModel):
 
 
 def change_of(field: FieldInfo) -> Change | None:
-    """The class in a field's own annotation; None if the fields of its block have theirs."""
+    """Returns the Change in a field's own annotation; None if the fields of its block have their own."""
     marks = [*field.metadata]
-    for kind in get_args(field.annotation):  # of an optional field they stand inside
+    for kind in get_args(field.annotation):  # those of an optional field are inside its annotation
         marks += getattr(kind, "__metadata__", ())
     return next((mark for mark in marks if isinstance(mark, Change)), None)
 
 
 def block_of(field: FieldInfo) -> type[Block] | None:
-    """The block that a field holds, be it optional or not."""
+    """Returns the block of a field, optional or not; None if it has none."""
     for kind in (field.annotation, *get_args(field.annotation)):
         kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
         if isinstance(kind, type) and issubclass(kind, Block):
@@ -142,7 +145,8 @@ def block_of(field: FieldInfo) -> type[Block] | None:
 
 
 def fields_by_change(block: type[Block], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Change]]:
-    """Every marked field below a block: its path in Python's names, and its class."""
+    """Yields every marked field below a block: its path in Python's names, and its Change. Raises TypeError for a field
+    without a Change."""
     for name, field in block.model_fields.items():
         if (change := change_of(field)) is not None:
             yield (*path, name), change
@@ -153,7 +157,8 @@ def fields_by_change(block: type[Block], path: tuple[str, ...] = ()) -> Iterator
 
 
 def _transitions(block: type[Block]) -> list[dict[str, str]]:
-    """Rules of a change. They stand at the parent, for a rule of the field itself cannot see it come and go."""
+    """Returns the CEL rules about changes of fields. They belong to the block, because a rule of an optional field is
+    not checked when the field appears or disappears."""
     written = {Change.IMMUTABLE: _immutable, Change.GROW: _growing}
     return [written[change](field) for field in block.model_fields.values() if (change := change_of(field)) in written]
 
@@ -169,7 +174,7 @@ def _immutable(field: FieldInfo) -> dict[str, str]:
 
 
 def _growing(field: FieldInfo) -> dict[str, str]:
-    """Of a quantity with a default."""
+    """Returns the rule that a quantity with a default must not become smaller."""
     new, old = f"self.{field.alias}", f"oldSelf.{field.alias}"
     larger = f"quantity({new}).compareTo(quantity({old})) >= 0"
     return {

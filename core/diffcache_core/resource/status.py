@@ -1,4 +1,4 @@
-"""The resource's status: what the operator tells, in the shapes of Kubernetes' API conventions."""
+"""The resource's status, which the operator writes, in the form of Kubernetes' API conventions."""
 
 from __future__ import annotations
 
@@ -26,51 +26,51 @@ class Condition(_Block):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
-    """What the condition is about, such as Ready."""
+    """Type of the condition, such as Ready."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it is so."""
+    """Whether the condition holds."""
     reason: Annotated[str, Field(max_length=1024)]
     """One CamelCase word."""
     message: Annotated[str, Field(max_length=32768)]
-    """What is the matter, and what to do about it."""
+    """What the state is, and what to do about it."""
     observed_generation: int
-    """The generation of the resource that it is about."""
+    """The generation of the resource that the condition is about."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    """Since when `status` has been so."""
+    """Time at which `status` changed last."""
 
 
 class ServingStatus(_Block):
     """Images of the serving pods."""
 
     image: str = ""
-    """The serving image that a pod was ready with last. Unless spec.serving.image names another, it is used again, and
-    an upgrade of the operator leaves it."""
+    """The serving image with which a pod was ready last. It stays in use, also after an upgrade of the operator, unless
+    spec.serving.image names another one."""
     chosen: str = ""
-    """The last image that `kubectl diffcache upgrade` chose and that a pod was ready with."""
+    """The last image that `kubectl diffcache upgrade` chose and with which a pod was ready."""
     available: str = ""
-    """The operator's default image, if it is another: `kubectl diffcache upgrade` takes it."""
+    """The operator's default image, if it is another one: `kubectl diffcache upgrade` changes to it."""
 
 
 class IndexStatus(_Block):
-    """The index, as far as it was seen."""
+    """What the operator knows about the index."""
 
     image: str = ""
-    """The image of Milvus that its pod was ready with last, where the resource has one of its own."""
+    """The image with which the resource's own Milvus was ready last, if it has one."""
     reached: bool = False
     """Whether a pod has ever reached the index."""
 
 
 class LedgerStatus(_Block):
-    """The ledger, as far as it was seen."""
+    """What the operator knows about the ledger."""
 
     image: str = ""
-    """The image of Redis that its pod was ready with last, where the resource has one of its own."""
+    """The image with which the resource's own Redis was ready last, if it has one."""
     reached: bool = False
     """Whether a pod has ever reached the ledger."""
 
 
 class StoreStatus(_Block):
-    """The store, as far as it was seen."""
+    """What the operator knows about the store."""
 
     reached: bool = False
     """Whether a pod has ever reached the bucket."""
@@ -80,33 +80,33 @@ class CacheStatus(_Block):
     """Figures of the running pods, written at most once a minute."""
 
     steps_saved_ratio: str = ""
-    """Skipped steps over all steps since the pods started; the share of the denoising work that the cache saved."""
+    """Skipped steps divided by all steps since the pods started: the share of denoising that the cache saved."""
     hit_ratio: str = ""
-    """Requests answered EXACT or APPROXIMATE over all that may read the cache."""
+    """Requests answered EXACT or APPROXIMATE, divided by all requests that may read the cache."""
     entries: int = 0
-    """Generations that can be resumed from."""
+    """Number of entries in the cache."""
     bytes: int = 0
-    """Bytes that their states take."""
+    """Bytes that the states of the entries take."""
 
 
 class LevelStatus(_Block):
-    """From which similarity on how much may be skipped."""
+    """A level: from this similarity on, so many percent of the steps may be skipped."""
 
     skip_percent: int
-    """Share of the steps that may be skipped."""
+    """Percentage of the steps that may be skipped."""
     similarity: str
-    """From this cosine similarity on."""
+    """Lowest cosine similarity for this level."""
 
 
 class TuningDecision(_Block):
-    """What the tuner decided, and from what."""
+    """A decision of the tuner, and its reasons."""
 
     time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    """When it was decided."""
+    """Time of the decision."""
     revision: int
-    """The revision that it led to."""
+    """The revision after the decision."""
     reason: str
-    """One CamelCase word: Loosened, Tightened, Grown, Shrunk, Reset."""
+    """One CamelCase word: Loosened, Tightened, Grown, Shrunk, Reset or Recommended."""
     message: Annotated[str, Field(max_length=1024)]
     """Why, for a person."""
     capacity: str
@@ -114,56 +114,56 @@ class TuningDecision(_Block):
     levels: Annotated[list[LevelStatus], Field(max_length=20)] = []
     """The levels from then on."""
     inputs: dict[str, str] = {}
-    """The figures that it rests on, by name."""
+    """The figures on which the decision is based, by name."""
 
 
 class TuningStatus(_Block):
-    """The tuner's record: what is in force instead of the spec's values while tuning.mode is Auto."""
+    """The tuner's record. While tuning.mode is Auto, its values are used instead of the spec's."""
 
     revision: int = 0
-    """Rises with each decision; the pods export the one they follow."""
+    """Number that rises with each decision; the pods export the revision that they follow."""
     based_on: str = ""
-    """Digest of the spec's cache and tuning parts: another one sets the record back to the spec."""
+    """Digest of the spec's model, cache and tuning parts. If it changes, the spec's values hold again."""
     capacity: str = ""
     """The capacity in force."""
     levels: Annotated[list[LevelStatus], Field(max_length=20)] = []
     """The levels in force."""
     window_start: str = ""
-    """Since when all ready pods have followed this revision: earlier figures do not count. Empty: not yet."""
+    """Time since which all ready pods follow this revision: earlier figures do not count. Empty: not yet."""
     measured_of: str = ""
-    """Digest of the model, the kind of state and the scorer that comparisons are of."""
+    """Digest of the model, the kind of state and the scorer of the comparisons."""
     measured_since: str = ""
-    """Since when comparisons count, which decisions do not change: since all ready pods have followed this spec."""
+    """Time since which comparisons count: since all ready pods follow this spec. Decisions do not change it."""
     pods: int = 0
-    """Serving pods that there have been at once meanwhile: series of a pod with a higher number do not count."""
+    """Most serving pods at once since measuredSince: series of a pod with a higher number do not count."""
     decision: str = ""
-    """What the tuner did last, or why it does nothing: for a column of `kubectl get`."""
+    """What the tuner did last, or why it does nothing."""
     history: Annotated[list[TuningDecision], Field(max_length=10)] = []
     """The last ten decisions, newest first."""
 
 
 class AutoscalingStatus(_Block):
-    """What the operator's scaling loop did last."""
+    """The last change of the operator's scaling loop."""
 
     replicas: int = 0
-    """The number of pods that it set."""
+    """The number of pods that the loop set."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """Why, for a person."""
     time: str = ""
-    """When it did."""
+    """Time of the change."""
 
 
 class CorrectionStatus(_Block):
-    """What somebody had changed by hand and the operator put right last."""
+    """The last change by hand that the operator undid."""
 
     message: Annotated[str, Field(max_length=1024)] = ""
     """Which object was changed, in which field, and by whom."""
     time: str = ""
-    """When it was put right."""
+    """Time at which it was undone."""
 
 
 class DiffusionCacheStatus(_Block):
-    """What there is."""
+    """The observed state."""
 
     observed_generation: int = -1
     """The generation that this status is about; -1: no operator has looked at the resource yet."""
@@ -174,15 +174,15 @@ class DiffusionCacheStatus(_Block):
             json_schema_extra={LIST_TYPE: "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = []
-    """What is the matter: Ready, and what stands behind it."""
+    """Ready, and further conditions that explain it."""
     replicas: int = 0
-    """Pods there are, ready or not."""
+    """Existing pods, ready or not."""
     ready_replicas: int = 0
-    """Pods that answer."""
+    """Pods that are ready."""
     selector: str = ""
     """Label selector of the serving pods, for autoscalers."""
     endpoint: str = ""
-    """Where clients inside the cluster connect to."""
+    """Address for clients inside the cluster."""
     serving: ServingStatus = ServingStatus()
     index: IndexStatus = IndexStatus()
     ledger: LedgerStatus = LedgerStatus()

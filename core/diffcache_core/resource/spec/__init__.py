@@ -1,8 +1,9 @@
-"""The `DiffusionCache` resource: the one source of the manifest's rules and of the CRD.
+"""The `DiffusionCache` resource: the only source of the manifest's rules and of the CRD.
 
-Only fields that work are here; every other key is refused by name. Sizes are Kubernetes quantities, similarities and
-other fractions decimal strings, percentages integers. A default stands here only if it depends on neither model,
-cluster nor version: a default of the schema is written into every stored object and cannot be changed any more.
+It only has fields that have an effect; every other key is refused by name. Sizes are Kubernetes quantities;
+similarities and other fractions are decimal strings; percentages are integers. A field only has a default here if it
+does not depend on model, cluster or version: the API server writes a schema's default into every stored object, so it
+cannot be changed later.
 """
 
 from __future__ import annotations

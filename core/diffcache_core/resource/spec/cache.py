@@ -1,4 +1,4 @@
-"""`spec.cache`: what is kept, by whom it is counted, and from which similarity on it is resumed."""
+"""`spec.cache`: what is kept, where it is recorded, and from which similarity on requests resume from it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from diffcache_core.resource.spec.values import (
 
 class LedgerType(StrEnum):
     EMBEDDED = "Embedded"  # SQLite on the pod's volume
-    PROVISIONED = "Provisioned"  # a Redis of its own beside the pods
-    EXTERNAL = "External"  # a Redis or Valkey that somebody else runs
+    PROVISIONED = "Provisioned"  # the cache's own Redis, beside the pods
+    EXTERNAL = "External"  # a Redis or Valkey that the operator does not manage
 
 
 class LevelSpec(Block):
-    """From which similarity on how much may be skipped."""
+    """A level: from this similarity on, so many percent of the steps may be skipped."""
 
     skip_percent: Annotated[StrictInt, Field(ge=1, le=99)]
-    """Share of the steps that may be skipped."""
+    """Percentage of the steps that may be skipped."""
     similarity: Similarity
-    """From this cosine similarity on."""
+    """Lowest cosine similarity for this level."""
 
 
 _RISING = (
@@ -49,7 +49,7 @@ def _levels_rise(levels: list[Any]) -> bool:
 
 
 class S3Spec(Block):
-    """A bucket of S3, or of what speaks its protocol."""
+    """A bucket of S3 or of a service with its protocol."""
 
     bucket: Annotated[
         str,
@@ -64,7 +64,7 @@ class S3Spec(Block):
         Rule.matches(r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$", "must be a path without slashes at its ends"),
         Change.IMMUTABLE,
     ] = ""
-    """Folder of the bucket; below it states lie in one of the cache's own."""
+    """Folder in the bucket; the cache's states are in a subfolder of it."""
     endpoint: (
         Annotated[
             str,
@@ -75,13 +75,13 @@ class S3Spec(Block):
         ]
         | None
     ) = None
-    """Address of the S3 service; absent: Amazon's of the region."""
+    """Address of the S3 service; absent: Amazon's for the region."""
     region: Annotated[str, Field(min_length=1, max_length=64), Change.ROLL] = "us-east-1"
-    """Region of the bucket; services other than Amazon's mostly take any."""
+    """Region of the bucket; most services other than Amazon's accept any."""
     credentials_secret_ref: Annotated[LocalObjectRef, Change.ROLL] | None = None
-    """A Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; absent: what the pod's surroundings give it."""
+    """A Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; absent: the pod's own identity in the cloud."""
     ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
-    """PEM certificates that the service's one is checked against, beside the usual authorities."""
+    """PEM certificates of authorities that are trusted for the service, in addition to the usual ones."""
     rules = (
         Rule(
             "!has(self.caSecretRef) || !has(self.endpoint) || self.endpoint.startsWith('https://')",
@@ -92,10 +92,10 @@ class S3Spec(Block):
 
 
 class StoreSpec(Block):
-    """Where the bytes of states lie."""
+    """Where the bytes of states are stored."""
 
     type: Annotated[StoreType, Change.IMMUTABLE] = StoreType.VOLUME
-    """Where states are kept."""
+    """Where states are stored: Volume is a volume of the pod, S3 a bucket."""
     volume: VolumeSpec = VolumeSpec()
     """The volume of each pod: for states (Volume), the ledger (Embedded), the index (Lite) and downloaded models."""
     s3: S3Spec | None = None
@@ -116,19 +116,19 @@ class LedgerVolumeSpec(VolumeSpec):
 
 
 class ProvisionedLedgerSpec(Block):
-    """A Redis of this cache's own, beside its pods."""
+    """A Redis for this cache alone, beside its pods."""
 
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
     """Image of Redis; absent: the running one, at first the operator's default."""
     resources: Annotated[Resources, Change.ROLL] = Resources()
     """Requests and limits of the Redis container."""
     pod: Annotated[Placement, Change.ROLL] = Placement()
-    """Where Redis' pod runs, as whom, and what it carries; what is absent here is as in serving.pod."""
+    """Nodes, user, labels and further options of Redis' pod; an absent field is as in serving.pod."""
     volume: LedgerVolumeSpec = LedgerVolumeSpec()
 
 
 class ExternalLedgerSpec(Block):
-    """A Redis or Valkey of yours."""
+    """A Redis or Valkey that you run."""
 
     address: Annotated[
         str,
@@ -144,7 +144,7 @@ class ExternalLedgerSpec(Block):
     password_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
     """Password of the Redis."""
     ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
-    """PEM certificates that the server's one is checked against."""
+    """PEM certificates of the authorities that are trusted for the server."""
     rules = (
         Rule(
             "!has(self.caSecretRef) || self.address.startsWith('rediss://')",
@@ -158,7 +158,7 @@ class LedgerSpec(Block):
     """The record of entries and states."""
 
     type: Annotated[LedgerType, Change.IMMUTABLE] = LedgerType.EMBEDDED
-    """Who keeps the record of entries and states."""
+    """Where entries are recorded: Embedded is SQLite in the pod, Provisioned a new Redis, External a Redis of yours."""
     provisioned: ProvisionedLedgerSpec | None = None
     external: ExternalLedgerSpec | None = None
     rules = (
@@ -176,12 +176,12 @@ class LedgerSpec(Block):
 
 
 class CacheSpec(Block):
-    """What is kept of earlier pictures, and when it is resumed from."""
+    """What is kept of earlier pictures, and when requests resume from it."""
 
     capacity: Annotated[Quantity, Change.HOT] = "64Mi"
-    """Bytes that states may take, over all replicas."""
+    """Bytes that the states of all replicas together may take."""
     state: Annotated[StateKind, Change.NEW_SPACE] = StateKind.CLEAN
-    """Clean keeps the final latent, Trajectory those of several steps."""
+    """Clean keeps the final latent, Trajectory the latents of several steps."""
     levels: (
         Annotated[
             list[LevelSpec],
@@ -197,11 +197,11 @@ class CacheSpec(Block):
         ]
         | None
     ) = None
-    """The threshold table; absent: the model's own. An empty list: nothing is ever resumed."""
+    """The table of levels; absent: the model's own. With an empty list no request ever resumes."""
     scope: Annotated[Scope, Change.IMMUTABLE] = Scope.TENANT
     """Shared lets tenants resume from each other's states."""
     space_grace_seconds: Annotated[StrictInt, Field(ge=0, le=30 * 24 * 3600), Change.HOT] = 3600
-    """How long entries that no longer fit (another model, dtype, kind of state) are kept for a change back."""
+    """Seconds for which entries that no longer fit (another model, dtype, kind of state) are kept for a change back."""
     store: StoreSpec = StoreSpec()
     ledger: LedgerSpec = LedgerSpec()
     rules = (

@@ -1,4 +1,4 @@
-"""`spec.index`: where prompts are looked up."""
+"""`spec.index`: where similar prompts are looked up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffcache_core.resource.spec.values import Resources, VolumeSpec, without_u
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """The address of a Milvus, and the database that stands after it; empty if none does."""
+    """Returns the address of a Milvus, and the database at the end of the URI; empty if there is none."""
     scheme, _, rest = uri.partition("://")
     place, _, database = rest.partition("/")
     return f"{scheme}://{place}", database.rstrip("/")
@@ -21,24 +21,24 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 class IndexType(StrEnum):
     LITE = "Lite"  # Milvus Lite, embedded in the pod
-    STANDALONE = "Standalone"  # a Milvus of its own beside the pods
-    EXTERNAL = "External"  # a Milvus that somebody else runs
+    STANDALONE = "Standalone"  # the cache's own Milvus, beside the pods
+    EXTERNAL = "External"  # a Milvus that the operator does not manage
 
 
 class StandaloneIndexSpec(Block):
-    """A Milvus of this cache's own, beside its pods."""
+    """A Milvus for this cache alone, beside its pods."""
 
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
     """Image of Milvus; absent: the running one, at first the operator's default."""
     resources: Annotated[Resources, Change.ROLL] = Resources()
     """Requests and limits of the Milvus container."""
     pod: Annotated[Placement, Change.ROLL] = Placement()
-    """Where Milvus' pod runs, as whom, and what it carries; what is absent here is as in serving.pod."""
+    """Nodes, user, labels and further options of Milvus' pod; an absent field is as in serving.pod."""
     volume: VolumeSpec = VolumeSpec()
 
 
 class ExternalIndexSpec(Block):
-    """A Milvus of yours."""
+    """A Milvus that you run."""
 
     uri: Annotated[
         str,
@@ -60,11 +60,11 @@ class ExternalIndexSpec(Block):
         ]
         | None
     ) = None
-    """Database of the Milvus, which must be there; absent: the one at the end of the uri, or else Milvus' default."""
+    """Database of the Milvus, which must exist; absent: the one at the end of the uri, or else Milvus' default."""
     token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
-    """user:password, or an API key, of the Milvus."""
+    """Credentials of the Milvus: user:password, or an API key."""
     ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
-    """PEM certificates that the server's one is checked against."""
+    """PEM certificates of the authorities that are trusted for the server."""
     rules = (
         Rule(
             "!has(self.caSecretRef) || self.uri.startsWith('https://')",
@@ -83,7 +83,7 @@ class IndexSpec(Block):
     """Where similar prompts are looked up."""
 
     type: Annotated[IndexType, Change.IMMUTABLE] = IndexType.LITE
-    """Lite is embedded in the pod, Standalone a Milvus of the cache's own, External one of yours."""
+    """Lite is embedded in the pod, Standalone is a Milvus for this cache, External is one of yours."""
     standalone: StandaloneIndexSpec | None = None
     external: ExternalIndexSpec | None = None
     rules = (

@@ -1,4 +1,4 @@
-"""`spec.model`: what draws."""
+"""`spec.model`: the diffusion model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _is_hub_id(source: str) -> bool:
 
 
 class ModelSpec(Block):
-    """What draws the pictures, and with which defaults."""
+    """The model that makes the pictures, and defaults of requests."""
 
     source: Annotated[
         str,
@@ -53,9 +53,9 @@ class ModelSpec(Block):
     token_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
     """Token for a gated Hugging Face id. Only the init container that downloads the model sees it."""
     ca_secret_ref: Annotated[SecretKeyRef, Change.ROLL] | None = None
-    """PEM certificates that a mirror of the hub is checked against, beside the usual authorities."""
+    """PEM certificates of authorities that are trusted for a mirror of the hub, in addition to the usual ones."""
     scheduler: Annotated[Scheduler, Change.ROLL] = "DDIM"
-    """How noise is taken away; entries with state Clean fit every scheduler and go on serving, others are purged."""
+    """How noise is removed. After a change, entries with state Clean stay usable; others are purged."""
     dtype: Annotated[DType, Change.NEW_SPACE] = DType.AUTO
     """Auto is Float16 on CUDA and Float32 on a CPU."""
     steps: Annotated[StrictInt, Field(ge=1, le=MAX_STEPS), Change.HOT] | None = None

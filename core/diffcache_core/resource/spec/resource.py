@@ -19,12 +19,13 @@ from diffcache_core.resource.spec.tuning import AutoscalingSpec, PrometheusSpec,
 
 
 class ReclaimPolicy(StrEnum):
-    DELETE = "Delete"  # the volumes go with the resource
+    DELETE = "Delete"  # the volumes are deleted with the resource
     RETAIN = "Retain"
 
 
 def is_shared(spec: DiffusionCacheSpec) -> bool:
-    """Whether several replicas may use the cache: its parts lie outside of the pods. None of it can be changed."""
+    """Returns whether several replicas can share the cache: index, ledger and store lie outside the pods. These fields
+    are immutable."""
     return (
         spec.index.type is not IndexType.LITE
         and spec.cache.ledger.type is not LedgerType.EMBEDDED
@@ -41,7 +42,7 @@ _SHARE = (
 
 
 class DiffusionCacheSpec(Block):
-    """What is wanted."""
+    """The desired state."""
 
     model: ModelSpec
     serving: ServingSpec = ServingSpec()
@@ -51,7 +52,7 @@ class DiffusionCacheSpec(Block):
     tuning: TuningSpec = TuningSpec()
     autoscaling: AutoscalingSpec = AutoscalingSpec()
     reclaim_policy: Annotated[ReclaimPolicy, Change.HOT] = ReclaimPolicy.DELETE
-    """Whether the volumes are deleted with the resource."""
+    """Whether the volumes are deleted with the resource (Delete) or stay (Retain)."""
     rules = (
         Rule(
             f"self.serving.replicas <= 1 || {_SHARED}",
@@ -94,7 +95,7 @@ NAME_ADVICE = "must be at most 40 lower-case letters, digits and dashes, and beg
 
 
 class Metadata(BaseModel):
-    """Kubernetes knows many more metadata fields; these concern us."""
+    """The metadata fields that diffcache uses; Kubernetes has many more."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     name: Annotated[str, Rule("", NAME_ADVICE, lambda name: re.fullmatch(NAME_PATTERN, name) is not None)]

@@ -11,39 +11,39 @@ from diffcache_core.resource.rules import Block, Change, Rule
 from diffcache_core.resource.spec.values import Resources
 
 MAX_REPLICAS = 64
-"""Pods of one cache: as many as were simulated; a Redis holds out against many more."""
+"""Pods of one cache at most: this many were simulated; a Redis can serve many more."""
 
 
 class GpuSpec(Block):
     """The GPUs of a serving pod."""
 
     count: Annotated[StrictInt, Field(ge=0, le=16), Change.ROLL] = 0
-    """GPUs of a pod; above 0 a pod without CUDA ends with the reason. From or to 0, dtype Auto begins a new space."""
+    """GPUs of a pod; above 0 a pod without CUDA ends. With dtype Auto, a change from or to 0 begins a new space."""
     resource_name: Annotated[
         str,
         Field(max_length=253),
         Rule.matches(r"^[a-z0-9.-]+/[a-z0-9A-Z._-]+$", "must be a resource such as nvidia.com/gpu"),
         Change.ROLL,
     ] = "nvidia.com/gpu"
-    """The device plug-in's resource; for a MIG slice such as nvidia.com/mig-1g.10gb."""
+    """The device plug-in's resource; for a MIG slice a name such as nvidia.com/mig-1g.10gb."""
 
 
 class BatchSpec(Block):
     """How requests share the device."""
 
     max_size: Annotated[StrictInt, Field(ge=1, le=64), Change.HOT] = 8
-    """Requests that may share one denoiser call."""
+    """Requests that may share one denoiser call at most."""
 
 
 class QueueSpec(Block):
     """How much work may wait for a pod."""
 
     max_steps: Annotated[StrictInt, Field(ge=1, le=10**6), Change.HOT] = 4000
-    """Work queued and running, in denoising steps at the model's own size; beyond it RESOURCE_EXHAUSTED."""
+    """Most work of a pod, queued and running, in steps at the model's own size; beyond it: RESOURCE_EXHAUSTED."""
 
 
 class ServiceAccountSpec(Block):
-    """The identity that all pods of the cache run under."""
+    """The ServiceAccount of all pods of the cache."""
 
     annotations: Annotated[Annotations, Change.ROLL] | None = None
     """Annotations of the pods' ServiceAccount, such as eks.amazonaws.com/role-arn for a cloud's web identity."""
@@ -57,7 +57,7 @@ class ServingSpec(Block):
         Field(ge=0, le=MAX_REPLICAS),
         Change.HOT,
     ] = 1
-    """More than 1 needs what replicas can share: an index, a ledger and a store outside of the pods."""
+    """Number of pods. More than 1 needs an index, a ledger and a store outside the pods, which they can share."""
     image: Annotated[Text, Field(min_length=1), Change.ROLL] | None = None
     """Image of the serving pods; absent: the one in status.serving.image, at first the operator's default."""
     gpu: GpuSpec = GpuSpec()
@@ -67,4 +67,4 @@ class ServingSpec(Block):
     queue: QueueSpec = QueueSpec()
     service_account: ServiceAccountSpec = ServiceAccountSpec()
     pod: Annotated[PodOptions, Change.ROLL] = PodOptions()
-    """Passed on to the serving pods; Redis and Milvus follow in where they run, as whom, and what they carry."""
+    """Options of the serving pods. Redis and Milvus use its nodes, user and labels, too."""

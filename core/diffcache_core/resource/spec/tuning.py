@@ -1,4 +1,4 @@
-"""`spec.prometheus`, `spec.tuning` and `spec.autoscaling`: what follows what is measured."""
+"""`spec.prometheus`, `spec.tuning` and `spec.autoscaling`: settings of what follows measurements."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from diffcache_core.resource.spec.values import HOST, Quantity, Similarity, with
 
 class TuningMode(StrEnum):
     DISABLED = "Disabled"
-    RECOMMEND = "Recommend"  # decisions stand in the status, and are not carried out
+    RECOMMEND = "Recommend"  # decisions are shown in the status and not carried out
     AUTO = "Auto"
 
 
 class ScalingMode(StrEnum):
-    DISABLED = "Disabled"  # serving.replicas is whoever's who writes it: you, an HPA, KEDA
+    DISABLED = "Disabled"  # you, an HPA or KEDA write serving.replicas
     OPERATOR = "Operator"  # the operator's own loop writes it
 
 
@@ -36,7 +36,7 @@ def _refuses(pattern: str, message: str) -> Rule:
 
 
 class PrometheusHeader(Block):
-    """A header of each question."""
+    """A header of each query."""
 
     name: Annotated[
         str,
@@ -51,11 +51,11 @@ class PrometheusHeader(Block):
     ]
     """Name of the header, such as X-Scope-OrgID."""
     value: Annotated[str, Field(max_length=256), Rule.matches(r"^[!-~]([ -~]*[!-~])?$", "must be printable ASCII")]
-    """Value of the header, which is no secret."""
+    """Value of the header, which must not be a secret."""
 
 
 class PrometheusSpec(Block):
-    """Where the tuner reads what the pods have measured."""
+    """The Prometheus from which the tuner reads the pods' metrics."""
 
     url: (
         Annotated[
@@ -70,9 +70,9 @@ class PrometheusSpec(Block):
         ]
         | None
     ) = None
-    """Address of the Prometheus that scrapes the pods; absent: the operator's."""
+    """Address of the Prometheus that scrapes the pods; absent: the one of the operator's chart."""
     headers: Annotated[list[PrometheusHeader], Field(max_length=8), UniqueBy("name"), Change.HOT] | None = None
-    """Sent with each question to `url`, such as X-Scope-OrgID for Mimir."""
+    """Headers of each query to `url`, such as X-Scope-OrgID for Mimir."""
     rules = (
         Rule(
             "!has(self.headers) || has(self.url)",
@@ -83,12 +83,12 @@ class PrometheusSpec(Block):
 
 
 class QualitySpec(Block):
-    """What resumed pictures have to be worth."""
+    """The quality that resumed pictures must have."""
 
     target_percent: Annotated[StrictInt, Field(ge=50, le=100), Change.HOT] = 95
-    """What the mean quality of resumed pictures must reach, as a share of that of pictures drawn without the cache."""
+    """Mean quality that resumed pictures must reach, as a percentage of that of pictures made without the cache."""
     shadow_percent: Annotated[StrictInt, Field(ge=0, le=20), Change.HOT] = 2
-    """Share of the steps that comparisons may cost: the same request again, with and without the cache."""
+    """Percentage of the steps that comparisons may take: each repeats a request with and without the cache."""
     scorer: (
         Annotated[
             str,
@@ -102,25 +102,25 @@ class QualitySpec(Block):
         ]
         | None
     ) = None
-    """The CLIPModel that judges pictures; absent: the bundled model's own, and none for any other model."""
+    """The CLIPModel that scores pictures; absent: for the bundled model its own, for any other model none."""
 
 
 class LatencySpec(Block):
-    """How long requests may take."""
+    """The latency objective."""
 
     p95_milliseconds: Annotated[StrictInt, Field(ge=1, le=10**7), Change.HOT]
-    """Objective for the 95th percentile of a request's duration."""
+    """Objective for the 95th percentile of a request's duration, in milliseconds."""
 
 
 class CapacityTuningSpec(Block):
-    """Between which bounds the capacity is tuned."""
+    """Bounds between which the capacity is tuned."""
 
     min: Annotated[Quantity, Change.HOT]
-    """The least that the tuner may set the capacity to."""
+    """Smallest capacity that the tuner may set."""
     max: Annotated[Quantity, Change.HOT]
-    """The most that the tuner may set the capacity to: what you are willing to pay for."""
+    """Largest capacity that the tuner may set: what you are willing to pay for."""
     min_gain: Annotated[Similarity, Change.HOT] = "0.02"
-    """Capacity is worth doubling as long as the steps saved ratio rises by at least so much."""
+    """Gain in the steps saved ratio that makes a doubling of the capacity worth it."""
     rules = (
         Rule(
             "!isQuantity(self.min) || !isQuantity(self.max) || quantity(self.min).compareTo(quantity(self.max)) <= 0",
@@ -131,32 +131,32 @@ class CapacityTuningSpec(Block):
 
 
 class TuningSpec(Block):
-    """Levels and capacity that follow what is measured."""
+    """Tuning of levels and capacity by measurements."""
 
     mode: Annotated[TuningMode, Change.HOT] = TuningMode.DISABLED
-    """Recommend shows in the status what it would do; Auto does it."""
+    """Recommend only shows decisions in the status; Auto carries them out."""
     quality: QualitySpec = QualitySpec()
     latency: LatencySpec | None = None
-    """With it levels are no looser than it needs; without, as loose as the quality's bound allows."""
+    """With an objective, levels are only as loose as it requires; absent: as loose as the quality target allows."""
     capacity: CapacityTuningSpec | None = None
-    """Between which bounds the capacity is tuned; absent: it stays."""
+    """Bounds between which the capacity is tuned; absent: it stays."""
     min_similarity: Annotated[Similarity, Change.HOT] | None = None
-    """No level is ever tuned to ask for less."""
+    """Lowest similarity to which the tuner may set a level."""
 
 
 class AutoscalingSpec(Block):
-    """A number of pods that follows the work that waits."""
+    """Scaling of the pods by the waiting work."""
 
     mode: Annotated[ScalingMode, Change.HOT] = ScalingMode.DISABLED
-    """Operator: the operator's loop writes serving.replicas; Disabled: whoever else does."""
+    """Operator: the operator's loop writes serving.replicas. Disabled: it does not; you or another autoscaler may."""
     min_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] = 1
-    """The fewest pods that the operator goes down to."""
+    """Fewest pods to which the operator scales."""
     max_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS), Change.HOT] | None = None
-    """The most pods: what you are willing to pay for."""
+    """Most pods to which the operator scales: what you are willing to pay for."""
     target_backlog_seconds: Annotated[StrictInt, Field(ge=1, le=3600), Change.HOT] = 10
-    """Work that may wait for a pod: steps left to run times seconds a step."""
+    """Seconds of work that may wait per pod: steps left to run times seconds per step."""
     scale_down_stabilization_seconds: Annotated[StrictInt, Field(ge=0, le=3600), Change.HOT] = 300
-    """Seconds for which fewer replicas must have been enough before the operator removes one."""
+    """Seconds for which fewer replicas must have been enough before the operator removes any."""
     rules = (
         Rule(
             "self.mode != 'Operator' || has(self.maxReplicas)",

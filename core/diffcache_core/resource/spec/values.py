@@ -12,11 +12,11 @@ from diffcache_core.resource.pod import Text
 from diffcache_core.resource.rules import Block, Change, Rule
 
 HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
-"""Of a URL, with a port or without: a name or an address, without a user part and without control characters."""
+"""Pattern of a URL's host, with or without a port: a name or an address, without user part and control characters."""
 
 
 def without_password(remedy: str) -> Rule:
-    """As `without_user`, for a URL that may name a user."""
+    """Returns a rule like `without_user` for a URL that may name a user but no password."""
     password = re.compile("://[^/]*:[^/]*@")
     return Rule(
         f"!self.matches('{password.pattern}')",
@@ -27,7 +27,8 @@ def without_password(remedy: str) -> Rule:
 
 
 def without_user(remedy: str) -> Rule:
-    """A URL has no user part, for a ConfigMap would hold it. `remedy`: which field takes the Secret instead."""
+    """Returns a rule that a URL has no user part, because a ConfigMap would show it. `remedy`: text that names the
+    field for a Secret."""
     return Rule(
         "!self.contains('@')",
         f"must not hold a user or a password, which whoever may read the manifest could read: {remedy}",
@@ -59,9 +60,10 @@ Similarity = Annotated[
 
 
 def _int_or_text(value: object) -> object:
-    """One refusal for both types; and a decimal without quotes is no amount to the API server either."""
+    """Checks that the value is an integer or a text, with one message for both. The API server refuses a decimal
+    without quotes, too."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{_AMOUNT}, and a decimal in quotes, is {value!r}")  # pydantic's own way
+        raise ValueError(f"{_AMOUNT}, and a decimal in quotes, is {value!r}")  # pydantic requires a ValueError
     return value
 
 
@@ -82,12 +84,12 @@ ResourceList = Annotated[dict[str, ResourceQuantity], Field(max_length=16)]
 
 
 class Resources(Block):
-    """What a container asks for, and its limits."""
+    """Requests and limits of a container."""
 
     requests: ResourceList | None = None
-    """What is reserved for the container, such as {cpu: "2", memory: 8Gi}; decimals stand in quotes."""
+    """Resources reserved for the container, such as {cpu: "2", memory: 8Gi}; decimals need quotes."""
     limits: ResourceList | None = None
-    """What the container may use at most; decimals stand in quotes."""
+    """Most that the container may use; decimals need quotes."""
 
 
 class VolumeSpec(Block):
