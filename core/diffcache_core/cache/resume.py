@@ -15,7 +15,7 @@ from diffcache_core.cache.states import StateKind, StateRecord
 
 @dataclass(frozen=True, order=True)
 class Level:
-    """From this cosine similarity on (inclusive), so many percent of N may be skipped."""
+    """A level: from this cosine similarity on (inclusive), this percentage of the N steps may be skipped."""
 
     skip_percent: int
     similarity: float

@@ -59,7 +59,7 @@ class PodStatus(View):
 
     @property
     def all_containers(self) -> tuple[ContainerStatus, ...]:
-        """In the order in which they start."""
+        """Statuses of all containers, in the order in which they start."""
         return (*self.init_container_statuses, *self.container_statuses)
 
 

@@ -90,7 +90,7 @@ class CacheStatus(_Block):
 
 
 class LevelStatus(_Block):
-    """A level: from this similarity on, so many percent of the steps may be skipped."""
+    """A level: from this similarity on, this percentage of the steps may be skipped."""
 
     skip_percent: int
     """Percentage of the steps that may be skipped."""

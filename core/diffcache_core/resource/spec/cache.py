@@ -30,7 +30,7 @@ class LedgerType(StrEnum):
 
 
 class LevelSpec(Block):
-    """A level: from this similarity on, so many percent of the steps may be skipped."""
+    """A level: from this similarity on, this percentage of the steps may be skipped."""
 
     skip_percent: Annotated[StrictInt, Field(ge=1, le=99)]
     """Percentage of the steps that may be skipped."""

@@ -231,7 +231,7 @@ class Requests(Halving):
 
     @property
     def usual_target(self) -> float:
-        """As many requests as take the seconds of our backlog target."""
+        """The number of requests that take as many seconds as our backlog target."""
         return max(1.0, self.setting.bounds.target_backlog_seconds / max(1e-9, self._alone_seconds))
 
     @property
