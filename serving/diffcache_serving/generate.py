@@ -1,4 +1,4 @@
-"""The way of one request."""
+"""Follows one request from its arrival to its picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from diffcache_serving.values.request_events import Answered, RequestListener, R
 
 @dataclass(frozen=True)
 class Generation:
-    """A picture and the truth about it."""
+    """A picture, and how it was made."""
 
     image: bytes
     request: GenerationRequest
@@ -31,9 +31,9 @@ class Generation:
     steps_skipped: int
     depth: int
     parent: str  # entry id
-    entry: str  # entry id; empty if it is not kept
-    flagged: bool
-    dropped_tokens: int  # of the prompt, beyond what the model's tokenizer holds
+    entry: str  # entry id; empty if the picture is not kept
+    flagged: bool  # by the safety checker: the picture is black
+    dropped_tokens: int  # tokens of the prompt that do not fit into the model's tokenizer
     negative_dropped_tokens: int
     seconds: dict[str, float]  # by phase, see metrics.PHASES
     total_seconds: float
@@ -50,9 +50,10 @@ class Generator:
     async def generate(
         self, request: GenerationRequest, on_run: Callable[[Run, Found], None] = lambda run, found: None
     ) -> Generation:
-        """One picture. `on_run` gets the run when it starts, to follow its progress.
+        """Makes one picture. Calls `on_run(run, found)` when the run starts, so the caller can follow its progress.
 
-        Raises QueueFull, DeviceOutOfMemory, NotFinite or EngineStopped. Cancelling it stops the run at the next step.
+        Raises QueueFull, DeviceOutOfMemory, NotFinite or EngineStopped. Cancelling the call stops the run at the next
+        step.
         """
         clock = _Clock()
         listeners = [observer.arrived(request) for observer in self.observers]
@@ -104,7 +105,7 @@ class Generator:
 
 
 class _Clock:
-    """Seconds of the phases that the event loop sees, and of the whole."""
+    """Measures the seconds of the phases that run on the event loop, and of the whole request."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -122,7 +123,7 @@ class _Clock:
 
 
 def _seconds_by_phase(clock: _Clock, waited: Timings, run: Run, found: Found) -> dict[str, float]:
-    """In the order of metrics.PHASES. `waited` is of the encoding."""
+    """Returns seconds by phase, in the order of metrics.PHASES. `waited` holds the timings of the encoding."""
     load = 0.0 if isinstance(found, Miss) else found.load_seconds
     return {
         "queue": waited.queue + run.timings.queue,

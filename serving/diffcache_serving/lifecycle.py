@@ -1,4 +1,4 @@
-"""A serving process from its start to its end."""
+"""Starts, drains and ends a serving process."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ from diffcache_serving.warm_up import warm_up
 log = structlog.get_logger("diffcache.server")
 
 LAST_SECONDS = 1.0
-"""Least time for answers to leave once the device stopped; no more, for Kubernetes kills 5 s after the drain."""
+"""Minimum time to send the last answers after the device has stopped. More is not possible: Kubernetes kills the pod
+5 s after the drain."""
 
 
 def serve(file: ConfigFile, lite: MilvusLite | None, manifest: Path | None = None) -> None:
-    """Serves until SIGTERM or SIGINT; by `manifest`, if there is one, it tunes itself.
+    """Serves until SIGTERM or SIGINT. With a `manifest`, the process also tunes itself as the manifest says.
 
-    Raises what refusal.REASONS lists when it cannot start, or go on, and PartEnded for a bug that ended a part of it.
+    Raises one of the errors in exit_reason.REASONS if the process cannot start or cannot continue. Raises PartEnded if
+    a bug has ended one of its parts.
     """
     configure_logs(json=not sys.stderr.isatty())
     asyncio.run(_serve(file, lite, manifest))
@@ -85,7 +87,7 @@ def _tuner(server: Server, file: ConfigFile, manifest: Path) -> LocalTuner:
 
 
 async def start(server: Server) -> None:
-    """Opens the doors. Raises PortTaken or ConfigError."""
+    """Opens the ports and reports the services as healthy. Raises PortTaken or ConfigError."""
     listen = server.reloader.config.listen
     bind(server.grpc_server, join_host_port(listen.host, listen.port), listen.tls_certificate, listen.tls_key)
     bind(server.admin_server, join_host_port(listen.admin_host, listen.admin_port))
@@ -101,7 +103,7 @@ async def start(server: Server) -> None:
 
 
 async def drain(server: Server, grace: float) -> None:
-    """No new requests; those in flight get `grace` seconds, then UNAVAILABLE."""
+    """Accepts no new requests. Running requests have `grace` seconds to finish; then they get UNAVAILABLE."""
     deadline = time.monotonic() + grace
     await server.health.enter_graceful_shutdown()
     server.images.draining = True
@@ -109,14 +111,14 @@ async def drain(server: Server, grace: float) -> None:
         await asyncio.wait_for(server.generator.queue.idle.wait(), grace)
     await server.comparisons.close()
     await server.generator.engine.stop()
-    # Pictures that are drawn may still be compressed or on their way: who is cut off here gets CANCELLED, which
-    # nobody retries.
+    # Finished pictures may still be in compression or on the network. A client that is cut off here gets CANCELLED,
+    # which no client retries.
     await server.grpc_server.stop(max(LAST_SECONDS, deadline - time.monotonic()))
     await server.admin_server.stop(LAST_SECONDS)
 
 
 def _listen_to_signals() -> asyncio.Event:
-    """Set by the first signal; the second exits at once."""
+    """Returns an event that the first signal sets. A second signal ends the process at once."""
     stopping = asyncio.Event()
 
     def on_signal(number: int) -> None:

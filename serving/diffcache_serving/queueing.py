@@ -1,4 +1,4 @@
-"""Back-pressure in work: how much denoising the server has promised, in steps at the model's own size."""
+"""Back-pressure: counts the work that the server has accepted, in denoising steps at the model's own size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffcache_serving.values.hot_config import HotConfig
 
 
 class QueueFull(Exception):
-    """No room for so much work now. `retry_seconds` is when there probably will be."""
+    """The queue has no room for this work now. In about `retry_seconds` it probably has."""
 
     def __init__(self, message: str, retry_seconds: float) -> None:
         super().__init__(message)
@@ -19,13 +19,13 @@ class QueueFull(Exception):
 
 
 class Place:
-    """A request's steps in the queue; a context manager that gives back what is left.
+    """The steps of one request in the queue. A context manager: on exit it removes the remaining steps from the count.
 
-    What the device has begun counts until it ends, also when nobody waits for it any more: see `until`.
+    A device call that has begun counts until it ends, even if nobody waits for it any more: see `until`.
     """
 
     def __init__(self, queue: StepQueue, steps: int, cost: float) -> None:
-        """`cost`: of one of its steps, in steps at the model's own size."""
+        """`cost` is the cost of one step of this request, in steps at the model's own size."""
         self._queue, self.steps, self._cost = queue, steps, cost
         self._is_held = False
         self._gone: asyncio.Future[None] | None = None
@@ -39,23 +39,25 @@ class Place:
         if self._gone is None or self._gone.done():
             self._give_back()
             return
-        self.shrink(min(self.steps, 1))  # the call that has begun; the next ones will not be made
+        self.shrink(min(self.steps, 1))  # the device call that has begun; no further call follows
         self._gone.add_done_callback(lambda gone: self._give_back())
 
     def until(self, gone: asyncio.Future[None]) -> None:
-        """The device is at work for it until `gone` is done."""
+        """Says that the device works for this request until `gone` is done."""
         self._gone = gone
 
     def shrink(self, steps: int) -> None:
-        """Only `steps` are left to run. Nothing to do once the place is given back: a cancelled run's last step may
-        still be reported."""
+        """Says that only `steps` are left to run.
+
+        Does nothing after the place was given back, because the last step of a cancelled run may be reported late.
+        """
         if not self._is_held:
             return
         self._queue.change((steps - self.steps) * self._cost)
         self.steps = steps
 
     def step(self) -> None:
-        """One step was run."""
+        """Says that one step was run."""
         self.shrink(max(0, self.steps - 1))
 
     def _give_back(self) -> None:
@@ -64,9 +66,9 @@ class Place:
 
 
 class StepQueue:
-    """Counts the work that is left to do, queued and running, and refuses more than `max_steps`.
+    """Counts the remaining work, queued and running, and refuses more than `max_steps`.
 
-    Its unit is a step at the model's own size: a larger picture's step counts for as many as it takes the time of.
+    The unit is one step at the model's own size. A step of a larger picture counts for more, in proportion to its time.
     """
 
     def __init__(
@@ -75,7 +77,10 @@ class StepQueue:
         on_change: Callable[[float, int], None] = lambda steps, requests: None,
         own_pixels: int | None = None,
     ) -> None:
-        """`on_change(pending steps, requests)`: called after changes. `own_pixels`: None counts all steps alike."""
+        """`on_change(pending steps, requests)` is called after each change.
+
+        `own_pixels` is width times height of the model's own size; with None every step counts 1.
+        """
         self.max_steps, self._on_change, self._own_pixels = max_steps, on_change, own_pixels
         self.pending_steps = 0.0
         self.requests = 0
@@ -87,11 +92,14 @@ class StepQueue:
         self.max_steps = hot.config.queue_max_steps
 
     def cost(self, pixels: int | None) -> float:
-        """Of one step of a picture of so many pixels."""
+        """Returns the cost of one step of a picture with this number of pixels."""
         return 1.0 if pixels is None or self._own_pixels is None else step_cost(pixels, self._own_pixels)
 
     def reserve(self, steps: int, pixels: int | None = None) -> Place:
-        """A place for a request of `steps` at a size. Raises QueueFull; an empty queue takes any request."""
+        """Returns a place for a request of `steps` steps and `pixels` pixels.
+
+        Raises QueueFull if the work exceeds `max_steps`. An empty queue accepts any request.
+        """
         cost = self.cost(pixels)
         work = steps * cost
         if self.pending_steps and self.pending_steps + work > self.max_steps:
@@ -105,7 +113,8 @@ class StepQueue:
 
     def change(self, steps: float, requests: int = 0) -> None:
         self.requests += requests
-        self.pending_steps = max(0.0, self.pending_steps + steps) if self.requests else 0.0  # sums of floats drift
+        # Float sums collect rounding errors, so an empty queue is set to 0.
+        self.pending_steps = max(0.0, self.pending_steps + steps) if self.requests else 0.0
         if self.requests:
             self.idle.clear()
         else:
@@ -113,5 +122,5 @@ class StepQueue:
         self._on_change(self.pending_steps, self.requests)
 
     def measured(self, seconds: float) -> None:
-        """One step took so long; the hint follows slowly, so that one odd step does not move it far."""
+        """Records how long one step took. The retry hint follows slowly, so that one unusual step changes it little."""
         self.seconds_per_step += 0.1 * (seconds - self.seconds_per_step)

@@ -1,6 +1,6 @@
-"""What of a new config a running process takes over, and how.
+"""Applies a new config to a running process.
 
-The rest waits for the next start: the operator replaces the pod for it.
+Only some fields can change in a running process. The others wait for the next start: the operator replaces the pod.
 """
 
 from __future__ import annotations
@@ -32,31 +32,35 @@ log = structlog.get_logger("diffcache.server")
 
 class Component(Protocol):
     async def apply(self, hot: HotConfig) -> None:
-        """Goes by it from now on; twice is the same. May raise anything, and is then asked again."""
+        """Uses this config from now on. A second call with the same config changes nothing.
+
+        May raise any exception; the caller then tries again later.
+        """
 
 
 class Reloader:
-    """Holds the config that is in force."""
+    """Holds the current config and gives each new one to the components."""
 
     def __init__(
         self, config: ServingConfig, model: LoadedModel, components: Mapping[str, Component], metrics: Metrics
     ) -> None:
-        """`components`: those that may fail by their name in names.CONFIG_PARTS."""
+        """`components` by name. Those that may fail have their name in names.CONFIG_PARTS."""
         self.config = config
         self._model, self._components, self._metrics = model, components, metrics
         self._applied: dict[str, HotConfig] = {}  # by component
 
     async def start(self) -> None:
-        """Every component takes the first config. Raises what they raise."""
+        """Gives the first config to every component. Raises what the components raise."""
         hot = await self._hot(self.config)
         for part, component in self._components.items():
             await self._apply(part, component, hot)
 
     async def take_over(self, file: ConfigFile) -> None:
-        """What of a new config may change now changes now; twice is the same. Raises NotWhole, naming what hangs.
+        """Applies those fields of a new config that may change in a running process. A second call changes nothing.
 
-        A default size or N that the model cannot make changes nothing. Every component is asked, whatever another one
-        does; when the same config is tried again, only those that failed are.
+        Every component gets the config, even if another one fails. When the same config is tried again, only the
+        components that failed get it again. Raises NotWhole with the parts that failed. If the model cannot make the
+        default size or N of the new config, nothing changes.
         """
         config = take_hot(self.config, file.config)
         hot = await self._hot(config)
@@ -69,7 +73,7 @@ class Reloader:
             except Exception as error:  # a ledger that is down, a full disk, a bug: each has its own type
                 hanging[part] = repr(error)
         if hanging:
-            if changed:  # else it is a further attempt
+            if changed:  # otherwise this is a repeated attempt
                 log.warning("config reloaded in part", revision=file.revision, changed=changed)
             raise NotWhole(hanging)
         self._metrics.config_taken_over(file.revision, config.tuning.revision)
@@ -94,7 +98,7 @@ class Reloader:
 
 
 def choose_levels(config: ServingConfig, model: LoadedModel) -> tuple[Levels, str]:
-    """The levels in force, and where they come from."""
+    """Returns the levels to use, and their source: "model", "manifest", "tuner" or "none"."""
     own = config.cache.level_table(model.levels.reseed_skip_percent)
     if own is None:
         return model.levels, model.levels_source
@@ -102,11 +106,11 @@ def choose_levels(config: ServingConfig, model: LoadedModel) -> tuple[Levels, st
 
 
 def take_hot(running: ServingConfig, new: ServingConfig) -> ServingConfig:
-    """`running`, with those fields of `new` that may change under running requests."""
+    """Returns `running` with those fields of `new` that may change while requests run."""
     hot = {name: getattr(new, name) for name in HOT_FIELDS}
     model = {name: getattr(new.model, name) for name in HOT_MODEL_FIELDS}
     cache = {name: getattr(new.cache, name) for name in HOT_CACHE_FIELDS}
-    same_model = new.model.source == running.model.source  # the scorer goes with the model
+    same_model = new.model.source == running.model.source  # the scorer belongs to the model
     return running.model_copy(
         update={
             **hot,
@@ -118,7 +122,7 @@ def take_hot(running: ServingConfig, new: ServingConfig) -> ServingConfig:
 
 
 def changes(before: ServingConfig, after: ServingConfig) -> dict[str, Any]:
-    """What is different, by dotted field: the values of `after`."""
+    """Returns the fields that differ, as dotted names, with their values in `after`."""
     old, new = (_flat(config.model_dump(mode="json")) for config in (before, after))
     return {name: value for name, value in new.items() if old[name] != value}
 

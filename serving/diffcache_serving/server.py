@@ -1,4 +1,4 @@
-"""Wires everything. The only constructor of everything."""
+"""Builds all parts of a serving process and connects them. Only this module does so."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = structlog.get_logger("diffcache.server")
 
 @dataclass
 class Server:
-    """Everything that runs."""
+    """All parts of a running serving process."""
 
     reloader: Reloader
     model: LoadedModel
@@ -61,7 +61,7 @@ class Server:
     background: list[asyncio.Task[None]] = field(default_factory=list)
 
     def run_beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Starts what runs as long as the server."""
+        """Starts a background task that runs as long as the server."""
         task = asyncio.create_task(work, name=name)
         self.background.append(task)
         self.vitals.watch(task)
@@ -69,7 +69,7 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | None) -> AsyncIterator[Server]:
-    """All parts of a serving process, with closed doors. Leaving it ends them in order."""
+    """Builds all parts of a serving process; no port is open yet. On exit it stops the parts in order."""
     metrics = Metrics(model.name)
     metrics.build_info.labels(version("diffcache"), model.name, model.diffusion.device.type).set(1)
     metrics.model_info.labels(model.name, model.fingerprint).set(1)
@@ -106,7 +106,7 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
         "engine": engine,
         "queue": queue,
         "metrics": metrics,
-        # Those that may fail are called as in names.CONFIG_PARTS.
+        # The parts that may fail have the names listed in names.CONFIG_PARTS.
         "cache": cache,
         "quality": comparisons,
         "shadow_caches": simulated,
@@ -145,7 +145,7 @@ async def wired(config: ServingConfig, model: LoadedModel, lite: MilvusLite | No
         await simulated.close()
         await engine.stop()
         await cache.close()
-        server.metrics_server.close()  # last: whoever scrapes sees the end, too
+        server.metrics_server.close()  # last, so that Prometheus can scrape until the end
 
 
 def _build_queue(config: ServingConfig, model: LoadedModel, metrics: Metrics) -> StepQueue:

@@ -1,4 +1,4 @@
-"""Protobuf to domain and back."""
+"""Converts protobuf messages to domain values and back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PB_FORMATS = {
 
 
 def draft_of(message: pb.GenerateRequest) -> RequestDraft:
-    """What the message says. A name of mode or format that is not known is a violation of the draft."""
+    """Returns the draft for a message. An unknown cache mode or format becomes a violation in the draft."""
     violations = []
     if message.cache_mode not in _MODES:
         violations.append(
@@ -133,7 +133,10 @@ def entry_to_pb(entry: Entry) -> pb.Entry:
 
 
 def purge_target(message: pb.PurgeRequest) -> Target:
-    """Raises InvalidRequest for a request that names nothing: it must not mean everything."""
+    """Returns the target of a purge.
+
+    Raises InvalidRequest if the message names no target: that must not mean "purge everything".
+    """
     which = message.WhichOneof("target")
     if which is None or not getattr(message, which):
         raise InvalidRequest(

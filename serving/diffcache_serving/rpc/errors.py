@@ -1,4 +1,4 @@
-"""Every failure becomes a gRPC status here."""
+"""Converts every failure to a gRPC status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ log = structlog.get_logger("diffcache.rpc")
 
 @dataclass(frozen=True)
 class Undecodable:
-    """A request whose bytes are no message; the handler refuses it instead of grpc's bare INTERNAL."""
+    """A request whose bytes are not a valid message. The handler then refuses it; grpc itself would answer only
+    INTERNAL."""
 
     reason: str
 
@@ -36,7 +37,7 @@ _KINDS = {
 
 
 def status_of(failure: Failure) -> status_pb2.Status:
-    """With google.rpc details: the fields that are wrong, and when to try again."""
+    """Returns the status with google.rpc details: the wrong fields, and when to try again."""
     status = status_pb2.Status(code=_KINDS[failure.kind], message=failure.message)
     details: list[message.Message] = []
     if failure.violations:
@@ -59,7 +60,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
     """Wraps every handler of diffcache's own services."""
 
     def __init__(self, on_failure: Callable[[], None]) -> None:
-        """`on_failure` is called for each request for a picture that failed."""
+        """`on_failure` is called for each failed request for a picture."""
         self._on_failure = on_failure
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
@@ -67,7 +68,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
         if handler is None or not details.method.startswith("/diffcache."):
             return handler
         decode = _tolerant(handler.request_deserializer)
-        is_counted = details.method.startswith(f"/{IMAGE_SERVICE}/")  # admin calls are no requests for pictures
+        is_counted = details.method.startswith(f"/{IMAGE_SERVICE}/")  # admin calls do not ask for pictures
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._streaming(handler.unary_stream, is_counted), decode, handler.response_serializer

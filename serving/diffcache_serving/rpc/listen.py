@@ -1,4 +1,4 @@
-"""The two gRPC servers and where they listen."""
+"""Builds the two gRPC servers and binds them to their addresses."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from diffcache_serving.values.errors import ConfigError, PortTaken
 ADMIN_SERVICE = pb.DESCRIPTOR.services_by_name["CacheAdmin"].full_name
 
 CONNECTION_AGE_MILLISECONDS = 30_000
-"""Then a client connects anew, which ends no call: only so do those that balance themselves ever learn of a new pod,
-and those behind a Service's one address reach it."""
+"""After this time a client has to reconnect; running calls continue. Only a reconnect lets a client that balances its
+own load learn of a new pod, and lets a client behind the single address of a Service reach it."""
 
 PING_MILLISECONDS = 1000
-"""Three pings that come sooner after the one before end the connection. gRPC's own five minutes end it in the middle of
-a picture for every client that a load balancer makes ping each 10 s. Clients may ping from 5 s on, and the rest is for
-pings that are delayed on their way and arrive close together. Lower lets a client cost more with pings alone."""
+"""Minimum interval between two pings of a client. The server closes the connection after three pings that come sooner.
+gRPC's default of five minutes would cut off, in the middle of a picture, every client that pings each 10 s because of
+its load balancer. Clients may ping every 5 s; the rest is a margin for delayed pings that arrive close together. With
+a lower value a client can cause more load by pings alone."""
 
 HANDSHAKE_MILLISECONDS = 5000
-"""For a new connection to speak TLS or HTTP/2. One that says nothing keeps the server from stopping, for two minutes by
-gRPC's own default. Lower cuts off clients on very slow networks."""
+"""Time in which a new connection must start TLS or HTTP/2. A silent connection delays the stop of the server, by
+gRPC's default for two minutes. A lower value cuts off clients on very slow networks."""
 
 
 def build_servers(images: ImageGeneration, admin: CacheAdmin, on_failure: Callable[[], None]) -> tuple[Any, Any, Any]:
-    """The server of pictures, the admin one, and the health service of both.
+    """Returns the picture server, the admin server, and the health service of both.
 
-    `on_failure` is called for each request for a picture that failed.
+    `on_failure` is called for each failed request for a picture.
     """
     options = [
-        ("grpc.so_reuseport", 0),  # two servers on one port would share it silently
+        ("grpc.so_reuseport", 0),  # otherwise two servers would share one port silently
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MILLISECONDS),
         ("grpc.http2.min_ping_interval_without_data_ms", PING_MILLISECONDS),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MILLISECONDS),
-        ("grpc.keepalive_permit_without_calls", 1),  # load balancers cut connections that are silent between two calls
+        ("grpc.keepalive_permit_without_calls", 1),  # load balancers close connections that are silent between calls
     ]
     servicer = health.aio.HealthServicer()
     servers = []
@@ -60,7 +61,10 @@ def build_servers(images: ImageGeneration, admin: CacheAdmin, on_failure: Callab
 
 
 def bind(server: Any, address: str, certificate: str = "", key: str = "") -> int:
-    """Listens, over TLS if there is a certificate; returns the port. Raises PortTaken or ConfigError."""
+    """Binds `server` to `address`, with TLS if `certificate` is given, and returns the port.
+
+    `certificate` and `key` are paths of PEM files. Raises PortTaken or ConfigError.
+    """
     try:
         if not certificate:
             return int(server.add_insecure_port(address))

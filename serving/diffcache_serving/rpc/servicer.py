@@ -1,4 +1,4 @@
-"""The two services. They convert, and hand over."""
+"""The two gRPC services. They only convert messages and call the service layer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from diffcache_serving.service.cache_service import CacheService
 from diffcache_serving.service.image_service import ImageService, Progress
 
 LIST_BYTES = 3 * 2**20
-"""Of a list of entries; a longer one ends early, and its total tells so. gRPC clients refuse messages of over 4 MiB
-by default, and the longest prompts of 1,000 entries take 16 MB."""
+"""Maximum size of a list of entries, in bytes. A longer list is cut; the client sees that from its total. gRPC clients
+refuse messages over 4 MiB by default, and 1,000 entries with the longest prompts take 16 MB."""
 
 
 class ImageGeneration(pb_grpc.ImageGenerationServicer):

@@ -1,1 +1,1 @@
-"""What every door shares: drafts of requests, limits, draining, errors. It knows no wire."""
+"""The logic that every protocol shares: drafts of requests, limits, draining, errors. It knows no protocol."""

@@ -1,4 +1,4 @@
-"""What an administrator asks of the cache: how it does, what it holds, what must go."""
+"""Admin operations on the cache: statistics, list of entries, purge."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ log = structlog.get_logger("diffcache.request")
 
 @dataclass(frozen=True)
 class Stats:
-    requests: dict[str, int]  # by result, in lower case; `error` is one of them
-    steps: int  # of all answered requests, run or skipped
+    requests: dict[str, int]  # by result, in lower case, plus `error`
+    steps: int  # steps of all answered requests, both run and skipped
     steps_skipped: int
     held: Totals
     capacity_bytes: int
@@ -74,14 +74,19 @@ class CacheService:
         )
 
     async def list_entries(self, target: Target, limit: int) -> tuple[list[Entry], int]:
-        """The newest `limit` matching entries, 0: LIST_LIMIT; and how many match in all. Raises InvalidRequest or
-        LedgerUnavailable."""
+        """Returns the newest `limit` matching entries, and how many entries match in total.
+
+        A `limit` of 0 means LIST_LIMIT. Raises InvalidRequest if `limit` exceeds LIST_MAX, or LedgerUnavailable.
+        """
         if limit > LIST_MAX:
             raise InvalidRequest([Violation("limit", f"must be at most {LIST_MAX}, is {limit}")])
         return await self._cache.list_entries(target, limit or LIST_LIMIT)
 
     async def purge(self, target: Target, kind: str) -> Totals:
-        """Returns how much is gone. `kind` says what the target is, for the log. Raises LedgerUnavailable."""
+        """Purges and returns how much was removed. `kind` names the type of target for the log.
+
+        Raises LedgerUnavailable.
+        """
         purged = await self._cache.purge(target)
         self._on_purge(target)
         log.info("purged", target=kind, entries=purged.entries, bytes=purged.bytes)

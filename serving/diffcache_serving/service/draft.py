@@ -1,4 +1,7 @@
-"""A request as a door reads it: what the caller did not say is None. Defaults, the seed and the checks come here."""
+"""Makes a complete request from a draft: fills in defaults, draws the seed and checks the fields.
+
+A draft is a request as it was received; fields that the caller did not set are None.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ from diffcache_core.names import DEFAULT_TENANT, TENANT_METADATA
 from diffcache_serving.values.defaults import ModelDefaults
 
 SEEDS = 2**32
-"""A seed is drawn from so many. More would tell no more pictures apart: see `noise` of the model."""
+"""Number of possible random seeds. More would not give more different pictures: see `noise` of the model."""
 
 
 @dataclass(frozen=True)
 class RequestDraft:
-    """`violations` are those that the door has found already, such as an unknown name of a format."""
+    """A request as received. `violations` holds errors found during conversion, such as an unknown image format."""
 
     prompt: str
     negative_prompt: str = ""
@@ -43,7 +46,7 @@ class RequestDraft:
 
 
 def complete(draft: RequestDraft, tenant: str, defaults: ModelDefaults) -> GenerationRequest:
-    """The checked request. Raises InvalidRequest with every wrong field."""
+    """Returns the complete, checked request. Raises InvalidRequest with every wrong field."""
     request = GenerationRequest(
         prompt=draft.prompt,
         negative_prompt=draft.negative_prompt,
@@ -71,12 +74,15 @@ def complete(draft: RequestDraft, tenant: str, defaults: ModelDefaults) -> Gener
 
 
 def tenant_of(named: Sequence[str]) -> str:
-    """The tenant that a request's metadata name. Raises InvalidRequest for more than one."""
-    if len(named) > 1:  # a caller's beside the proxy's: neither may win
+    """Returns the tenant that the request's metadata name. Raises InvalidRequest if they name more than one."""
+    if len(named) > 1:  # the caller and the proxy each named one: neither may win
         raise InvalidRequest([Violation(TENANT_METADATA, f"must be given once, is given {len(named)} times")])
     return named[0] if named else DEFAULT_TENANT
 
 
 def _as_float32(value: float) -> float:
-    """What the narrowest wire carries, at every door and for a default as well: the same guidance is the same space."""
+    """Rounds to float32, because gRPC carries float32.
+
+    Every protocol and every default is rounded alike, so that the same guidance always gives the same space.
+    """
     return float(struct.unpack("f", struct.pack("f", value))[0])

@@ -1,4 +1,4 @@
-"""From our errors to what a caller reads, by whatever protocol. Clients never see the text of a bug."""
+"""Converts our errors to failures that a caller reads, for every protocol. Clients never see the text of a bug."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffcache_serving.queueing import QueueFull
 from diffcache_serving.values.errors import DeviceFailed, DeviceOutOfMemory, NotFinite
 
 OOM_RETRY_SECONDS = 1.0
-DRAIN_RETRY_SECONDS = 5.0  # about what another replica, or this one's successor, needs to be found
+DRAIN_RETRY_SECONDS = 5.0  # about the time a client needs to find another replica, or the new pod
 LEDGER_RETRY_SECONDS = 5.0
 
 
@@ -24,13 +24,13 @@ class Draining(Exception):
 class Kind(Enum):
     INVALID = auto()  # the caller's fault, field by field
     EXHAUSTED = auto()  # no room now
-    UNAVAILABLE = auto()  # of this server, or of a part of it
+    UNAVAILABLE = auto()  # this server, or a part of it, cannot answer now
     INTERNAL = auto()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a request got no answer. `retry_seconds`: when to try again, if that helps."""
+    """Says why a request got no answer. `retry_seconds` is the time to wait before a retry; None if no retry helps."""
 
     kind: Kind
     message: str
@@ -42,7 +42,7 @@ BUG = Failure(Kind.INTERNAL, "an internal error; the server's log, under this re
 
 
 def failure_of(error: Exception) -> Failure | None:
-    """None for a bug."""
+    """Returns the failure that the caller reads. Returns None for an unknown error, which is a bug."""
     match error:
         case InvalidRequest():
             return Failure(Kind.INVALID, str(error), error.violations)
@@ -54,7 +54,7 @@ def failure_of(error: Exception) -> Failure | None:
                 "the device is out of memory: try a smaller size, or again when fewer requests run",
                 retry_seconds=OOM_RETRY_SECONDS,
             )
-        case NotFinite(part="encoding"):  # it depends on the prompts alone
+        case NotFinite(part="encoding"):  # it depends only on the prompts
             return Failure(
                 Kind.INTERNAL,
                 f"{error}, so there is no picture: word the prompt or the negative prompt otherwise; if many requests "

@@ -1,4 +1,4 @@
-"""Pictures for whoever asks, by whatever door."""
+"""Makes pictures for callers of any protocol."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ log = structlog.get_logger("diffcache.request")
 
 @dataclass(frozen=True)
 class Progress:
-    """Of `steps` so many are done or skipped."""
+    """The progress of one run."""
 
-    step: int
+    step: int  # steps done or skipped so far
     steps: int
     skipped: int
 
@@ -33,30 +33,31 @@ class ImageService:
     def __init__(self, generator: Generator, model_name: str, defaults: ModelDefaults) -> None:
         self._generator, self.model_name = generator, model_name
         self.defaults = defaults  # replaced when the config changes
-        self.draining = False  # from then on no request is accepted
+        self.draining = False  # once True, no request is accepted
 
     async def apply(self, hot: HotConfig) -> None:
         self.defaults = hot.defaults
 
     def accept(self, draft: RequestDraft, tenants: Sequence[str]) -> GenerationRequest:
-        """The request that a draft means. `tenants`: those that the call's metadata name.
+        """Returns the complete request for a draft. `tenants` are the tenants named in the call's metadata.
 
-        From now on the log lines of this task name the request. Raises Draining, or InvalidRequest with every wrong
-        field.
+        From now on the log lines of this task carry the request's id. Raises Draining, or InvalidRequest with every
+        wrong field.
         """
         if self.draining:
             raise Draining
         request = complete(draft, tenant_of(tenants), self.defaults)
-        # Each call has a task, and so a context, of its own: the id stays bound for whoever logs the call's failure.
+        # Each call has its own task and so its own context. The id stays bound, so that a failure of the call is
+        # logged with it.
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         return request
 
     async def generate(self, request: GenerationRequest) -> Generation:
-        """One picture. Raises what Generator.generate does."""
+        """Makes one picture. Raises what Generator.generate raises."""
         return _logged(await self._generator.generate(request))
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Progress | Generation]:
-        """Progress at every step, and at last the picture. Closing it cancels the run."""
+        """Yields the progress at every step, then the picture. Closing the generator cancels the run."""
         started: asyncio.Future[tuple[Run, Found]] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(
             self._generator.generate(request, on_run=lambda run, found: started.set_result((run, found)))

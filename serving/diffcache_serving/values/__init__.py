@@ -1,1 +1,1 @@
-"""The values that travel through a serving process. They know nobody else here."""
+"""The values that travel through a serving process. They import no other part of it."""

@@ -1,4 +1,4 @@
-"""What a request gets where it says nothing. Pure."""
+"""The defaults for fields that a request does not set. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffcache_core.serving_config import ModelConfig
 from diffcache_core.work import AREA_MULTIPLE
 from diffcache_serving.values.errors import ModelError
 
-DEFAULT_STEPS, DEFAULT_GUIDANCE = 50, 7.5  # diffusers' own for Stable Diffusion
+DEFAULT_STEPS, DEFAULT_GUIDANCE = 50, 7.5  # the defaults of diffusers for Stable Diffusion
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,15 @@ class ModelDefaults:
     width: int  # pixels
     height: int
     size_multiple: int  # pixels
-    max_pixels: int  # width times height of any request
+    max_pixels: int  # maximum of width times height of any request
 
 
 def choose_defaults(config: ModelConfig, own_size: tuple[int, int], size_multiple: int) -> ModelDefaults:
-    """The config's values, else the model's. `own_size` is width and height. Raises ModelError for a size that the
-    model cannot make."""
+    """Returns the values of the config, or those of the model where the config has none.
+
+    `own_size` is (width, height) in pixels, `size_multiple` is in pixels. Raises ModelError if the model cannot make
+    the size.
+    """
     own_width, own_height = own_size
     width, height = config.width or own_width, config.height or own_height
     most = config.max_pixels or max(AREA_MULTIPLE * own_width * own_height, width * height)

@@ -1,22 +1,25 @@
-"""What keeps a serving process from starting: errors that say what to do. Light: failing needs no torch."""
+"""The errors that several parts of a serving process raise. Their messages say what to do.
+
+This module does not import torch, so that a process can report an error quickly.
+"""
 
 from __future__ import annotations
 
 
 class ConfigError(Exception):
-    """The config, or a folder or file that it names, cannot be used."""
+    """The config cannot be used, or a folder or file that it names cannot be used."""
 
 
 class PortTaken(Exception):
-    """Somebody else listens there, or it is no address of this machine."""
+    """Another process listens on this port, or the address does not belong to this machine."""
 
 
 class CudaUnavailable(Exception):
-    """The config wants a GPU and there is none to be used."""
+    """The config requires a GPU, but none can be used."""
 
 
 class DownloadFailed(Exception):
-    """A model could not be fetched from its hub."""
+    """A model could not be downloaded from its hub."""
 
 
 class ModelError(Exception):
@@ -24,15 +27,18 @@ class ModelError(Exception):
 
 
 class ScorerError(Exception):
-    """A folder holds no model that can score pictures. The message says what is wrong and what to do."""
+    """A folder does not hold a model that can score pictures. The message says what is wrong and what to do."""
 
 
 class DeviceOutOfMemory(RuntimeError):
-    """The device cannot hold this request beside the others, or the model at all; smaller or later it may succeed."""
+    """The device has not enough memory for this request beside the others, or for the model at all.
+
+    A smaller or later request may succeed.
+    """
 
 
 class NotFinite(ArithmeticError):
-    """What the model gave holds NaN or infinity. `part` says where it showed: see metrics.NOT_FINITE_PARTS."""
+    """The output of the model holds NaN or infinity. `part` says where it was found: see metrics.NOT_FINITE_PARTS."""
 
     def __init__(self, part: str) -> None:
         self.part = part
@@ -40,12 +46,12 @@ class NotFinite(ArithmeticError):
 
 
 class DeviceFailed(RuntimeError):
-    """The device, or the thread that drives it, is lost to this process: only another process can serve."""
+    """The device, or the thread that drives it, has failed for this process. Only a new process can serve."""
 
 
 class LedgerError(Exception):
-    """The ledger cannot be opened, or was written by a newer diffcache; it is left as it is. The message says more."""
+    """The ledger cannot be opened, or a newer diffcache wrote it. It stays unchanged. The message says more."""
 
 
 class FolderUnusable(Exception):
-    """The data folder cannot be made or written."""
+    """The data folder cannot be created or written."""

@@ -1,4 +1,4 @@
-"""What a look-up can come back with."""
+"""The possible results of a look-up."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class Resume:
     """Start at step `k` from another entry's state."""
 
     k: int
-    depth: int  # of the picture to come: one more than the parent's
+    depth: int  # depth of the new picture: one more than the parent's
     parent: str  # entry id
     similarity: float
     granted_skip: int  # percent that the levels allowed
     kind: StateKind
     own_run: bool  # the parent has the same prompt and seed
-    tensors: Mapping[str, torch.Tensor]  # `latent`, and the scheduler's history; on the CPU
+    tensors: Mapping[str, torch.Tensor]  # `latent` and the scheduler's history; on the CPU
     load_seconds: float
     result: Result = Result.APPROXIMATE
 
 
 @dataclass(frozen=True)
 class Exact:
-    """The same request was answered before: only decode its final latent again."""
+    """The same request was answered before: only its final latent has to be decoded again."""
 
-    k: int  # N: nothing is left to run
+    k: int  # equals N: no step is left to run
     depth: int
     parent: str
     tensors: Mapping[str, torch.Tensor]
@@ -58,7 +58,7 @@ Found = Miss | Resume | Exact
 
 @dataclass(frozen=True)
 class CapturedState:
-    """A state that left the device, on its way into the cache."""
+    """A state that was copied from the device and goes into the cache."""
 
     kind: StateKind
     k: int  # steps done; 0 for Clean

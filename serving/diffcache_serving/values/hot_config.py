@@ -1,4 +1,4 @@
-"""What of a config may change under running requests, checked and ready to be applied."""
+"""The fields of a config that may change while requests run, checked and ready to be applied."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from diffcache_serving.values.defaults import ModelDefaults
 
 @dataclass(frozen=True)
 class HotConfig:
-    """Each component takes what is its own with `apply`; twice is the same."""
+    """Each component takes its own fields in `apply`. Applying the same value twice changes nothing."""
 
-    config: ServingConfig  # what must not change is as it was at the start
+    config: ServingConfig  # fields that must not change have their values from the start of the process
     defaults: ModelDefaults
     levels: Levels
     levels_source: str  # "model", "manifest", "tuner" or "none"

@@ -1,4 +1,4 @@
-"""Which requests may share states, and which are one and the same: the digests of a request. Pure."""
+"""The digests of a request: they say which requests may share states, and which requests are identical. Pure."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from diffcache_serving.values.text import TextEncoding
 
 @dataclass(frozen=True)
 class CacheQuery:
-    """A request, its encoding, and the digests that stand for them: computed once, for all who ask."""
+    """A request, its encoding and its digests. It is computed once and used by all parts."""
 
     request: GenerationRequest
     text: TextEncoding
-    space: str  # of all that must match for a state to be usable
-    exact: str  # of the whole request
-    prompt: str  # says "the same prompt" without the text
+    space: str  # digest of everything that must match for a state to be usable
+    exact: str  # digest of the whole request
+    prompt: str  # digest of the prompt: identifies the same prompt without its text
 
 
 @dataclass(frozen=True)
 class CacheIdentity:
-    """What the spaces of one serving process have in common."""
+    """The values that all spaces of one serving process have in common."""
 
     model_name: str
     model: str  # fingerprint
     embedder: str
     dtype: str
-    scheduler: str  # digest of class and config
-    shared: bool  # by all tenants
+    scheduler: str  # digest of its class and config
+    shared: bool  # True if all tenants share the cache
 
     @property
     def model_id(self) -> str:
-        """Name and fingerprint: what an entry says it was made by."""
+        """Returns NAME@FINGERPRINT of the model; each entry records it."""
         return f"{self.model_name}@{self.model}"
 
     def family(self, kind: StateKind) -> str:
-        """Digest of what all spaces of one process have in common: no state of another family fits a request here."""
+        """Returns the digest of the values that all spaces of one process have in common.
+
+        No state of another family fits a request of this process.
+        """
         scheduler = self.scheduler if kind is StateKind.TRAJECTORY else ""
         return sha256_of_json([self.model, self.embedder, self.dtype, self.shared, kind, scheduler])
 
     def query(self, request: GenerationRequest, text: TextEncoding, kind: StateKind) -> CacheQuery:
-        """What the cache is asked with for a request, by states of `kind`."""
+        """Returns the query of a request to a cache that holds states of `kind`."""
         space = Space(
             tenant="" if self.shared else request.tenant,
             model=self.model,

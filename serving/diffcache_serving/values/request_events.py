@@ -1,4 +1,4 @@
-"""What happens to a request, for those who listen: metrics, quality comparisons, simulated caches."""
+"""The events of a request. Metrics, quality comparisons and simulated caches listen to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffcache_serving.values.identity import CacheQuery
 
 @dataclass(frozen=True)
 class Answered:
-    """A request that got its picture, and how."""
+    """A request that got its picture, and how the picture was made."""
 
     query: CacheQuery
     found: Found
@@ -30,22 +30,24 @@ class Answered:
 
 
 class RequestListener:
-    """Hears of one request. Every method is called on the event loop, returns at once and never raises; here it does
-    nothing."""
+    """Gets the events of one request. This base class ignores them all.
+
+    Every method is called on the event loop, returns at once and never raises.
+    """
 
     def encoded(self, query: CacheQuery) -> None:
-        """The prompt has its key; the look-up comes next."""
+        """The prompt is encoded and has its key. The look-up is next."""
 
     def drawn(self, states: Sequence[CapturedState], entry: str, *, flagged: bool) -> None:
-        """The device is done. `entry`: the id under which the cache keeps the result, empty if it does not."""
+        """The device has finished. `entry` is the id of the entry in the cache, empty if the result is not kept."""
 
     def not_finite(self, part: str) -> None:
-        """NaN or infinity in what the model gave: `part` is one of metrics.NOT_FINITE_PARTS."""
+        """The output of the model holds NaN or infinity. `part` is one of metrics.NOT_FINITE_PARTS."""
 
     def answered(self, answered: Answered) -> None:
-        """The picture is compressed: this is the last event."""
+        """The picture is compressed. This is the last event."""
 
 
 class RequestObserver(Protocol):
     def arrived(self, request: GenerationRequest) -> RequestListener:
-        """A request has come, and nothing has been done about it yet. Returns who listens to it from now on."""
+        """A request has arrived; its processing has not begun. Returns the listener for its further events."""
