@@ -1,4 +1,4 @@
-"""Work behind a request: nobody waits for it, and its failure is counted."""
+"""Background work of a request: no caller waits for it, and its failures are counted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Background:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, operation: Operation, work: Coroutine[Any, Any, object]) -> None:
-        """`operation`: what it counts as where it fails."""
+        """Starts `work`. A failure is counted as a failed `operation`."""
 
         async def run() -> None:
             try:

@@ -1,12 +1,13 @@
-"""When to stop asking something that does not answer. Pure: time comes in as `now`."""
+"""A circuit breaker: decides when to stop calling a service that does not answer. Pure: `now` is a parameter."""
 
 from __future__ import annotations
 
 FAILURES = 3
-"""In a row, before it is skipped: fewer skips a healthy index after one slow search, more makes more requests wait."""
+"""Number of failures in a row before look-ups are skipped. With a lower value one slow search may skip a healthy index;
+with a higher value more requests wait."""
 
 SKIP_SECONDS = 5.0
-"""How long it is skipped: shorter finds out sooner that it is back, and costs a deadline each time it is not."""
+"""How long look-ups are skipped. A shorter time detects a recovery sooner, but each failed try costs a deadline."""
 
 
 class Breaker:

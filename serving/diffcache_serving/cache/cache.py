@@ -1,4 +1,4 @@
-"""The cache as the server sees it: look up, keep, list, purge; repaired at start, closed in order."""
+"""The cache as the server uses it: look up, keep, list, purge. It is repaired at the start and closed in order."""
 
 from __future__ import annotations
 
@@ -32,34 +32,35 @@ from diffcache_serving.values.identity import CacheIdentity, CacheQuery
 from diffcache_serving.values.text import TextEncoding
 
 LOOK_UP_SECONDS = 0.2
-"""Deadline of a look-up over index, ledger and store. Longer waits for a slow index at the price of every request's
-latency while it is slow; a denoising step on a GPU takes 20 to 50 ms, so more than this is not worth saving four."""
+"""Deadline of a look-up over index, ledger and store. With a higher value every request waits longer while the index
+is slow. A denoising step on a GPU takes 20 to 50 ms, so a longer wait is not worth four saved steps."""
 
 START_SECONDS = 20.0
-"""How long a start waits for the index: an embedded one is up in 3 s, one that is out of reach is given up after 10.
-More delays a pod whose Milvus hangs; less lets more pods serve before they know all they have."""
+"""Maximum time that a start waits for the index. An embedded index is ready in 3 s; an unreachable one is given up
+after 10 s. A higher value delays a pod whose Milvus hangs. With a lower value more pods serve before their index is
+complete."""
 
 SWEEP_SECONDS = 3600.0
-"""Between two sweeps of a shared store, by one process for all. A shorter time lists the bucket more often for the few
-bytes that a killed process leaves."""
+"""Time between two sweeps of a shared store. One process sweeps for all. A shorter time lists the bucket more often,
+only for the few bytes that a killed process leaves."""
 
 ORPHAN_SECONDS = 3600.0
-"""A shared store's bytes without a row of the ledger are kept so long: their writer may be about to insert it."""
+"""A sweep keeps bytes without a ledger row for this time, because their writer may be about to insert the row."""
 
 log = structlog.get_logger("diffcache.cache")
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What the start found."""
+    """The result of the repair at the start."""
 
     entries: int
-    states_missing: int  # in the ledger, without bytes
-    files_swept: int  # bytes without a ledger row, leftovers of a killed writer
+    states_missing: int  # states in the ledger that had no bytes in the store
+    files_swept: int  # removed files without a ledger row, left by a killed writer
 
 
 class Cache:
-    """Made by the constructor, ready after `repair`, ended by `close`."""
+    """The cache of one process. Call `repair` before its first use and `close` at the end."""
 
     def __init__(
         self,
@@ -74,27 +75,30 @@ class Cache:
         look_up_seconds: float = LOOK_UP_SECONDS,
         has_admission: bool = True,
     ) -> None:
-        """`has_admission`: leave out, when full, what its parent covers already; False is for comparisons."""
+        """With `has_admission`, a full cache does not keep a picture whose parent already covers it.
+
+        Comparisons set `has_admission` to False.
+        """
         self.levels, self.kind, self.budget = levels, kind, budget
         self._ledger, self._store, self._index, self._events, self._identity = ledger, store, index, events, identity
         self._look_up_seconds, self._has_admission = look_up_seconds, has_admission
         self._breaker = Breaker()
-        self._outages_repaired: tuple[int, int] | None = None  # of index and ledger, at the last repair
+        self._outages_repaired: tuple[int, int] | None = None  # outages of index and ledger at the last repair
         self._background = Background(events)
         self._keeper = Keeper(ledger, store, index, events, kind, budget)
         self._finder = LookUp(ledger, store, index, self._keeper, events, levels, kind, self._background)
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
-        """Those that run until `close`."""
+        """Returns the tasks that run until `close`."""
         return [self._keeper.task, *self._index.tasks]
 
     def query(self, request: GenerationRequest, text: TextEncoding) -> CacheQuery:
-        """What the cache is asked with for a request."""
+        """Returns the query for a request."""
         return self._identity.query(request, text, self.kind)
 
     async def look_up(self, query: CacheQuery) -> Found:
-        """What the request can start from. Never raises: a cache that is slow or down makes a miss."""
+        """Returns what the request can start from. Never raises: if the cache is slow or down, the result is a Miss."""
         request = query.request
         if not request.cache_mode.reads:
             return Miss(Result.BYPASS if request.cache_mode is CacheMode.BYPASS else Result.MISS)
@@ -106,7 +110,7 @@ class Cache:
         try:
             async with asyncio.timeout(self._look_up_seconds):
                 found = await self._finder.find(query)
-        except Exception as error:  # an outage has many types, and none of them may fail a request
+        except Exception as error:  # an outage raises many types, and none of them may fail a request
             self._breaker.failed(time.monotonic())
             self._events.operation_failed("look_up")
             log.warning("look-up failed, the request is a miss", error=repr(error), request_id=request.request_id)
@@ -115,22 +119,33 @@ class Cache:
         return found
 
     async def nearest(self, query: CacheQuery, before: float) -> Candidate | None:
-        """The most similar entry that was made before a time (seconds since the epoch). For comparisons: raises what
-        index and ledger raise."""
+        """Returns the most similar entry that was created before `before` (seconds since the epoch).
+
+        Comparisons use it. Raises what index and ledger raise.
+        """
         return await self._finder.nearest(query, before)
 
     async def resume_at(self, candidate: Candidate, k: int) -> Resume | None:
-        """A resume from that entry at step `k`, allowed or not; None if it has no such state. No hit is recorded."""
+        """Returns a resume from this entry at step `k`, even if the levels do not allow it. Records no hit.
+
+        Returns None if the entry has no state for step `k`.
+        """
         return await self._finder.resume_at(candidate, k)
 
     def checkpoints(self, request: GenerationRequest, found: Found) -> tuple[int, ...]:
-        """The steps at which the run should leave `Trajectory` states: only runs from noise do, as published."""
+        """Returns the steps at which the run should capture `Trajectory` states.
+
+        Only runs from noise capture them, as in the published scheme.
+        """
         if self.kind is StateKind.CLEAN or found.k > 0 or not request.cache_mode.writes:
             return ()
         return checkpoints(self.levels, request.steps)
 
     def keep(self, query: CacheQuery, found: Found, states: list[CapturedState]) -> str:
-        """Queues what a run left and returns its entry id at once; empty if it is not kept. From then on it serves."""
+        """Queues the states of a run and returns the new entry's id at once. Look-ups find the entry from now on.
+
+        Returns an empty string if the result is not kept.
+        """
         request, text = query.request, query.text
         if not request.cache_mode.writes or isinstance(found, Exact) or not text.has_key:
             return ""
@@ -168,7 +183,7 @@ class Cache:
         return entry_id if self._keeper.put(PendingEntry(entry, text.key, tensors, is_indexed)) else ""
 
     def distrust(self, found: Found) -> None:
-        """Drops the entry that a run started from and came to nothing finite: it would spoil the next one as well."""
+        """Drops the entry that a run resumed from before it ended in NaN or infinity. It would spoil more runs."""
         if found.parent:
             self._background.start("delete", self._keeper.purge(Target(entry_id=found.parent)))
 
@@ -176,21 +191,21 @@ class Cache:
         return await self._ledger.totals()
 
     async def list_entries(self, target: Target, limit: int) -> tuple[list[Entry], int]:
-        """The newest `limit` matching entries, and how many match in all."""
+        """Returns the newest `limit` matching entries, and how many entries match in total."""
         await self.settle()
         return await self._ledger.list_entries(target, limit)
 
     async def purge(self, target: Target) -> Totals:
-        """Drops all that `target` matches, what waits for the keeper included. Returns how much."""
+        """Drops all entries that match `target`, including those not written yet. Returns how much was dropped."""
         dropped = await self._keeper.purge(target)
         return Totals(len(dropped.entries), len(dropped.states), sum(s.bytes for s in dropped.states))
 
     async def settle(self) -> None:
-        """Returns when everything handed to `keep` so far is written or dropped."""
+        """Returns when everything passed to `keep` so far is written or dropped."""
         await self._keeper.settle()
 
     async def repair(self) -> Repair:
-        """Brings ledger, store and index into step after whatever ended the last process."""
+        """Makes ledger, store and index consistent, however the last process ended."""
         entries = missing = swept = 0
         try:
             retired = await self._ledger.adopt(self._identity.family(self.kind), self._identity.model_id, time.time())
@@ -212,8 +227,10 @@ class Cache:
         return Repair(entries, missing, swept)
 
     async def check_index(self) -> None:
-        """Asks index and ledger something cheap; after an outage, and at the start, brings the index into step with the
-        ledger."""
+        """Checks with cheap calls that index and ledger answer.
+
+        At the start and after an outage it also makes the index consistent with the ledger.
+        """
         outages = self._index.outages, self._ledger.outages
         try:
             await self._keeper.count()
@@ -230,20 +247,22 @@ class Cache:
             log.warning(f"the {what} does not answer; until it does, requests may miss", error=str(error))
 
     async def check_store(self) -> None:
-        """Has the metrics say whether the store answers, also while nobody asks for anything, and deletes what it
-        refused to delete before."""
+        """Checks whether the store answers, so that the metrics show it even without requests. Then repeats the
+        deletions that failed before."""
         await self._store.check()
         await self._keeper.deletions.retry()
 
     async def sweep(self) -> None:
-        """Of a shared store, once in SWEEP_SECONDS by one of the processes: bytes and index rows that a killed process
-        left go, and so do states whose bytes are gone."""
+        """Cleans up a shared store. One of the processes does it, once in SWEEP_SECONDS.
+
+        Removes bytes and index rows that a killed process left, and states whose bytes are missing.
+        """
         if not self._store.is_shared or not await self._ledger.lease("sweep", SWEEP_SECONDS):
             return
-        known = await self._ledger.state_ids()  # before the list: their bytes were written before
+        known = await self._ledger.state_ids()  # read before the list: the bytes of these states are already written
         listed = await self._store.listed()
         missing = await self._drop_missing(known - set(listed))
-        alive = await self._ledger.state_ids()  # after the list
+        alive = await self._ledger.state_ids()  # read after the list
         before = time.time() - ORPHAN_SECONDS
         orphans = {i for i, written in listed.items() if written < before and i not in alive}
         await self._keeper.deletions.delete(orphans)
@@ -251,28 +270,29 @@ class Cache:
         log.info("the store is swept", states=len(listed), missing=missing, removed=len(orphans))
 
     async def purge_retired(self, before: float) -> None:
-        """Drops entries that were retired at or before `before` (seconds since the epoch), and their collections."""
+        """Drops entries that were retired at or before `before` (seconds since the epoch), and then the index
+        collections that no entry needs any more."""
         purged = await self._keeper.purge_retired(before)
         if not purged:
             return
         log.info("retired entries are purged", entries=purged)
         try:
             await self._forget_models()
-        except IndexUnavailable as error:  # an outage: the repair after it does this too
+        except IndexUnavailable as error:  # the repair after the outage drops them too
             log.warning("collections of retired models were not dropped yet", error=str(error))
 
     async def apply(self, hot: HotConfig) -> None:
-        """Raises what the ledger raises; the levels are in force all the same."""
+        """Applies levels and capacity. Raises what the ledger raises; the levels are applied even then."""
         self.set_levels(hot.levels)
         await self.resize(Budget(hot.config.cache.capacity_bytes, hot.config.cache.max_entries))
 
     async def resize(self, budget: Budget) -> None:
-        """Keeps to another budget from now on; what no longer fits is evicted."""
+        """Uses a new budget from now on, and evicts what no longer fits."""
         self.budget = budget
         await self._keeper.resize(budget)
 
     def set_levels(self, levels: Levels) -> None:
-        """Look-ups that begin from now on go by these."""
+        """Uses new levels for all look-ups that begin from now on."""
         self.levels = levels
         self._finder = replace(self._finder, levels=levels)
 
@@ -284,14 +304,15 @@ class Cache:
         await self._ledger.close()
 
     async def _repair_index(self) -> None:
-        there = await self._index.entry_ids()  # may wait for the index, so the keeper goes on meanwhile
+        there = await self._index.entry_ids()  # may take long, so the keeper may write meanwhile
         async with self._keeper.write_lock:
-            # After `there`: a row follows its entry, so what another process adds meanwhile is not taken for dead.
+            # Read after `there`: an entry is written before its index row, so a row that another process adds meanwhile
+            # is not mistaken for a dead one.
             wanted = await self._ledger.indexed_ids(self.kind)
             await self._index.delete(there - wanted.mine - wanted.others)
             for missing in pieces(wanted.mine - there):
                 rows = await self._ledger.keys(missing)
-                good = [row for row in rows if np.isfinite(row.key).all()]  # the rest is never found
+                good = [row for row in rows if np.isfinite(row.key).all()]  # no search can find the others
                 await self._index.insert([IndexRow(row.entry_id, row.space, row.key) for row in good])
         await self._forget_models()
 
@@ -301,5 +322,8 @@ class Cache:
         return len(dropped.states)
 
     async def _forget_models(self) -> None:
-        """Retired entries may come back, so their models' rows stay until the last of them is purged."""
+        """Drops index rows of models that no entry uses.
+
+        Retired entries may come back, so the rows of their models stay until the last of these entries is purged.
+        """
         await self._index.forget_models({model.rpartition("@")[2] for model in await self._ledger.models()})

@@ -1,4 +1,4 @@
-"""A state as bytes: safetensors, with the state's own id inside and a checksum in the ledger."""
+"""Converts states to bytes and back: safetensors that contain the state's id. The ledger holds their checksum."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from diffcache_serving.values.finite import check_finite
 
 
 class DamagedState(Exception):
-    """The stored bytes are not those that were written for this state: torn, swapped, or of another format."""
+    """The stored bytes are not the bytes that were written for this state: incomplete, swapped, or another format."""
 
 
 def encode(state_id: str, tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """`tensors` lie on the CPU; dtypes are kept, so a resumed run is the uninterrupted one bit for bit."""
+    """Returns the bytes of a state. `tensors` are on the CPU.
+
+    Keeps their dtypes, so that a resumed run is bit-identical to the uninterrupted run.
+    """
     return save(dict(tensors), {"state": state_id, "format": str(FORMAT_VERSION)})
 
 
@@ -28,8 +31,11 @@ def checksum(data: bytes) -> str:
 
 
 def decode(state_id: str, data: bytes, expected: str) -> dict[str, torch.Tensor]:
-    """The tensors of a state. Raises DamagedState unless `data` is exactly what was stored under `state_id`, and
-    NotFinite for a state that should never have been stored: an earlier version looked at none."""
+    """Returns the tensors of a state. `expected` is the checksum from the ledger.
+
+    Raises DamagedState unless `data` is exactly what was stored under `state_id`. Raises NotFinite for a state with NaN
+    or infinity, which an earlier version may have stored because it did not check.
+    """
     if checksum(data) != expected:
         raise DamagedState(f"state {state_id}: the checksum of its {len(data)} bytes differs from the ledger's")
     try:

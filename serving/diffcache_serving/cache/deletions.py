@@ -1,4 +1,4 @@
-"""Bytes that have to go: deleted now, or remembered until they are."""
+"""Deletes bytes from the store, and remembers the bytes that could not be deleted."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from diffcache_serving.cache.events import CacheEvents
 from diffcache_serving.cache.store import NotDeleted, StateStore
 
 REMEMBERED = 100_000
-"""Ids, 10 MB of memory. Of more than that the sweep finds the rest: of a shared store hourly, of a volume at the next
-start."""
+"""Maximum number of remembered ids; they take 10 MB of memory. A sweep finds the rest: for a shared store every hour,
+for a volume at the next start."""
 
 log = structlog.get_logger("diffcache.cache")
 
 
 class Deletions:
-    """Of one store. No method raises for what the store does."""
+    """The deletions of one store. No method raises an error of the store."""
 
     def __init__(self, store: StateStore, events: CacheEvents) -> None:
         self._store, self._events = store, events
-        self._left: dict[str, None] = {}  # in the order in which they are tried
+        self._left: dict[str, None] = {}  # ids that were not deleted, in the order of the next tries
         self._lock = asyncio.Lock()
 
     async def delete(self, state_ids: Iterable[str]) -> None:
-        """What is not deleted stays on the list, in the metric and in the condition `StoreReady`."""
+        """Deletes states. Ids that fail stay on the list, in the metric and in the condition `StoreReady`."""
         try:
             await self._store.delete(state_ids)
         except NotDeleted as error:
@@ -39,7 +39,7 @@ class Deletions:
         self._events.undeleted(len(self._left))
 
     async def retry(self) -> None:
-        """Tries again what is on the list; at once only once."""
+        """Tries again to delete what is on the list. Does nothing while another retry runs."""
         if not self._left or self._lock.locked():
             return
         async with self._lock:

@@ -1,11 +1,11 @@
-"""What the cache tells whoever counts it. Every method returns at once and never raises."""
+"""The events that the cache reports, for example to the metrics. Every method returns at once and never raises."""
 
 from __future__ import annotations
 
 from typing import Literal, Protocol
 
 Operation = Literal["look_up", "hit", "insert", "delete", "repair"]
-"""What failed on index, ledger or store."""
+"""The operation that failed on index, ledger or store."""
 
 Eviction = Literal["capacity", "replaced", "purge", "space"]
 """Why a state left the cache."""
@@ -20,15 +20,15 @@ Part = Literal["index", "ledger", "store"]
 
 class CacheEvents(Protocol):
     def part_answers(self, part: Part, answers: bool) -> None:
-        """Whether the last operation on that part succeeded."""
+        """Reports whether the last operation on this part succeeded."""
 
     def operation_failed(self, operation: Operation) -> None: ...
 
     def look_up_skipped(self) -> None:
-        """Because the last ones failed."""
+        """Reports that a look-up was skipped because the last look-ups failed."""
 
     def search_inconclusive(self) -> None:
-        """An entry that the search did not return could have saved more."""
+        """Reports that an entry which the search did not return could have saved more steps."""
 
     def resumed(self, similarity: float) -> None: ...
 
@@ -37,9 +37,9 @@ class CacheEvents(Protocol):
     def evicted(self, reason: Eviction, states: int) -> None: ...
 
     def holds(self, entries: int, state_bytes: int) -> None:
-        """All that the cache holds now."""
+        """Reports how much the cache holds now. `state_bytes` is in bytes."""
 
     def may_hold(self, state_bytes: float) -> None: ...
 
     def undeleted(self, states: int) -> None:
-        """They left the cache, and the store still has their bytes."""
+        """Reports how many states have left the cache while the store still holds their bytes."""

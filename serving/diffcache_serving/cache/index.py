@@ -1,4 +1,4 @@
-"""Which entries' keys are nearest to a key: the protocol, the exact index in memory, and the two-layer one."""
+"""The index finds the keys that are nearest to a key: the protocol, an exact index in memory, and a two-layer index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffcache_serving.cache.pieces import pieces
 @dataclass(frozen=True)
 class IndexRow:
     entry_id: str
-    space: str  # digest: nothing else about a request reaches the index
+    space: str  # a digest; the index holds nothing else about a request
     key: np.ndarray  # (dim,) float32, L2-normalised
 
 
@@ -27,43 +27,43 @@ class Neighbour:
 
 
 class IndexUnavailable(Exception):
-    """The index did not answer. A look-up makes a miss of it, a keeper tries again."""
+    """The index did not answer. A look-up then returns a Miss; a write is tried again."""
 
 
 class Index(Protocol):
-    """All methods raise IndexUnavailable when the index is down."""
+    """All methods raise IndexUnavailable if the index does not answer."""
 
     @property
     def outages(self) -> int:
-        """Operations that failed so far. Whoever sees it rise can no longer be sure of the index's rows."""
+        """Returns how many operations have failed so far. After a rise the rows of the index may be wrong."""
 
     @property
     def tasks(self) -> Sequence[asyncio.Task[None]]:
-        """Those that run until `close`."""
+        """Returns the tasks that run until `close`."""
 
     async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
-        """Up to `limit` rows of the space, most similar first."""
+        """Returns up to `limit` rows of the space, most similar first. `key` has shape (dim,)."""
 
     async def insert(self, rows: Sequence[IndexRow]) -> None:
-        """Adds rows, or replaces those of the same entries."""
+        """Adds rows. Replaces existing rows of the same entries."""
 
     async def delete(self, entry_ids: Iterable[str]) -> None: ...
 
     async def entry_ids(self) -> set[str]:
-        """Every row's entry; for the repair."""
+        """Returns the entry ids of all rows. The repair uses it."""
 
     async def ping(self) -> None:
-        """Something cheap that fails when the others would."""
+        """Makes a cheap call that fails if the other methods would fail."""
 
     async def forget_models(self, kept: set[str]) -> None:
-        """Drops this cache's rows of every model but its own and `kept`, which are fingerprints."""
+        """Drops this cache's rows of all models except its own model and the fingerprints in `kept`."""
 
     async def close(self) -> None:
-        """Writes down what is only in memory, if the index remembers at all."""
+        """Writes rows that are only in memory, if the index is persistent."""
 
 
 class MemoryIndex:
-    """Exact search by one matrix product a space. Forgets at exit; also the oracle of the tests."""
+    """Exact search with one matrix product per space. It is not persistent. Tests compare other indexes with it."""
 
     outages = 0
     tasks: Sequence[asyncio.Task[None]] = ()
@@ -83,7 +83,7 @@ class MemoryIndex:
         return [IndexRow(i, space, key) for space, keys in self._spaces.items() for i, key in keys.items()]
 
     def nearest(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
-        """What `search` answers, without a wait."""
+        """Returns the same as `search`, without await."""
         keys = self._spaces.get(space)
         if not keys:
             return []
@@ -133,23 +133,24 @@ class MemoryIndex:
 
 
 FLUSH_ROWS = 64
-"""Rows that wait in memory for one write to the backing index. Milvus Lite's search slows by 0.07 ms for each row
-that it has not flushed (measured), a flush costs it 10 to 30 ms; a higher value means fewer, larger writes."""
+"""Number of rows that wait in memory for one write to the backing index. In Milvus Lite each row that is not flushed
+slows a search by 0.07 ms (measured), and a flush costs 10 to 30 ms. A higher value means fewer, larger writes."""
 
 SEARCH_ROWS = 1024
-"""Rows asked of the backing index at most: those that are deleted and still lie there crowd out others. A higher value
-finds more while a large purge is under way, and makes those look-ups slower; Milvus refuses more than 16,384."""
+"""Maximum number of rows to ask the backing index for. A search asks for more rows than it needs, because deleted rows
+may still be in the backing index and take the place of others. A higher value finds more during a large purge, but
+makes these look-ups slower. Milvus refuses more than 16,384."""
 
 RETRY_SECONDS = 5.0
 """Pause after a failed write to the backing index."""
 
 
 class LayeredIndex:
-    """A backing index, and before it in memory the rows that it does not show yet: so one reads one's own writes.
+    """A backing index, with a layer in memory for the rows that it does not show yet. So a process sees its own writes.
 
-    A row leaves the memory when the backing index has confirmed it. A deletion reaches the backing index with the next
-    write, whether or not the row is there; until that is confirmed, the row is hidden here. So it does not matter
-    what a write that failed has left.
+    A row leaves the memory when the backing index has confirmed it. A deletion is sent to the backing index with the
+    next write, whether or not the row is there; until it is confirmed, this layer hides the row. So a failed write
+    cannot show wrong rows.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class LayeredIndex:
     ) -> None:
         """`on_error(operation, error)` is called for each write that failed.
 
-        `shared`: others read the backing index, too, and wait for our rows: each goes there at once.
+        With `shared`, other processes read the backing index too and need our rows, so each row is written at once.
         """
         self._backing, self._on_error = backing, on_error
         self._flush_rows = 1 if shared else flush_rows
@@ -194,7 +195,7 @@ class LayeredIndex:
         self._wake_if_full()
 
     async def entry_ids(self) -> set[str]:
-        """Asks the backing index, so it is also how this layer learns whether anything lies there."""
+        """Returns the entry ids of all rows. This layer also learns here whether the backing index holds any rows."""
         async with self._write_lock:
             backed = await self._backing.entry_ids()
             self._backing_is_empty = self._backing_is_empty and not backed
@@ -215,7 +216,7 @@ class LayeredIndex:
         await self._backing.forget_models(kept)
 
     async def flush(self) -> None:
-        """Moves everything to the backing index. Raises IndexUnavailable."""
+        """Writes all rows and deletions to the backing index. Raises IndexUnavailable if that fails."""
         async with self._write_lock:
             for deleted in pieces(self._deleted.copy()):
                 await self._backing.delete(deleted)
@@ -227,12 +228,12 @@ class LayeredIndex:
                 self._fresh.remove(row.entry_id for row in still)
 
     async def close(self) -> None:
-        async with self._write_lock:  # a write that has begun ends first: its thread would go on all the same
+        async with self._write_lock:  # waits for a running write, because its thread cannot be cancelled
             self._writer.cancel()
         await asyncio.wait([self._writer])
         try:
             await self.flush()
-        except IndexUnavailable as error:  # the ledger holds every key: the next start puts them in
+        except IndexUnavailable as error:  # nothing is lost: the next start inserts all keys from the ledger
             self._on_error("insert", error)
         await self._backing.close()
 

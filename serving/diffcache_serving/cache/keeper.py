@@ -1,8 +1,8 @@
-"""The only writer of its process: keeps new entries, evicts, forgets and purges, one after the other.
+"""The only writer of its process. It keeps new entries, evicts, forgets and purges, one operation after the other.
 
-Writing goes bytes, ledger, index; dropping goes ledger, index, bytes. So whatever is killed between two of them, the
-ledger never names bytes that were not written, and the repair at the next start, or the sweep of a shared store, finds
-what is left over.
+The order of a write is: bytes, ledger, index. The order of a drop is: ledger, index, bytes. So, even if the process is
+killed between two of these, the ledger never names bytes that were not written. The repair at the next start, or the
+sweep of a shared store, removes what is left over.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.cache.store import StateStore, StoreFull
 
 QUEUE_BYTES = 64 * 2**20
-"""Tensors that wait to be written: 64 MiB are 2,000 latents of Stable Diffusion 1.x at 512 pixels. Beyond it new
-states are dropped; a higher value survives longer bursts and holds more memory."""
+"""Maximum size of the tensors that wait to be written. 64 MiB are 2,000 latents of Stable Diffusion 1.x at 512 pixels.
+Beyond it new states are dropped. A higher value handles longer bursts and uses more memory."""
 
 PURGED_KEPT = 10_000
-"""Ids of purged entries that are remembered, so that what runs still draw from them is not kept. As many as an embedded
-index holds; a run that ends after that many purges would be kept."""
+"""Number of purged entry ids that are remembered, so that pictures which running requests still draw from them are not
+kept. It is as many as an embedded index holds. A run that ends after more purged entries than this would be kept."""
 
 log = structlog.get_logger("diffcache.cache")
 
 
 class Keeper:
-    """One task and one queue; `close` must be awaited."""
+    """One task that writes what is put into one queue. `close` must be awaited."""
 
     def __init__(
         self, ledger: Ledger, store: StateStore, index: Index, events: CacheEvents, kind: StateKind, budget: Budget
     ) -> None:
         self.pending = Pending()
-        self.write_lock = asyncio.Lock()  # held by whoever changes ledger, index and store
+        self.write_lock = asyncio.Lock()  # held during every change of ledger, index and store
         self._ledger, self._store, self._index, self._events = ledger, store, index, events
         self._kind, self._budget = kind, budget
         self.deletions = Deletions(store, events)
         self._totals = Totals()
-        # A future is somebody who waits for what was put before it; None ends the task.
+        # A future in the queue is set when everything put before it is done; None ends the task.
         self._queue: asyncio.Queue[PendingEntry | asyncio.Future[None] | None] = asyncio.Queue()
         self._purges: set[asyncio.Task[Dropped]] = set()
         self._purged: deque[str] = deque(maxlen=PURGED_KEPT)
@@ -57,13 +57,16 @@ class Keeper:
 
     @property
     def is_full(self) -> bool:
-        """Whether one more state of the usual size would evict another."""
+        """Returns whether one more state of the usual size would evict another one."""
         latest = self._totals
         size = latest.bytes // latest.states if latest.states else 0
         return latest.plus(1, 1, size).exceeds(self._budget)
 
     def put(self, pending: PendingEntry) -> bool:
-        """Queues an entry; from now on it is served. False, and it is dropped, when too much waits."""
+        """Queues an entry and returns True; look-ups find it from now on.
+
+        If too much waits already, the entry is dropped and the result is False.
+        """
         if self.pending.nbytes + pending.nbytes > QUEUE_BYTES:
             self._events.dropped("queue", len(pending.entry.states))
             return False
@@ -78,7 +81,7 @@ class Keeper:
         await reached
 
     async def forget(self, state_id: str, reason: Drop) -> None:
-        """Drops a state whose bytes are gone or damaged; counted once, however many requests came upon it."""
+        """Drops a state whose bytes are missing or damaged. Counts it once, even if several requests found it."""
         async with self.write_lock:
             dropped = await self._ledger.drop_states([state_id])
             self._events.dropped(reason, len(dropped.states))
@@ -86,15 +89,20 @@ class Keeper:
             await self.count()
 
     async def purge(self, target: Target) -> Dropped:
-        """Drops all that `target` matches, what waits in the queue included; to the end, also when nobody waits."""
+        """Drops all entries that match `target`, including those in the queue.
+
+        The purge runs to its end even if the caller is cancelled.
+        """
         task = asyncio.create_task(self._purge(target))
         self._purges.add(task)
         task.add_done_callback(self._purges.discard)
         return await asyncio.shield(task)
 
     async def purge_retired(self, before: float) -> int:
-        """Drops what was retired at or before `before` (seconds since the epoch), a piece at a time so that others get
-        their turn. Returns how many entries that were."""
+        """Drops entries that were retired at or before `before` (seconds since the epoch). Returns their number.
+
+        Works in pieces, so that other writes can run in between.
+        """
         count = 0
         while True:
             async with self.write_lock:
@@ -106,7 +114,7 @@ class Keeper:
                 await self.count()
 
     async def resize(self, budget: Budget) -> None:
-        """Keeps to another budget from now on; what no longer fits is evicted."""
+        """Uses a new budget from now on, and evicts what no longer fits."""
         async with self.write_lock:
             self._budget = budget
             self._events.may_hold(budget.bytes)
@@ -114,17 +122,18 @@ class Keeper:
             await self.count()
 
     def was_purged(self, entry_id: str) -> bool:
-        """Whether a purge has dropped this entry, while a run that resumed from it was still going on."""
+        """Returns whether a recent purge has dropped this entry. A run that resumed from it may still be going on."""
         return entry_id in self._purged
 
     async def let_go(self, dropped: Dropped, reason: Eviction | None = None) -> None:
-        """What left the ledger leaves index and store; without a `reason` it is no eviction."""
+        """Removes from index and store what was dropped from the ledger. Without a `reason` it does not count as an
+        eviction."""
         if not dropped.states:
             return
         try:
             for gone in pieces(await self._without_use(dropped)):
                 await self._index.delete(gone)
-        except (IndexUnavailable, LedgerUnavailable) as error:  # look-ups tolerate dead rows, the next repair ends them
+        except (IndexUnavailable, LedgerUnavailable) as error:  # look-ups skip dead rows; the next repair removes them
             self._events.operation_failed("delete")
             log.warning("index rows were not deleted", error=str(error))
         await self.deletions.delete(state.id for state in dropped.states)
@@ -132,13 +141,13 @@ class Keeper:
             self._events.evicted(reason, len(dropped.states))
 
     async def count(self) -> None:
-        """Learns how much the cache holds, of all who write to it."""
+        """Reads how much the cache holds, including what other processes wrote."""
         self._totals = await self._ledger.totals()
         self._events.holds(self._totals.entries, self._totals.bytes)
 
     async def close(self) -> None:
-        """Writes what is queued, and ends."""
-        if self.task.done():  # by a bug: nobody writes what a purge waits for
+        """Writes what is queued and ends the task."""
+        if self.task.done():  # a bug ended it, so a purge would wait forever
             for purge in self._purges:
                 purge.cancel()
         await asyncio.gather(*self._purges, return_exceptions=True)
@@ -155,7 +164,10 @@ class Keeper:
         return dropped
 
     async def _without_use(self, dropped: Dropped) -> set[str]:
-        """Entries that nobody can resume from any more. One may lose its last state for that, and keep the rest."""
+        """Returns the entries from which no run can resume any more.
+
+        An entry may lose its last state of the kind to resume from and still keep other states.
+        """
         gone = set(dropped.entries)
         if self._kind is not StateKind.TRAJECTORY:
             return gone
@@ -193,7 +205,7 @@ class Keeper:
             for state in states:
                 await self._store.put(state.id, encoded[state.id])
             inserted = await self._ledger.insert(replace(pending.entry, states=states), pending.key, self._budget)
-        except LedgerUnavailable:  # it may have arrived all the same, so its bytes stay: if not, the sweep removes them
+        except LedgerUnavailable:  # the insertion may have succeeded, so the bytes stay; if not, a sweep removes them
             raise
         except Exception:
             await self.deletions.delete(encoded)

@@ -1,7 +1,8 @@
-"""The durable record of entries and states: the authority that index and store follow.
+"""The durable record of entries and states. Index and store follow it.
 
-States are kept in the order of the policy's score; the lowest goes first, and the age L rises to its score. Two
-implementations keep one contract: SQLite for a process of its own, Redis for processes that share a cache.
+The ledger sorts states by the score of the policy. The state with the lowest score is evicted first, and the age L
+rises to that score. There are two implementations of this contract: SQLite for a single process, and Redis for
+processes that share a cache.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _LOWER = str.maketrans({chr(c): chr(c + 32) for c in range(ord("A"), ord("Z") + 
 
 
 class LedgerUnavailable(Exception):
-    """The ledger did not answer. A look-up makes a miss of it, a keeper drops what it has."""
+    """The ledger did not answer. A look-up then returns a Miss, and the keeper drops the entry to be written."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Totals:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What left the ledger, and has to leave index and store next."""
+    """The states and entries that were dropped from the ledger. Index and store have to drop them next."""
 
     states: tuple[StateRecord, ...] = ()
-    entries: tuple[str, ...] = ()  # without any state left
+    entries: tuple[str, ...] = ()  # ids of entries that have no state left
 
     @classmethod
     def all_of(cls, parts: Iterable[Dropped]) -> Dropped:
@@ -57,19 +58,19 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Inserted:
-    """What an insertion did."""
+    """The result of an insertion."""
 
-    replaced: Dropped = Dropped()  # the same request's older entry
-    evicted: Dropped = Dropped()  # to stay within the budget
-    was_purged: bool = False  # nothing was inserted: a purge meant this entry, or the one that it resumed from
+    replaced: Dropped = Dropped()  # the older entry of the same request
+    evicted: Dropped = Dropped()  # evicted to stay within the budget
+    was_purged: bool = False  # nothing was inserted, because a purge matched this entry or its parent
 
 
 @dataclass(frozen=True)
 class IndexedIds:
-    """Which entries an index may hold."""
+    """The entries that an index must or may hold."""
 
-    mine: set[str]  # of the adopted family, with a state of the kind in question: what has to be there
-    others: set[str]  # of other families: another process may still search for them
+    mine: set[str]  # entries of the adopted family with a state of the given kind: the index must hold them
+    others: set[str]  # entries of other families: another process may still search for them
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class KeyRow:
 
 @dataclass(frozen=True)
 class Target:
-    """Which entries a purge or a listing means: all that every given field matches."""
+    """Selects entries for a purge or a listing: those that match every field that is not empty."""
 
     entry_id: str = ""
     prompt: str = ""
@@ -101,83 +102,93 @@ class Target:
 
 
 class Ledger(Protocol):
-    """Every method is atomic against all others, of other processes too. `close` must be awaited.
+    """Every method is atomic, also against calls of other processes. `close` must be awaited.
 
-    All raise LedgerUnavailable when the ledger is out of reach, or sqlite3.Error.
+    All methods raise LedgerUnavailable if the ledger does not answer, or sqlite3.Error.
     """
 
     is_shared: bool
-    """Whether other processes write to it."""
+    """Whether other processes write to the ledger."""
     outages: int
-    """How often it was out of reach or had lost its contents. Whoever sees it rise has to bring the index into step."""
+    """How often the ledger did not answer or had lost its contents. After a rise the index has to be repaired."""
 
     @property
     def id(self) -> str:
-        """Distinguishes this ledger's rows in an index that others use too. Empty until it has been reached."""
+        """Distinguishes the rows of this ledger in an index that others use too. Empty until the ledger answers."""
 
     # ---- look-up
 
     async def find_exact(self, exact: str) -> Entry | None:
-        """The entry of this very request."""
+        """Returns the entry of the request with this digest, or None."""
 
     async def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
-        """Those of `ids` that still exist, with their states."""
+        """Returns those entries of `ids` that still exist, by id, with their states."""
 
     async def record_hit(self, state_id: str, k: int, credit: float) -> None:
-        """A state was used at step `k` and saved `credit` steps that no other would have. Ignores evicted states."""
+        """Records that a state was used at step `k` and saved `credit` steps that no other state would have saved.
+
+        Ignores evicted states.
+        """
 
     # ---- keeping and dropping
 
     async def reserve(self, bytes_needed: int, entries_needed: int, budget: Budget) -> Dropped:
-        """Evicts the lowest scores until so much more fits into `budget`; the age L rises with each."""
+        """Evicts the states with the lowest scores until the needed bytes and entries fit into `budget`.
+
+        The age L rises with each eviction.
+        """
 
     async def insert(self, entry: Entry, key: np.ndarray, budget: Budget | None = None) -> Inserted:
-        """Adds an entry with its states and gives them their prior. The same request's older entry is dropped, and
-        whatever has to go so that `budget` is kept."""
+        """Adds an entry with its states; each state gets its prior benefit. `key` has shape (dim,).
+
+        Drops the older entry of the same request, and evicts states until `budget` is kept.
+        """
 
     async def drop_states(self, state_ids: Iterable[str]) -> Dropped:
-        """Forgets states whose bytes are gone or damaged."""
+        """Drops states, for example because their bytes are missing or damaged."""
 
     async def drop_entries(self, target: Target) -> Dropped:
-        """Forgets every entry that `target` matches: a purge. In pieces, so others come between; what is inserted
-        meanwhile may be left."""
+        """Purges: drops every entry that matches `target`.
+
+        Works in pieces, so that other calls can run in between. An entry that is inserted meanwhile may stay.
+        """
 
     async def adopt(self, family: str, model: str, now: float) -> int:
-        """From now on entries are of `family`; those of others are retired since `now`, unless they already were.
+        """Makes `family` the family of new entries. Entries of other families are retired at `now`, or stay retired.
 
         `now` is in seconds since the epoch. Returns how many entries are retired.
         """
 
     async def drop_retired(self, before: float, limit: int) -> Dropped:
-        """Forgets up to `limit` entries that were retired at or before `before` (seconds since the epoch)."""
+        """Drops up to `limit` entries that were retired at or before `before` (seconds since the epoch)."""
 
     # ---- looking at it
 
     async def totals(self) -> Totals: ...
 
     async def policy_record(self) -> PolicyRecord:
-        """What the policy remembers beside the states."""
+        """Returns what the policy records besides the states."""
 
     async def list_entries(self, target: Target, limit: int) -> tuple[list[Entry], int]:
-        """The newest `limit` matching entries, and how many match in all."""
+        """Returns the newest `limit` matching entries, and how many entries match in total."""
 
     async def state_ids(self) -> set[str]: ...
 
     async def models(self) -> set[str]:
-        """NAME@FINGERPRINT of every model that an entry was made by."""
+        """Returns NAME@FINGERPRINT of every model that made an entry."""
 
     async def indexed_ids(self, kind: StateKind) -> IndexedIds:
-        """What the index has to hold of the adopted family, and may hold of others."""
+        """Returns the entries of the adopted family that the index must hold, and those of others that it may hold."""
 
     async def keys(self, ids: Iterable[str]) -> list[KeyRow]:
-        """The rows to put into the index for those of `ids` that still exist."""
+        """Returns the index rows of those entries of `ids` that still exist."""
 
     # ---- together with others
 
     async def check(self) -> None:
-        """Something cheap that fails when the others would."""
+        """Makes a cheap call that fails if the other methods would fail."""
 
     async def lease(self, name: str, seconds: float) -> bool:
-        """Whether the work called `name` is this process's for so long. Nobody else gets it meanwhile."""
+        """Reserves the work `name` for this process for `seconds`. Returns False if the work is reserved already."""
 
     async def close(self) -> None: ...

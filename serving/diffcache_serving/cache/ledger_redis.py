@@ -1,32 +1,35 @@
 """The ledger of processes that share a cache, in Redis or Valkey.
 
-**Atomic.** Every change is one Lua script (`lua/`), which Redis runs alone. A script that may take long stops after
-PIECE evictions and is called again, so that the others' look-ups get their turn.
+**Atomic.** Every change is one Lua script (`lua/`), and Redis runs one script at a time. A script that may take long
+stops after PIECE evictions and is called again, so that look-ups of other processes can run in between.
 
-**The budget.** A reservation is not recorded, so none can leak when its writer is killed: `reserve` only evicts ahead
-of time. `insert` makes room and adds in one script, so the ledger's totals never exceed the budget, however many write.
-What waits between `reserve` and `insert` is in the store but in no total: at most one entry for each writing process.
+**The budget.** A reservation is not recorded, so a killed writer leaves none behind: `reserve` only evicts ahead of
+time. `insert` makes room and adds in one script, so the ledger's totals never exceed the budget, however many processes
+write. Between `reserve` and `insert` the bytes are in the store but in no total: at most one entry for each writing
+process.
 
-**Evicted once.** A script hands what it pops to its caller and to nobody else; that caller deletes index rows and
-bytes. If it is killed before it could, a look-up drops the dead row and the hourly sweep the bytes.
+**Evicted once.** A script returns what it evicts to its caller only; that caller deletes index rows and bytes. If the
+caller is killed before, a look-up drops the dead row and the hourly sweep removes the bytes.
 
-**Never back.** A hit on a state that is gone changes nothing. Ids of entries that went are remembered for a while
-(`gone`), so an insertion that arrives late or twice finds its tombstone. A purge writes down what it means before it
-looks for it, and an insertion that has not seen the latest purge is asked to look again: what waits in another process
-is purged, too, and so is what a run draws from a purged entry. Whether an entry is older than a purge shows in the
-clocks of the two machines.
+**Never back.** A hit on a dropped state changes nothing. Ids of dropped entries are remembered for a while (`gone`), so
+an insertion that arrives late or twice finds its tombstone. A purge records its target before it searches for entries.
+An insertion that has not seen the latest purge has to check again. So a purge also covers entries that wait in another
+process, and pictures that a run draws from a purged entry. The clocks of the two machines decide whether an entry is
+older than a purge.
 
-**Families.** Each has an order of its own, so adopting one changes no score: the retired orders are emptied first, the
-longest retired before the others. The last process to start decides which family is the current one; during a rolling
-update that is the newest config's from its first pod on, unless an old pod is restarted meanwhile, and in any case
-after its last. The old pods go on serving and keeping theirs, which goes first when room is needed, and is purged when
-the grace has passed since the family was retired. A family that comes back is as it was.
+**Families.** Each family has its own order, so adopting a family changes no score. The orders of retired families are
+emptied first, beginning with the family that was retired first. The last process that started decides which family is
+the current one. During a rolling update this is the family of the newest config as soon as its first pod starts (unless
+an old pod restarts meanwhile), and always after its last pod has started. The old pods continue to serve and to keep
+entries of their own family. These entries are evicted first when room is needed, and are purged when the grace period
+since the retirement of their family has passed. A family that comes back has its old order.
 
-**Lost contents.** A random mark (`contents`) tells a ledger that was emptied from the one a process knew. Whoever
-notices begins anew under the old id, so that the index keeps its collections.
+**Lost contents.** A random mark (`contents`) distinguishes a ledger that was emptied from the one that a process knew.
+The process that notices it begins a new ledger under the old id, so that the index keeps its collections.
 
-**Policy.** LCBFU only: two formulas of `diffcache_core.cache.policies` are in Lua, which the contract's tests hold to
-it; priors and constants come from there. Redis must not evict by itself: `maxmemory-policy noeviction`.
+**Policy.** LCBFU only. Two formulas of `diffcache_core.cache.policies` are repeated in Lua, and the contract tests
+check that they agree. Priors and constants come from that module. Redis must not evict by itself:
+`maxmemory-policy noeviction`.
 """
 
 from __future__ import annotations
@@ -53,10 +56,11 @@ from diffcache_serving.cache.pieces import PIECE, pieces
 from diffcache_serving.cache.redis_client import RedisAccess, cluster_refusal, connect
 from diffcache_serving.values.errors import LedgerError
 
-PAGE = 200  # entries read at once where all are looked at
+PAGE = 200  # number of entries per read when all entries are read
 
 PURGES_KEPT = 100
-"""Purges that insertions are checked against; what waited for longer than so many would be kept."""
+"""Number of recent purges that each insertion is checked against. An entry that waited during more purges than this
+would be kept."""
 
 T = TypeVar("T")
 _DATA = tuple(f.name for f in fields(Entry) if f.name not in ("id", "exact", "model", "states"))
@@ -65,20 +69,20 @@ log = structlog.get_logger("diffcache.ledger")
 
 
 class RedisLedger:
-    """See `Ledger` for the methods. Reaches for Redis when it is used, again after each failure."""
+    """The ledger in Redis. See `Ledger` for the methods. It connects at the first use, and again after each failure."""
 
     is_shared = True
 
     def __init__(
         self, access: RedisAccess, prefix: str, on_outcome: Callable[[bool], None] = lambda succeeded: None
     ) -> None:
-        """`prefix` keeps caches on one Redis apart. `on_outcome(succeeded)` is called after every operation."""
+        """`prefix` separates the caches on one Redis. `on_outcome(succeeded)` is called after every operation."""
         self._address = access.address
-        self._redis: Any = connect(access)  # its types hold for clients that decode answers, too
+        self._redis: Any = connect(access)  # Any, because its types also cover clients that decode answers
         self._base = f"{{diffcache:{prefix}}}"
         self._on_outcome = on_outcome
         self._id = self._contents = ""
-        self._family: tuple[str, str] | None = None  # and model
+        self._family: tuple[str, str] | None = None  # family and model
         self._opening = asyncio.Lock()
         self._scripts = {path.name.removesuffix(".lua"): self._register(path.name) for path in _lua().iterdir()}
         self.outages = 0
@@ -87,7 +91,10 @@ class RedisLedger:
     async def open(
         cls, access: RedisAccess, prefix: str, on_outcome: Callable[[bool], None] = lambda succeeded: None
     ) -> RedisLedger:
-        """A Redis that does not answer is not waited for. Raises LedgerError for what it says and we cannot use."""
+        """Opens the ledger. Does not wait for a Redis that does not answer.
+
+        Raises LedgerError if the address is invalid, or if Redis answers but cannot be used.
+        """
         try:
             ledger = cls(access, prefix, on_outcome)
         except ValueError as error:
@@ -138,7 +145,7 @@ class RedisLedger:
             purges, prior, grants = await self._before_insertion()
             if any(_is_meant(purge, entry) for purge in purges[1]):
                 return Inserted(replaced, evicted, was_purged=True)
-            saves = {s.id: s.k or entry.steps for s in entry.states}  # what a hit can save at most
+            saves = {s.id: s.k or entry.steps for s in entry.states}  # the most steps that a hit can save
             weights = trajectory_weights(tuple(sorted(saves.values())), grants)
             states = [
                 (s.id, str(s.kind), s.k, s.bytes, s.checksum, repr(prior * weights[saves[s.id]])) for s in entry.states
@@ -169,7 +176,7 @@ class RedisLedger:
         try:
             return int(await self._call("adopt", family, repr(now)))
         finally:
-            self._family = (family, model)  # one that is out of reach adopts it when it comes
+            self._family = (family, model)  # if Redis does not answer now, `_open` adopts the family later
 
     async def drop_retired(self, before: float, limit: int) -> Dropped:
         return _dropped(*await self._call("drop_retired", repr(before), limit))
@@ -251,7 +258,7 @@ class RedisLedger:
         return self._redis.register_script(common + (_lua() / name).read_text())
 
     async def _call(self, script: str, *arguments: Any) -> Any:
-        """Runs a script on the contents that this process knows. Raises LedgerUnavailable."""
+        """Runs a script on the contents that this process knows. Raises LedgerUnavailable if that fails."""
 
         async def work(_: Any) -> Any:
             contents = self._contents or await self._open()
@@ -263,7 +270,7 @@ class RedisLedger:
         try:
             answer = await work(self._redis)
         except (RedisError, OSError, LedgerError) as raised:
-            is_cluster = isinstance(raised, AskError | ClusterDownError)  # MOVED is an AskError, too
+            is_cluster = isinstance(raised, AskError | ClusterDownError)  # MOVED is also an AskError
             error = cluster_refusal(self._address) if is_cluster else raised
             await self._failed(error)
             raise LedgerUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
@@ -275,7 +282,7 @@ class RedisLedger:
         self._on_outcome(False)
         if isinstance(error, ResponseError) and str(error).startswith("LOST"):
             self._contents = ""
-        else:  # what answered may be no longer who should: a replica, or one that has not heard of a new password
+        else:  # the server may be the wrong one now: a replica, or a server that does not know the new password
             await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _open(self) -> str:
@@ -299,7 +306,7 @@ class RedisLedger:
         return self._contents
 
     async def _told(self, section: str, name: str) -> Any:
-        """What Redis says about itself; None if it does not: not everybody may ask."""
+        """Returns one value of Redis's INFO. Returns None if this user is not allowed to ask."""
         try:
             return (await self._redis.info(section)).get(name)
         except ResponseError:
@@ -311,7 +318,8 @@ class RedisLedger:
             log.warning("Redis evicts, which tears the ledger: set maxmemory-policy noeviction", policy=policy)
 
     async def _before_insertion(self) -> tuple[tuple[int, list[Any]], float, dict[int, int]]:
-        """How many purges there were, with the last ones; the prior benefit of a new state; grants by k."""
+        """Returns three values: the number of purges with the last ones, the prior benefit of a new state, and the
+        grants by k."""
 
         async def work(redis: Any) -> Any:
             async with redis.pipeline(transaction=True) as pipeline:
@@ -338,7 +346,7 @@ class RedisLedger:
             yield list((await self.entries(ids)).values())
 
     async def _scan(self, names: list[str]) -> AsyncIterator[tuple[str, list[bytes]]]:
-        """Fields of every entry that is there all the while; of others perhaps."""
+        """Yields the fields of every entry that exists during the whole scan, and perhaps of others."""
         async for ids in self._id_pages():
             for row in await self._fields(ids, names):
                 yield row
@@ -383,7 +391,7 @@ def _entry(row: Sequence[Any]) -> Entry:
 
 
 def _states_of(states: bytes) -> dict[str, str]:
-    """Kind by id, of an entry's field `states`: KIND:ID KIND:ID."""
+    """Parses an entry's field `states`, which is `KIND:ID KIND:ID`. Returns the kind by state id."""
     return {i: kind for kind, _, i in (state.partition(":") for state in states.decode().split())}
 
 

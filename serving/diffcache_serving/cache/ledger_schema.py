@@ -1,4 +1,4 @@
-"""The tables of the ledger, and what later releases added to them."""
+"""The SQLite tables of the ledger, and what later releases added to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CREATE INDEX states_by_entry ON states (entry_id);
 CREATE TABLE grants (k INTEGER PRIMARY KEY, hits INTEGER NOT NULL) STRICT;
 INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
 """
-# What came after the first release: added in place, because an older diffcache can still read it.
+# Additions after the first release. They are made in place, because an older diffcache can still read the result.
 _FAMILY_COLUMN = "ALTER TABLE entries ADD COLUMN family TEXT NOT NULL DEFAULT ''"
 _ADDITIONS = """
 CREATE INDEX IF NOT EXISTS entries_by_family ON entries (family);
@@ -33,12 +33,12 @@ CREATE TABLE IF NOT EXISTS retired (family TEXT PRIMARY KEY, since REAL NOT NULL
 
 
 def create_tables(db: sqlite3.Connection) -> None:
-    """Of the first release, in an empty file."""
+    """Creates the tables of the first release in an empty file."""
     db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT_VERSION}; COMMIT;")
 
 
 def add_what_is_missing(db: sqlite3.Connection) -> None:
-    """Brings the tables of any release of this format up to date, without a loss."""
+    """Updates the tables of any release of this format, without loss of data."""
     if "family" not in {row[1] for row in db.execute("PRAGMA table_info(entries)")}:
         db.execute(_FAMILY_COLUMN)
     db.executescript(f"BEGIN; {_ADDITIONS} COMMIT;")

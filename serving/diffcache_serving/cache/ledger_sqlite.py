@@ -36,7 +36,7 @@ from diffcache_serving.values.errors import LedgerError
 
 T = TypeVar("T")
 
-_RETIRED_SCORE = -1.0  # below any policy's score: what nobody can use goes first when room is needed
+_RETIRED_SCORE = -1.0  # below any score of a policy, so that unusable states are evicted first
 _ENTRY = (
     "id, space, exact, prompt_digest, prompt, tenant, model, seed, steps, skipped, similarity, depth, parent, created"
 )
@@ -44,7 +44,7 @@ _STATE = "id, entry_id, kind, k, bytes, checksum, uses, score"
 
 
 class SqliteLedger:
-    """Opened by `SqliteLedger.open`; closed by `close`, which must be awaited. See `Ledger` for the methods."""
+    """The ledger in SQLite. `SqliteLedger.open` opens it; `close` must be awaited. See `Ledger` for the methods."""
 
     is_shared = False
     outages = 0
@@ -54,9 +54,9 @@ class SqliteLedger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._db: sqlite3.Connection
         self._id = ""
-        self._family = ""  # of what is inserted
-        self._leases: dict[str, float] = {}  # until when, of the monotonic clock
-        self._total = Totals()  # kept up to date: counting all rows for each insertion would cost O(n)
+        self._family = ""  # the family of new entries
+        self._leases: dict[str, float] = {}  # end of each lease by name, on the monotonic clock
+        self._total = Totals()  # kept up to date, because counting all rows for each insertion would cost O(n)
 
     @classmethod
     async def open(
@@ -65,10 +65,10 @@ class SqliteLedger:
         policy: Policy,
         on_set_aside: Callable[[str], None] = lambda why: None,
     ) -> SqliteLedger:
-        """Opens or makes the ledger at `path`; None keeps it in memory.
+        """Opens or creates the ledger at `path`. With None the ledger is in memory.
 
-        A file that is no ledger, or an older format that cannot be read, is renamed, `on_set_aside(why)` is called, and
-        a new one begins. Raises LedgerError for a newer format, and for what cannot be opened.
+        A file that is not a ledger, or has an older format that cannot be read, is renamed. Then `on_set_aside(why)` is
+        called and a new ledger begins. Raises LedgerError if the format is newer, or if the file cannot be opened.
         """
         ledger = cls(policy)
         await asyncio.get_running_loop().run_in_executor(ledger._thread, ledger._open, path, on_set_aside)
@@ -236,7 +236,7 @@ class SqliteLedger:
             db.close()
             aside = path.with_name(f"{path.name}.aside-{time.strftime('%Y%m%dT%H%M%S')}")
             path.rename(aside)
-            for suffix in ("-wal", "-shm"):  # they belong to it
+            for suffix in ("-wal", "-shm"):  # these files belong to the ledger file
                 extra = path.with_name(path.name + suffix)
                 if extra.exists():
                     extra.rename(aside.with_name(aside.name + suffix))
@@ -246,7 +246,8 @@ class SqliteLedger:
             db = sqlite3.connect(path, check_same_thread=False)
             has_tables = False
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")  # survives kill -9; a power cut may cost the last entries, never tear
+        # The ledger survives kill -9. A power cut may lose the last entries, but cannot damage the file.
+        db.execute("PRAGMA synchronous = NORMAL")
         if not has_tables:
             create_tables(db)
         add_what_is_missing(db)
@@ -296,8 +297,8 @@ class SqliteLedger:
 
     def _adopt(self, family: str, model: str, now: float) -> int:
         self._family = family
-        # Entries from before families were recorded: those of the same model are taken for ours. If they are not, no
-        # request's space fits them, and they go when room is needed.
+        # Some entries are older than the records of families. Those of the same model are treated as ours. If they are
+        # not, they fit no request's space, and they are evicted when room is needed.
         self._db.execute("UPDATE entries SET family = ? WHERE family = '' AND model = ?", [family, model])
         self._db.execute("DELETE FROM retired WHERE family = ? OR family NOT IN (SELECT family FROM entries)", [family])
         others = "SELECT id FROM entries WHERE family != ?"
@@ -357,7 +358,7 @@ class SqliteLedger:
         )
         clock, age = self._tick(), float(self._meta("age", 0.0))
         prior = prior_benefit(HitStatistics(int(self._meta("hits", 0)), float(self._meta("credits", 0.0))))
-        saves = {s.id: s.k or entry.steps for s in entry.states}  # what a hit can save at most
+        saves = {s.id: s.k or entry.steps for s in entry.states}  # the most steps that a hit can save
         weights = trajectory_weights(
             tuple(sorted(saves.values())), dict(self._db.execute("SELECT k, hits FROM grants"))
         )
@@ -401,7 +402,7 @@ class SqliteLedger:
 
 
 def _where(target: Target) -> tuple[str, list[str]]:
-    """`Target.matches` in SQL."""
+    """Returns the SQL condition for `Target.matches`, and its values."""
     clauses, values = ["1"], []
     for column, value in (("id", target.entry_id), ("prompt", target.prompt), ("tenant", target.tenant)):
         if value:

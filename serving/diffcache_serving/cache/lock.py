@@ -1,4 +1,4 @@
-"""One process per cache folder."""
+"""A lock that allows only one process per cache folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 LOCK_WAIT_SECONDS = 60.0
-"""A pod that is being replaced drains for up to 25 s and its volume may come late; a minute covers both. Longer only
-delays the message when somebody else really uses the folder."""
+"""Maximum time to wait for the lock. A pod that is being replaced drains for up to 25 s, and its volume may arrive
+late; a minute covers both. A higher value only delays the message if another process really uses the folder."""
 
 
 class FolderInUse(Exception):
@@ -21,9 +21,9 @@ class FolderInUse(Exception):
 def lock_folder(
     folder: Path, wait: float = LOCK_WAIT_SECONDS, on_wait: Callable[[str], None] = lambda holder: None
 ) -> IO[str]:
-    """Takes the folder for this process until the returned file is closed or the process ends, however it ends.
+    """Locks the folder for this process until the returned file is closed or the process ends, even if it is killed.
 
-    Calls `on_wait(holder)` once if somebody else holds it. Raises FolderInUse after `wait` seconds.
+    Calls `on_wait(holder)` once if another process holds the lock. Raises FolderInUse after `wait` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / "LOCK").open("a+")

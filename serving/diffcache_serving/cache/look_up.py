@@ -1,4 +1,4 @@
-"""Finding what a request can start from: the exact tier, then the best resume among its nearest entries."""
+"""Finds what a request can start from: first an exact match, then the best resume among the nearest entries."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from diffcache_serving.values.found import Exact, Miss, Resume
 from diffcache_serving.values.identity import CacheQuery
 
 NEIGHBOURS, WIDENED = 16, 64
-"""Rows asked of the index, and asked for once more when an unseen row could offer more."""
+"""Number of rows that a search asks for: first NEIGHBOURS, then WIDENED if an unseen row could save more steps."""
 
 LOAD_TRIES = 3
-"""The best choice and at most two others, when bytes are gone or damaged."""
+"""Maximum number of choices to load: the best, and two more if bytes are missing or damaged."""
 
 log = structlog.get_logger("diffcache.cache")
 
 
 @dataclass(frozen=True)
 class LookUp:
-    """Reads index, ledger and store, and what the keeper has not written yet. Raises whatever they raise."""
+    """Reads index, ledger and store, and the entries that the keeper has not written yet. Raises what they raise."""
 
     ledger: Ledger
     store: StateStore
@@ -51,13 +51,18 @@ class LookUp:
         return await self._find_exact(query) or await self._find_resume(query)
 
     async def nearest(self, query: CacheQuery, before: float) -> Candidate | None:
-        """The most similar entry that was made before a time (seconds since the epoch): nothing of the request's own
-        picture, nor of what came from it."""
+        """Returns the most similar entry that was created before `before` (seconds since the epoch).
+
+        With the time of the request this excludes its own picture and all pictures that resumed from it.
+        """
         candidates, _ = await self._near(query, NEIGHBOURS, lambda entry: entry.created < before)
         return candidates[0] if candidates else None
 
     async def resume_at(self, candidate: Candidate, k: int) -> Resume | None:
-        """A resume from that entry at step `k`, allowed or not; None if it has no such state. No hit is recorded."""
+        """Returns a resume from this entry at step `k`, even if the levels do not allow it. Records no hit.
+
+        Returns None if the entry has no state for step `k`.
+        """
         state = next((s for s in candidate.states if s.kind is self.kind and usable_k(s, k) == k), None)
         tensors = None if state is None else await self._load(state)
         if state is None or tensors is None:
@@ -82,7 +87,7 @@ class LookUp:
         entry = self.keeper.pending.find_exact(query.exact) or await self.ledger.find_exact(query.exact)
         if entry is None or entry.skipped * 100 > request.max_skip * entry.steps:
             return None
-        if entry.similarity < request.min_similarity:  # its own run resumed from something less alike than allowed
+        if entry.similarity < request.min_similarity:  # the entry itself resumed from a less similar one than allowed
             return None
         final = next((s for s in entry.states if s.kind is StateKind.CLEAN), None)
         loading = time.perf_counter()
@@ -119,7 +124,7 @@ class LookUp:
         return Miss()
 
     async def _decide(self, query: CacheQuery, without: str = "") -> Decision:
-        """The choice among the nearest entries, `without` one of them."""
+        """Returns the choices among the nearest entries. `without` is the id of an entry to leave out, or empty."""
         request = query.request
         limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip)
         decision = Decision((), conclusive=True)
@@ -134,15 +139,18 @@ class LookUp:
     async def _near(
         self, query: CacheQuery, limit: int, is_wanted: Callable[[Entry], bool]
     ) -> tuple[list[Candidate], float | None]:
-        """The wanted ones among the nearest entries, by falling similarity; and the similarity that rows which the
-        search did not return have at most, None when it returned all."""
+        """Returns the wanted ones of the nearest entries, most similar first.
+
+        The second value is the highest similarity that a row can have which the search did not return. It is None if
+        the search returned all rows.
+        """
         space, key = query.space, query.text.key
-        # Pending first: what the keeper moves into the index meanwhile is then seen twice rather than not at all.
+        # Pending entries first: an entry that the keeper moves to the index meanwhile is then seen twice, never missed.
         waiting = self.keeper.pending.nearest(space, key, limit)
         near = await self.index.search(space, key, limit)
         unseen = near[-1].similarity if len(near) >= limit and math.isfinite(near[-1].similarity) else None
-        near = [n for n in [*near, *waiting] if math.isfinite(n.similarity)]  # a damaged row is like nothing
-        found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 rounds a cosine past 1
+        near = [n for n in [*near, *waiting] if math.isfinite(n.similarity)]  # leaves out damaged rows
+        found = {n.entry_id: max(-1.0, min(1.0, n.similarity)) for n in near}  # float32 may round a cosine above 1
         entries = await self.ledger.entries(list(found)) | self.keeper.pending.entries(list(found))
         dead = set(found) - set(entries)
         if dead:
@@ -163,7 +171,10 @@ class LookUp:
         return candidates, unseen
 
     async def _credit_exact(self, query: CacheQuery, entry: Entry, final: StateRecord) -> None:
-        """An exact hit saved what no other entry would have saved: found out after the answer, off its path."""
+        """Records an exact hit. Its credit is the number of steps that no other entry would have saved.
+
+        This needs another search, so it runs in the background and does not delay the answer.
+        """
         decision = await self._decide(query, without=entry.id) if self.levels.table else Decision((), True)
         without = decision.choices[0].k if decision.choices else 0
         await self._record_hit(final, query.request.steps, credit_of_hit(query.request.steps, without))
@@ -174,11 +185,14 @@ class LookUp:
         await self.ledger.record_hit(state.id, k, credit)
 
     async def _load(self, state: StateRecord) -> Mapping[str, torch.Tensor] | None:
-        """The tensors of a state; None, and the state is dropped, when its bytes are gone, damaged or not finite."""
+        """Returns the tensors of a state, or None if they cannot be used.
+
+        A state whose bytes are missing, damaged or not finite is also dropped.
+        """
         pending = self.keeper.pending.load(state.entry_id, state.id)
         if pending is not None:
             return pending
-        if not state.checksum:  # chosen while it was pending, written since: healthy, but this record of it is old
+        if not state.checksum:  # it was pending when it was chosen and is written now: intact, but this record is old
             return None
         try:
             data = await self.store.get(state.id)

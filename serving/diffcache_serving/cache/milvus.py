@@ -21,49 +21,52 @@ from diffcache_serving.cache.pieces import pieces
 from diffcache_serving.local_hosts import is_local
 
 CALL_SECONDS = 10.0
-"""Of one write; look-ups have their own, much shorter deadline around the search."""
+"""Timeout of one call. It matters for writes, because look-ups have their own, much shorter deadline."""
 
-MODEL_DIGITS = 12  # of a model's fingerprint, in the name of its collection
+MODEL_DIGITS = 12  # number of digits of the model's fingerprint in the name of its collection
 
-PAGE_ROWS = 1000  # of a listing; Milvus caps a query's answer at 16,384 rows
+PAGE_ROWS = 1000  # rows per page of a listing; Milvus limits the answer to a query to 16,384 rows
 
 CHANNEL_OPTIONS = {"grpc.keepalive_time_ms": 300_000, "grpc.keepalive_permit_without_calls": False}
-"""pymilvus pings every 10 s, a plain gRPC server such as Milvus Lite's takes that for an attack and hangs up
-(too_many_pings). 300 s is what it allows; a dead peer is found by each call's own deadline."""
+"""pymilvus pings every 10 s. A plain gRPC server, such as that of Milvus Lite, treats this as an attack and closes the
+connection (too_many_pings); it allows one ping per 300 s. The deadline of each call detects a dead server."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where and how to get in. The files are read anew for each connection, so that a rotated secret works."""
+    """The credentials of a Milvus. The files are read for each new connection, so that a rotated secret works."""
 
     token_file: Path | None = None  # user:password or an API key
     ca_file: Path | None = None  # PEM; for https:// only
     database: str = ""  # empty: Milvus' default
 
     def options(self) -> dict[str, Any]:
-        """MilvusClient's. Raises OSError."""
+        """Returns the options for MilvusClient. Raises OSError if a file cannot be read."""
         options: dict[str, Any] = {"db_name": self.database}
         if self.token_file is not None:
             options["token"] = self.token_file.read_text(encoding="utf-8").strip()
-        if self.ca_file is not None:  # its `ca_pem_path` counts only beside a client's certificate
+        if self.ca_file is not None:  # MilvusClient uses `ca_pem_path` only together with a client certificate
             options["server_pem_path"] = str(self.ca_file)
         return options
 
 
 def collection_prefix(cache: str, ledger: str) -> str:
-    """How the names of a cache's collections begin. The ledger's id tells caches of one name apart."""
+    """Returns the prefix of the names of a cache's collections. The ledger's id distinguishes caches of one name."""
     return f"diffcache_{cache.replace('-', '_')}_{ledger[:12]}_"
 
 
 def collection_name(prefix: str, model: str, dim: int) -> str:
-    """The name holds what the rows depend on, so nobody else's rows or dimensions get in. `model` is a fingerprint."""
+    """Returns the name of a collection. `model` is a fingerprint, `dim` the length of its keys.
+
+    The name contains what the rows depend on, so that no other rows or dimensions get into the collection.
+    """
     return f"{prefix}{model[:MODEL_DIGITS]}_{dim}"
 
 
 class MilvusIndex:
-    """One collection: entry id, space digest, key. All calls run in threads, for pymilvus blocks."""
+    """One collection of rows (entry id, space digest, key). All calls run in threads, because pymilvus blocks."""
 
     def __init__(
         self,
@@ -76,21 +79,24 @@ class MilvusIndex:
         flushes: bool = True,
         on_outcome: Callable[[bool], None] = lambda succeeded: None,
     ) -> None:
-        """`uri()` is asked, in a thread, for each new connection: a Milvus Lite that died comes back elsewhere.
+        """`uri()` is called in a thread for each new connection: a restarted Milvus Lite has another address.
 
-        `collection` may become known, or become another, later. `siblings`: how the names of this cache's collections
-        begin, before the model's fingerprint; empty: there are none. `flushes`: after each write, which Milvus Lite
-        needs for speed; a real Milvus shows and keeps rows without, and refuses more than one in ten seconds (after a
-        restart of it they show once it has read its log again).
-        `on_outcome(succeeded)` is called after every operation, in a thread.
+        `collection` is the name, or a function that returns it, if the name becomes known later or may change.
+        `siblings` is the prefix of the names of this cache's collections, before the model's fingerprint; empty means
+        that there are no others. With `flushes` the collection is flushed after each write. Milvus Lite needs that for
+        speed. A real Milvus shows and keeps rows without it (after a restart the rows show once it has read its log
+        again), and refuses more than one flush in ten seconds. `on_outcome(succeeded)` is called after every operation,
+        in a thread.
         """
         self._uri, self._name, self._dim, self._seconds = uri, _later(collection), dim, call_seconds
         self._access, self._siblings, self._flushes, self._on_outcome = access, _later(siblings), flushes, on_outcome
-        self._collection = ""  # that calls are for now
+        self._collection = ""  # the collection that calls use now
         self.outages = 0
         self.tasks: tuple[asyncio.Task[None], ...] = ()
         self._connections = MilvusConnections(self._connect)
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="milvus")  # a write must not hold up a search
+        self._threads = ThreadPoolExecutor(
+            2, thread_name_prefix="milvus"
+        )  # two, so that a write does not delay a search
 
     async def search(self, space: str, key: np.ndarray, limit: int) -> list[Neighbour]:
         def call(client: MilvusClient) -> list[Neighbour]:
@@ -114,7 +120,7 @@ class MilvusIndex:
     async def _insert(self, rows: Sequence[IndexRow]) -> None:
         def call(client: MilvusClient) -> None:
             ids = [row.entry_id for row in rows]
-            client.delete(self._collection, ids=ids, timeout=self._seconds)  # a real Milvus keeps both of two equal ids
+            client.delete(self._collection, ids=ids, timeout=self._seconds)  # a real Milvus keeps rows with equal ids
             client.insert(
                 self._collection,
                 timeout=self._seconds,
@@ -158,7 +164,7 @@ class MilvusIndex:
     async def ping(self) -> None:
         def call(client: MilvusClient) -> None:
             if not client.has_collection(self._collection, timeout=self._seconds):
-                raise LookupError(f"the collection {self._collection} is gone")  # a new connection makes it again
+                raise LookupError(f"the collection {self._collection} is gone")  # a new connection creates it again
 
         await self._call(call)
 
@@ -183,7 +189,7 @@ class MilvusIndex:
                 self._collection = self._name()
                 with self._connections.use(self._collection) as client:
                     answer = call(client)
-            except Exception as error:  # pymilvus raises grpc, ValueError and its own for one and the same outage
+            except Exception as error:  # for one outage pymilvus raises grpc errors, ValueError or its own types
                 self.outages += 1
                 self._on_outcome(False)
                 raise IndexUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
@@ -210,7 +216,7 @@ class MilvusIndex:
         return client
 
     def _prepare(self, client: MilvusClient, collection: str) -> None:
-        """The collection is there, and loaded."""
+        """Creates the collection if it does not exist, and loads it."""
         if not client.has_collection(collection, timeout=self._seconds):
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("entry_id", DataType.VARCHAR, is_primary=True, max_length=64)
@@ -222,7 +228,7 @@ class MilvusIndex:
                 client.create_collection(collection, schema=schema, index_params=indexes, timeout=60)
             except MilvusException:
                 if not client.has_collection(collection, timeout=self._seconds):
-                    raise  # else another replica was faster
+                    raise  # otherwise another replica has created it meanwhile
         client.load_collection(collection, timeout=60)
 
 
@@ -231,7 +237,10 @@ def _later(name: str | Callable[[], str]) -> Callable[[], str]:
 
 
 def _await_shown(client: MilvusClient, collection: str, ids: list[str], seconds: float) -> None:
-    """Returns when a search would see `ids`: only then may the layer before the index forget them."""
+    """Waits until a search sees `ids`. Only then may LayeredIndex remove them from memory.
+
+    Raises TimeoutError after `seconds`.
+    """
     deadline = time.monotonic() + seconds
     while True:
         shown: list[Any] = client.get(

@@ -1,4 +1,4 @@
-"""The connection of an index to its Milvus: made when it is needed, and anew after each failure."""
+"""The connection of an index to its Milvus. It is made at the first use, and made again after each failure."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ class _Connection:
 
 
 class MilvusConnections:
-    """One at a time, for several threads. One that is replaced is closed as soon as nobody uses it any more: pymilvus
-    itself keeps every client that was not."""
+    """Holds one connection for several threads.
+
+    A replaced connection is closed as soon as no thread uses it, because pymilvus keeps every client that is not
+    closed.
+    """
 
     def __init__(self, connect: Callable[[str], MilvusClient]) -> None:
-        """`connect(collection)` makes a client that is ready for the collection."""
+        """`connect(collection)` returns a client that is ready for the collection."""
         self._connect = connect
-        self._lock = threading.Lock()  # two threads would make the collection at the same time
+        self._lock = threading.Lock()  # otherwise two threads could create the collection at the same time
         self._current: _Connection | None = None
 
     @contextlib.contextmanager
     def use(self, collection: str) -> Iterator[MilvusClient]:
-        """A client for one call. If the call fails, the next one gets another client: pymilvus does not recover from a
-        server that was restarted."""
+        """Yields a client for one call. If the call fails, the next call gets a new client, because pymilvus does not
+        recover after a restart of the server."""
         with self._lock:
             if self._current is None or self._current.collection != collection:
                 self._drop()
@@ -41,7 +44,7 @@ class MilvusConnections:
             yield connection.client
         except Exception:
             with self._lock:
-                if self._current is connection:  # not one that another thread has made meanwhile
+                if self._current is connection:  # another thread may have replaced it meanwhile
                     self._current = None
             raise
         finally:

@@ -1,7 +1,7 @@
 """Milvus Lite as a child process on 127.0.0.1.
 
-It is pure Python: in our process its searches would hold the interpreter's lock against the step loop. The child
-serves until its standard input ends, which happens when its parent closes it or dies, however it dies.
+Milvus Lite is pure Python: in our process its searches would hold the interpreter lock (GIL) and delay the step loop.
+The child serves until its standard input ends. That happens when its parent closes it or dies, even by kill -9.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ STOP_SECONDS = 10.0
 
 
 class MilvusLiteError(Exception):
-    """Milvus Lite does not start. The message holds its own last words."""
+    """Milvus Lite does not start. The message holds the last line of its log."""
 
 
 class MilvusLite:
-    """The running child; started again by `uri()` if it has died."""
+    """The child process. `uri()` starts it again if it has died."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,12 +34,15 @@ class MilvusLite:
         self._uri = ""  # empty until the child has said where it listens
 
     def start(self) -> None:
-        """Starts the child and does not wait: it gets ready while its parent imports torch. Raises MilvusLiteError."""
+        """Starts the child without waiting: the child gets ready while its parent imports torch.
+
+        Raises MilvusLiteError if the child cannot be started.
+        """
         with self._lock:
             self._start()
 
     def uri(self) -> str:
-        """Where it listens. Blocks while it starts. Raises MilvusLiteError."""
+        """Returns the URI of Milvus Lite. Blocks while the child starts. Raises MilvusLiteError if that fails."""
         with self._lock:
             if self._child is None or self._child.poll() is not None:
                 self._start()
@@ -48,7 +51,7 @@ class MilvusLite:
             return self._uri
 
     def stop(self) -> None:
-        """Lets the child write down what it holds and end."""
+        """Ends the child after it has written its data. Kills it after STOP_SECONDS."""
         with self._lock:
             if self._child is None:
                 return
@@ -61,7 +64,7 @@ class MilvusLite:
             self._bury()
 
     def _bury(self) -> None:
-        """Of a child that has ended: its exit status and its pipes."""
+        """Collects the exit status of a child that has ended, and closes its pipes."""
         if self._child is not None:
             with self._child:
                 pass
@@ -83,7 +86,7 @@ class MilvusLite:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the parent, which then stops its child in order
+                start_new_session=True,  # Ctrl-C reaches only the parent, which then stops the child in order
             )
 
     def _first_line(self) -> str:
@@ -105,12 +108,12 @@ class MilvusLite:
 
 
 def serve(folder: str) -> None:
-    """The child: serve `folder` until standard input ends."""
+    """Runs in the child: serves `folder` until standard input ends."""
     from milvus_lite.server_manager import server_manager_instance
 
     _wait_for_predecessor(Path(folder) / "LOCK")
     uri = server_manager_instance.start_and_get_uri(folder)
-    if uri is None:  # damaged; nothing is lost with it, for the ledger holds every key and fills the index again
+    if uri is None:  # damaged: start empty. Nothing is lost, because the index is filled again from the ledger
         shutil.rmtree(folder)
         uri = server_manager_instance.start_and_get_uri(folder)
     if uri is None:
@@ -121,7 +124,7 @@ def serve(folder: str) -> None:
 
 
 def _wait_for_predecessor(lock: Path) -> None:
-    """The child of a killed parent may still be closing the folder; Milvus Lite itself would not wait for it."""
+    """Waits for the child of a killed parent, which may still be closing the folder. Milvus Lite does not wait."""
     if lock.exists():
         with lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Which ledger, store and index a config asks for."""
+"""Opens the ledger, store and index that a config asks for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ log = structlog.get_logger("diffcache.ledger")
 
 
 async def open_ledger(config: ServingConfig, events: CacheEvents) -> Ledger:
-    """Raises LedgerError for one that cannot be used; a Redis that is down is waited for behind the requests."""
+    """Opens the ledger. Raises LedgerError if it cannot be used.
+
+    If a Redis does not answer, the process serves without it and tries again in the background.
+    """
     if config.cache.is_shared:
         settings = config.cache.ledger
         access = RedisAccess(settings.address, settings.password_file, settings.ca_file)
@@ -43,7 +46,7 @@ def open_store(config: ServingConfig, events: CacheEvents) -> StateStore:
 def open_index(
     config: ServingConfig, model: str, dim: int, ledger: Ledger, lite: MilvusLite | None, events: CacheEvents
 ) -> Index:
-    """`model` is a fingerprint, `dim` the length of its keys."""
+    """Opens the index. `model` is a fingerprint, `dim` the length of its keys."""
     if config.index.type == "Memory":
         events.part_answers("index", True)
         return MemoryIndex()

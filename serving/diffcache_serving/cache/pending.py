@@ -1,4 +1,5 @@
-"""What has been handed to the keeper and is not written yet. It is already served, so one reads one's own writes."""
+"""Entries that were given to the keeper and are not written yet. Look-ups find them, so a process sees its own
+writes."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from diffcache_serving.cache.index import IndexRow, MemoryIndex, Neighbour
 @dataclass(frozen=True)
 class PendingEntry:
     entry: Entry  # its states have neither bytes nor checksum yet
-    key: np.ndarray
+    key: np.ndarray  # (dim,) float32
     tensors: Mapping[str, Mapping[str, torch.Tensor]]  # by state id
     is_indexed: bool  # has a state that can be resumed from
 
@@ -25,7 +26,7 @@ class PendingEntry:
 
 
 class Pending:
-    """A small cache in front of the cache: index, ledger and store in one, in memory."""
+    """A small cache in front of the cache, in memory: it is index, ledger and store in one."""
 
     def __init__(self) -> None:
         self._entries: dict[str, PendingEntry] = {}

@@ -1,4 +1,5 @@
-"""A connection to Redis or Valkey that gives up soon, never repeats a command, and reads its secrets anew each time."""
+"""A connection to Redis or Valkey with short timeouts. It never repeats a command, and reads its secrets again for each
+new connection."""
 
 from __future__ import annotations
 
@@ -18,13 +19,14 @@ from diffcache_serving.values.errors import LedgerError
 
 CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 2.0
-"""Of writes behind a request; look-ups have their own, much shorter deadline. A longer wait keeps more of a burst when
-Redis is slow, and holds the keeper up as long when it hangs."""
+"""Timeout of a command. It matters for background writes, because look-ups have their own, much shorter deadline. A
+higher value loses fewer entries of a burst when Redis is slow, but delays the keeper as long when Redis hangs."""
 
 
 @dataclass(frozen=True)
 class RedisAccess:
-    """Where it is and how to get in. The files are read anew for each connection, so that a rotated secret works."""
+    """The address and credentials of a Redis. The files are read for each new connection, so that a rotated secret
+    works."""
 
     address: str  # redis://HOST:PORT/DATABASE, or rediss:// for TLS
     password_file: Path | None = None
@@ -32,7 +34,7 @@ class RedisAccess:
 
 
 def connect(access: RedisAccess) -> Redis:
-    """A client; it connects when it is used. Raises ValueError for what is no address."""
+    """Returns a client that connects at its first use. Raises ValueError if the address is invalid."""
     options: dict[str, Any] = {**parse_url(access.address)}
     if options.get("connection_class") is SSLConnection:
         options["connection_class"] = _FreshTls
@@ -45,10 +47,10 @@ def connect(access: RedisAccess) -> Redis:
         **options,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=COMMAND_SECONDS,
-        retry=Retry(NoBackoff(), 0),  # an answer that got lost may be that of an insertion
-        protocol=2,  # Valkey and every Redis speak it
+        retry=Retry(NoBackoff(), 0),  # no retry, because a lost answer may be that of an insertion
+        protocol=2,  # Valkey and every Redis support it
     )
-    return Redis.from_pool(pool)  # which closes the pool with the client: the constructor would not
+    return Redis.from_pool(pool)  # closes the pool together with the client; the constructor would not
 
 
 def cluster_refusal(address: str) -> LedgerError:
@@ -59,7 +61,7 @@ def cluster_refusal(address: str) -> LedgerError:
 
 
 class _FreshTls(SSLConnection):
-    """Reads the CA's file at each connection: redis-py keeps what it has read first."""
+    """Reads the CA file for each connection. redis-py itself would keep what it read first."""
 
     def _connection_arguments(self) -> Mapping[str, Any]:
         self.ssl_context.context = None
@@ -75,4 +77,4 @@ class _PasswordFile(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        return self.get_credentials()  # a mounted secret: a few bytes from memory
+        return self.get_credentials()  # does not block: a mounted secret is a few bytes in memory

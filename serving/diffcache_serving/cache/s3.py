@@ -1,4 +1,4 @@
-"""States in a bucket of S3 or of what speaks like it: shared by all processes of a cache."""
+"""A store of states in a bucket of S3 or a compatible service. All processes of a cache share it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from diffcache_serving.local_hosts import is_local
 from diffcache_serving.values.errors import ConfigError
 
 CONNECT_SECONDS, REQUEST_SECONDS, RETRIES = 1.0, 10.0, 1
-"""Of one request; a look-up gives up sooner by its own deadline. More time and retries keep more of what a slow bucket
-is given, and hold up the keeper as long."""
+"""Timeouts (seconds) and retries of one request. A look-up gives up sooner, by its own deadline. With higher values
+fewer states are lost when the bucket is slow, but the keeper is delayed as long."""
 
 
 AMAZON = "amazonaws.com"
-DEFAULT_REGION = "us-east-1"  # Amazon's own; other services take it for any
+DEFAULT_REGION = "us-east-1"  # the default of Amazon; other services accept it for any region
 
 
 class BucketMissing(Exception):
-    """Somebody has removed the bucket, or never made it."""
+    """The bucket does not exist: it was removed, or never created."""
 
 
 def address_of(config: StoreConfig) -> tuple[str, bool]:
-    """The URL that a bucket's keys are appended to, and whether the bucket's name is part of its host.
+    """Returns the base URL of the bucket, and whether the bucket's name is part of its host.
 
-    It is, with Amazon: that is the only way of newer buckets there. But no certificate covers a name with a dot in it,
-    and others than Amazon rarely have such hosts.
+    With Amazon the name is part of the host, because newer buckets there support nothing else. Exceptions: a bucket
+    name that contains a dot, because no certificate covers such a host; and other services, which rarely have such
+    hosts.
     """
     if config.endpoint:
         return config.endpoint.rstrip("/"), False
@@ -47,14 +48,19 @@ def address_of(config: StoreConfig) -> tuple[str, bool]:
 
 
 def _straight(endpoint: str) -> dict[str, str]:
-    """Options that keep a proxy of the environment from standing before a bucket of our own cluster or machine: only a
-    proxy that is named can have exceptions, so one is named that nobody asks."""
+    """Returns options that bypass the proxy of the environment for a bucket in our own cluster or on this machine.
+
+    Exceptions are only possible for a proxy that is set explicitly, so this sets a proxy that is never used.
+    """
     host = host_of(endpoint)
     return {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": host} if is_local(host) else {}
 
 
 def _trusted(ca_file: Path | None) -> dict[str, bytes]:
-    """Read once: a new authority needs a restart, as new credentials do. Raises ConfigError."""
+    """Returns the option for the CA certificates. Raises ConfigError if `ca_file` cannot be used.
+
+    The file is read once, so a new CA needs a restart, as new credentials do.
+    """
     if ca_file is None:
         return {}
     try:
@@ -66,11 +72,11 @@ def _trusted(ca_file: Path | None) -> dict[str, bytes]:
 
 
 def _opened(bucket: str, **options: Any) -> S3Store:
-    drop_foreign_variables()  # it reads them when it is made
+    drop_foreign_variables()  # S3Store reads the environment in its constructor
     try:
         return S3Store(bucket, **options)
     except BaseError as error:
-        missing = re.search(r"Missing\w+", str(error))  # obstore has no error of its own for it
+        missing = re.search(r"Missing\w+", str(error))  # obstore has no separate error type for this
         raise ConfigError(
             f"the bucket {bucket} cannot be used ({missing[0] if missing else error}): set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, both or neither"
@@ -78,14 +84,14 @@ def _opened(bucket: str, **options: Any) -> S3Store:
 
 
 class S3StateStore(StateStore):
-    """Credentials, and nothing else, come from the environment, as AWS names them."""
+    """States in a bucket. Only the credentials come from the environment, under the names that AWS uses."""
 
     is_shared = True
 
     def __init__(self, config: StoreConfig, on_up: Callable[[float], None] = lambda up: None) -> None:
-        """`on_up` is called with 1 after each operation that the bucket answered, 0 after each that failed.
+        """`on_up` is called with 1 after each operation that the bucket answered, and with 0 after each that failed.
 
-        Raises ConfigError for credentials of which a part is missing.
+        Raises ConfigError if the CA certificates cannot be used, or if one of the two credentials is missing.
         """
         self._on_up = on_up
         seconds = timedelta(seconds=REQUEST_SECONDS)
@@ -96,7 +102,7 @@ class S3StateStore(StateStore):
             region=config.region or DEFAULT_REGION,
             endpoint=endpoint,
             virtual_hosted_style_request=in_host,
-            disable_bulk_delete=True,  # not everybody has DeleteObjects, and for one state it saves nothing
+            disable_bulk_delete=True,  # not every service has DeleteObjects, and it saves nothing for a single state
             client_options=_straight(endpoint)
             | _trusted(config.ca_file)
             | {
@@ -116,20 +122,23 @@ class S3StateStore(StateStore):
             try:
                 return await super().get(state_id)
             except FileNotFoundError as error:
-                if "NoSuchBucket" in f"{error} {error.__cause__}":  # says nothing about the state
+                if "NoSuchBucket" in f"{error} {error.__cause__}":  # it does not mean that this state is missing
                     raise BucketMissing(str(error).splitlines()[0]) from None
                 raise
 
     async def check(self) -> None:
-        with contextlib.suppress(Exception):  # `on_up` has been called with it
+        with contextlib.suppress(Exception):  # `on_up` has already reported it
             await self.get("no-state")
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """A look-up that was given up tells nothing: it is cancelled, which is no Exception."""
+        """Reports to `on_up` whether the bucket answered.
+
+        A look-up that ran into its deadline reports nothing: it is cancelled, and CancelledError is not an Exception.
+        """
         try:
             yield
-        except FileNotFoundError:  # an answer, too
+        except FileNotFoundError:  # this is also an answer
             self._on_up(1)
             raise
         except Exception:

@@ -1,4 +1,4 @@
-"""Where the bytes of states lie: an obstore folder or, in tests, memory; s3.py has buckets."""
+"""The store holds the bytes of states, in a folder or, in tests, in memory. s3.py stores them in a bucket."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 SUFFIX = ".safetensors"
 
 DELETIONS = 16
-"""At once: a bucket takes 10 ms for each. More are done sooner, and take connections from look-ups."""
+"""Number of deletions at the same time; a bucket takes 10 ms for each. A higher value finishes sooner, but takes
+connections from look-ups."""
 
 REFUSALS = 32
-"""Deletions that fail before the rest is left alone: a bucket that does not answer takes 10 s for each. More get past
-single locked objects, fewer give up a dead bucket sooner."""
+"""Number of failed deletions after which the rest is not tried. A bucket that does not answer takes 10 s for each. A
+higher value gets past single locked objects; a lower value gives up a dead bucket sooner."""
 
 
 class StoreFull(Exception):
-    """The volume has no room. The message is the operating system's."""
+    """The volume is full. The message comes from the operating system."""
 
 
 class NotDeleted(Exception):
-    """Bytes that are still there. The text is the store's own, of the first failure."""
+    """Some bytes could not be deleted. `state_ids` names them; the message is that of the store's first failure."""
 
     def __init__(self, state_ids: list[str], error: Exception) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
@@ -34,21 +35,21 @@ class NotDeleted(Exception):
 
 
 class StateStore:
-    """Bytes by state id. Writing is atomic: a reader sees all of a state or nothing."""
+    """Stores bytes by state id. Writing is atomic: a reader sees all bytes of a state or nothing."""
 
     is_shared = False
-    """Whether other processes write there."""
+    """Whether other processes write to the store."""
     _folder: Path | None = None
 
     def __init__(self, folder: Path | None) -> None:
-        """`folder`: where states lie, made if missing; None keeps them in memory."""
+        """`folder` holds the states; it is created if missing. With None the states are in memory."""
         self._folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._store: ObjectStore = MemoryStore() if folder is None else LocalStore(folder)
 
     async def put(self, state_id: str, data: bytes) -> None:
-        """Raises StoreFull when the volume is, OSError or obstore's errors for the rest."""
+        """Writes a state. Raises StoreFull if the volume is full, or OSError or an error of obstore otherwise."""
         try:
             await obstore.put_async(self._store, path_of(state_id), data)
         except (BaseError, OSError) as error:
@@ -57,14 +58,17 @@ class StateStore:
             raise
 
     async def get(self, state_id: str) -> bytes:
-        """Raises FileNotFoundError when there is no such state."""
+        """Returns the bytes of a state. Raises FileNotFoundError if the state does not exist."""
         try:
             return bytes(await (await obstore.get_async(self._store, path_of(state_id))).bytes_async())
         except NotFoundError as error:
             raise FileNotFoundError(state_id) from error
 
     async def delete(self, state_ids: Iterable[str]) -> None:
-        """What is not there needs no deleting. Raises NotDeleted, those first that were not tried any more."""
+        """Deletes states; ignores ids that do not exist.
+
+        Raises NotDeleted with the ids that remain: first those that were not tried, then those that failed.
+        """
         rest, failed = iter(state_ids), dict[str, Exception]()
 
         async def work() -> None:
@@ -81,31 +85,31 @@ class StateStore:
             raise NotDeleted([*rest, *failed], next(iter(failed.values())))
 
     async def sweep(self, known: set[str]) -> tuple[set[str], int]:
-        """Removes whatever is not a state in `known`: leftovers of a killed writer, states without a ledger row.
+        """Removes all files that are not states in `known`: leftovers of a killed writer, states without a ledger row.
 
-        Returns the ids that are really there, and how many files were removed.
+        Returns the ids of `known` that exist, and how many files were removed.
         """
         if self._folder is None:
             return known, 0
         return await asyncio.to_thread(_sweep, self._folder, known)
 
     async def check(self) -> None:
-        """Whether a store outside of this machine answers."""
+        """Checks whether a remote store answers. Does nothing for a local store."""
 
     async def listed(self) -> dict[str, float]:
-        """Every state that is there, and when it was written (seconds since the epoch)."""
+        """Returns the id of every stored state, with the time when it was written (seconds since the epoch)."""
         found: dict[str, float] = {}
         async for page in obstore.list(self._store):
             for item in page:
                 state_id = PurePosixPath(item["path"]).name.removesuffix(SUFFIX)
-                if item["path"] == path_of(state_id):  # whatever else lies there is not ours
+                if item["path"] == path_of(state_id):  # other objects in the bucket are not ours
                     found[state_id] = item["last_modified"].timestamp()
         return found
 
 
 def path_of(state_id: str) -> str:
-    """Where a state lies in its store."""
-    return f"{state_id[:2]}/{state_id}{SUFFIX}"  # spread over 256 folders: some file systems slow down in large ones
+    """Returns the path of a state in its store."""
+    return f"{state_id[:2]}/{state_id}{SUFFIX}"  # 256 folders, because some file systems are slow with large folders
 
 
 def _sweep(folder: Path, known: set[str]) -> tuple[set[str], int]:
