@@ -1,4 +1,4 @@
-"""Who shares a denoiser call. Pure."""
+"""Chooses the runs that share a denoiser call. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol, TypeVar
 
 class Batchable(Protocol):
     @property
-    def shape(self) -> tuple[int, ...]: ...  # of the latent: only equal ones fit one tensor
+    def shape(self) -> tuple[int, ...]: ...  # shape of the latent: only equal shapes fit into one tensor
     @property
-    def rows(self) -> int: ...  # of the call that it takes
+    def rows(self) -> int: ...  # rows that this run takes in the call
     @property
-    def last_step(self) -> int: ...  # number of the denoiser call it was last part of; lower has waited longer
+    def last_step(self) -> int: ...  # number of its last denoiser call; a lower number has waited longer
 
 
 RunT = TypeVar("RunT", bound=Batchable)
@@ -21,11 +21,12 @@ RunT = TypeVar("RunT", bound=Batchable)
 def next_batch(
     runs: Sequence[RunT], max_size: int, rows_allowed: Callable[[tuple[int, ...]], float] = lambda shape: float("inf")
 ) -> list[RunT]:
-    """The run that has waited longest, and up to `max_size - 1` others that fit its call, longest waiting first.
+    """Returns the run that has waited longest, and up to `max_size - 1` others that can share its call, in the order of
+    their wait.
 
-    Timesteps, guidance and prompts may differ: the denoiser takes them per sample. So nobody starves: every call
-    serves whoever waited longest. `rows_allowed(shape)`: more rows do not fit into the device's memory, unless they
-    are a single run's.
+    Timesteps, guidance and prompts may differ, because the denoiser takes them per sample. Every call includes the run
+    that has waited longest, so no run starves. `rows_allowed(shape)` is the number of rows that fit into the device's
+    memory; a single run may have more.
     """
     first, *others = sorted(runs, key=lambda run: run.last_step)
     batch, room = [first], rows_allowed(first.shape) - first.rows

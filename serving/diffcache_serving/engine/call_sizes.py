@@ -1,4 +1,4 @@
-"""How large a denoiser call may be: learnt from calls that ran out of memory. Pure: time comes in as `now`."""
+"""Learns how large a denoiser call may be, from calls that ran out of memory. Pure: `now` is a parameter."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 PROBE_SECONDS = 60.0
-"""After that long a larger call is tried again: the memory may have been another process's. A probe that fails costs
-about one call; a longer time leaves a device half used for longer after the shortage is over."""
+"""Time after which a larger call is tried again, because another process may have used the memory. A failed try costs
+about one call. A longer time leaves the device half used for longer after the shortage has ended."""
 
 SHAPES_KEPT = 64
-"""Callers choose the shapes, so only so many are remembered; one that was forgotten is learnt anew by one failure."""
+"""Maximum number of remembered shapes, because callers choose the shapes. A forgotten shape is learned again by one
+failure."""
 
 Shape = tuple[int, ...]
 
 
 @dataclass
 class _Limit:
-    rows: int  # a call may have so many
-    fitted: int  # the largest call that has fitted since the last failure, and is below it
-    probe_at: float
+    rows: int  # maximum rows of a call
+    fitted: int  # rows of the largest call that fitted since the last failure; smaller than the failed call
+    probe_at: float  # time of the next try with a larger call
 
 
 class CallSizes:
-    """A call's size is its rows: a guided run has two. The memory that a row takes depends on the latent's shape."""
+    """Limits by the shape of the latent, because the memory of a row depends on it. The size of a call is its number of
+    rows; a guided run has two."""
 
     def __init__(self) -> None:
         self._limits: OrderedDict[Shape, _Limit] = OrderedDict()
 
     def allowed(self, shape: Shape, now: float) -> float:
-        """Rows that a call of this shape may have; infinite where none has failed."""
+        """Returns how many rows a call of this shape may have; infinity if no call has failed."""
         limit = self._limits.get(shape)
         if limit is None:
             return math.inf
         return limit.rows if now < limit.probe_at else limit.rows + max(1, limit.rows // 2)
 
     def failed(self, shape: Shape, rows: int, now: float) -> None:
-        """A call did not fit: from now on half of it, or what is known to fit."""
+        """Records that a call did not fit. The new limit is half of it, or the size that is known to fit."""
         before = self._limits.pop(shape, None)
         fitted = before.fitted if before is not None and before.fitted < rows else 0
         self._limits[shape] = _Limit(max(rows // 2, fitted, 1), fitted, now + PROBE_SECONDS)
@@ -45,7 +47,7 @@ class CallSizes:
             self._limits.popitem(last=False)
 
     def fitted(self, shape: Shape, rows: int, now: float) -> None:
-        """A call fitted. One that is larger than the limit was a probe, and sets it."""
+        """Records that a call fitted. A call above the limit was a try; it becomes the new limit."""
         limit = self._limits.get(shape)
         if limit is None:
             return

@@ -1,15 +1,17 @@
-"""What an error of the device means: too little memory, which passes, or a device that is lost to this process."""
+"""Classifies errors of the device: too little memory, which is temporary, or a device that this process cannot use any
+more."""
 
 from __future__ import annotations
 
 import torch
 
 _PASSING = frozenset({1, 2, 9, 98, 209, 801})
-"""CUDA's codes of a call that was refused and left the context alone: invalid value, memory, launch configuration,
-function, kernel image, not supported. After any other one every later call fails as well, until the process ends."""
+"""CUDA error codes of a refused call that leaves the context usable: invalid value, memory, launch configuration,
+function, kernel image, not supported. After any other error all later calls fail too, until the process ends."""
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
-"""How torch says it where it does not raise OutOfMemoryError: its CPU allocator, CUDA, cuBLAS and cuDNN."""
+"""Texts of out-of-memory errors for which torch does not raise OutOfMemoryError: from its CPU allocator, CUDA, cuBLAS
+and cuDNN."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -17,7 +19,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_fatal(error: BaseException, device: torch.device) -> bool:
-    """Whether `device` answers nothing any more. Asks it, where the error alone does not say."""
+    """Returns whether `device` cannot be used any more. If the error alone does not tell, this calls the device."""
     if is_out_of_memory(error):
         return False
     if isinstance(error, torch.AcceleratorError):

@@ -1,4 +1,4 @@
-"""One request on the device: from noise or a state, step by step, to the final latent. Device thread only."""
+"""One request on the device, from noise or a state, step by step, to the final latent. Device thread only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from diffcache_serving.values.found import CapturedState, Exact, Found, Resume
 from diffcache_serving.values.text import TextEncoding
 
 RESEED_PHI = math.pi / 4
-"""Angle between a `Trajectory` state's noise and the request's own, radians. Higher sets seeds further apart and
-takes the state further from where it was; at pi/4 both noises weigh the same."""
+"""Angle in radians that mixes the noise of a `Trajectory` state with the request's own noise. A higher value makes
+seeds differ more, but moves the state further from its trajectory. At pi/4 both noises have the same weight."""
 
 
 class DeviceRun:
-    """The latent of one request and where it stands."""
+    """The latent of one request, and the step that it has reached."""
 
     def __init__(
         self,
@@ -34,11 +34,11 @@ class DeviceRun:
         keep: tuple[int, ...] = (),
         mix_noise: torch.Tensor | None = None,
     ) -> None:
-        """At latent `x` (1, channels, h, w) before step `i` of N `steps`; without a schedule nothing is left to run.
+        """Begins at latent `x` (1, channels, h, w) before step `i` of N `steps`. Without a schedule no step is left.
 
         Args:
-            keep: the steps k at which to leave a `Trajectory` state.
-            mix_noise: the request's own noise, where `x` has another run's: see Schedule.step_mixing.
+            keep: the steps k at which to capture a `Trajectory` state.
+            mix_noise: the request's own noise, if `x` has the noise of another run: see Schedule.step_mixing.
         """
         self.text, self.x, self.steps, self.i, self.keep = text, x, steps, i, keep
         self.last_step = 0  # see batch.Batchable
@@ -54,7 +54,7 @@ class DeviceRun:
         found: Found,
         keep: tuple[int, ...] = (),
     ) -> DeviceRun:
-        """A request's run, from noise or from what the look-up found."""
+        """Returns the run of a request, from noise or from what the look-up found."""
         if isinstance(found, Exact):
             latent = found.tensors["latent"].to(model.device)
             return cls(model, text, latent, None, request.steps, found.k)
@@ -71,7 +71,7 @@ class DeviceRun:
 
     @property
     def rows(self) -> int:
-        """Of the denoiser call: with guidance the prompt's and the negative prompt's."""
+        """Returns the rows in the denoiser call: with guidance 2 (negative prompt and prompt), else 1."""
         return len(self.text.conditioning)
 
     @property
@@ -83,14 +83,14 @@ class DeviceRun:
         return self.i >= self.steps
 
     def denoiser_input(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled latent and scalar timestep of the step at hand."""
+        """Returns scaled latent (1, channels, h, w) and scalar timestep of the next step."""
         assert self._schedule is not None
         return self._schedule.model_input(self.i, self.x), self._schedule.timesteps[self.i]
 
     def advance(self, output: torch.Tensor) -> None:
-        """Takes the step that `output` was predicted for: whole, or not at all where it raises.
+        """Makes the step for which `output` was predicted. If it raises, the run is unchanged.
 
-        Raises NotFinite if a state is to be left here and cannot.
+        Raises NotFinite if a state is to be captured here and holds NaN or infinity.
         """
         schedule, after = self._schedule, self.i + 1
         assert schedule is not None
@@ -105,7 +105,10 @@ class DeviceRun:
         self.x, self.i, self._schedule, self._mix_noise = x, after, schedule, None
 
     def finish(self) -> tuple[Image.Image, bool]:
-        """The picture and whether it was flagged; the final latent is captured. Raises NotFinite."""
+        """Captures the final latent. Returns the picture, and whether the safety checker flagged it.
+
+        Raises NotFinite if latent or picture holds NaN or infinity.
+        """
         final = _captured(StateKind.CLEAN, 0, {"latent": self.x})
         picture = self._model.decode(self.x)
         self.captured.append(final)

@@ -1,4 +1,4 @@
-"""What the engine needs of a model, whatever its family."""
+"""The interface of a model to the engine. It is the same for all families of models."""
 
 from __future__ import annotations
 
@@ -25,56 +25,59 @@ class DiffusionModel(Protocol):
 
     @property
     def step_counts(self) -> StepCounts:
-        """Which numbers of steps can be had. From any thread."""
+        """Returns the numbers of steps that the model supports. May be called from any thread."""
 
     @property
     def size_multiple(self) -> int:
-        """Pixels that width and height of a picture are multiples of."""
+        """Width and height of a picture must be multiples of this number of pixels."""
 
     @property
     def own_size(self) -> tuple[int, int]:
-        """Width and height in pixels that the model was made for."""
+        """Returns (width, height) in pixels for which the model was made."""
 
     @property
     def key_dim(self) -> int:
-        """Length of a key."""
+        """Returns the length of a key."""
 
     @property
     def embedder(self) -> str:
-        """Digest of what makes keys of an encoded prompt, beside the weights; "pooled" where there is nothing more."""
+        """Returns a digest of the projection that makes keys from pooled outputs; "pooled" if there is none."""
 
     def pixels(self, shape: tuple[int, ...]) -> int:
-        """Of the picture of a latent of this shape."""
+        """Returns the number of pixels of a picture whose latent has this shape."""
 
     def encode(self, request: GenerationRequest) -> TextEncoding:
-        """Conditioning and key of a request.
+        """Returns conditioning and key of a request.
 
-        Raises NotFinite, or InvalidRequest for a number of steps or a word that the model does not have.
+        Raises NotFinite. Raises InvalidRequest if the model does not support the number of steps or a word.
         """
 
     def schedule(self, steps: int, begin: int) -> Schedule:
-        """A run's own schedule of N `steps`, entered at step `begin`."""
+        """Returns a new schedule for one run of N `steps` that begins at step `begin`."""
 
     def noise(self, request: GenerationRequest) -> torch.Tensor:
-        """Standard normal noise in the shape of the request's latent, (1, channels, h, w). The same seed gives the same
-        noise on every device."""
+        """Returns standard normal noise in the shape of the request's latent, (1, channels, h, w). The same seed gives
+        the same noise on every device."""
 
     def predict(
         self, inputs: Sequence[torch.Tensor], timesteps: Sequence[torch.Tensor], texts: Sequence[TextEncoding]
     ) -> list[torch.Tensor]:
-        """The denoiser's output for several runs in one call, guidance applied; each (1, channels, h, w).
+        """Returns the denoiser's output for several runs from one call, guidance applied: (1, channels, h, w) each.
 
         Args:
-            inputs: the runs' scaled latents, all of one shape.
-            timesteps: scalars, one a run; they may differ.
-            texts: the runs' conditioning; rows and guidance may differ.
+            inputs: the scaled latents of the runs, all of the same shape.
+            timesteps: one scalar for each run; they may differ.
+            texts: the conditioning of the runs; rows and guidance may differ.
         """
 
     def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        """(n, 3, height, width) from -1 to 1, of final latents (n, channels, h, w). Raises NotFinite."""
+        """Returns pixels (n, 3, height, width) from -1 to 1 for final latents (n, channels, h, w). Raises NotFinite."""
 
     def decode(self, latent: torch.Tensor) -> tuple[Image.Image, bool]:
-        """The picture of a final latent, and whether a safety checker flagged it. Raises NotFinite."""
+        """Returns the picture of a final latent (1, channels, h, w), and whether a safety checker flagged it.
+
+        Raises NotFinite.
+        """
 
     def synchronize(self) -> None:
-        """Waits for the device, so that a step's seconds are a step's and a cancellation means what it says."""
+        """Waits for the device. So the measured time of a step is correct, and a cancelled run really has stopped."""

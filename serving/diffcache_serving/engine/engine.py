@@ -1,6 +1,6 @@
-"""The device thread seen from the event loop: `encode`, `run` and `spare`.
+"""The interface of the event loop to the device thread: `encode`, `run` and `spare`.
 
-Jobs go in through a queue, results come out through `call_soon_threadsafe`.
+Jobs go to the thread through a queue; results come back through `call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class EngineStopped(RuntimeError):
-    """The server is shutting down and gives this run up."""
+    """The server is shutting down and has given up this run."""
 
 
 class Engine:
@@ -39,20 +39,20 @@ class Engine:
         on_call: Callable[[float, int, int], None] = lambda seconds, size, pixels: None,
         on_memory: Callable[[str], None] = lambda call: None,
     ) -> None:
-        """Both are called on the event loop: `on_call(seconds, batch size, pixels of a picture)` after every denoiser
-        call, `on_memory(call)` after each call that ran out of memory."""
+        """Calls on the event loop `on_call(seconds, batch size, pixels of a picture)` after every denoiser call, and
+        `on_memory(call)` after each call that ran out of memory."""
         self.model = model
         self.loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self.loop.create_future()
-        """Done when the device thread has ended; with DeviceFailed, if nobody had asked for it."""
-        self._refusal: Exception | None = None  # set: no further job is taken
+        """Done when the device thread has ended. Its exception is DeviceFailed if the thread ended without `stop`."""
+        self._refusal: Exception | None = None  # if set, every further job gets this error
         self._steps = StepLoop(model, max_batch, self._post, on_call, on_memory)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
     @property
     def max_batch(self) -> int:
-        """Runs that may share a denoiser call."""
+        """Returns how many runs may share one denoiser call."""
         return self._steps.max_batch
 
     @max_batch.setter
@@ -63,17 +63,20 @@ class Engine:
         self.max_batch = hot.config.batch_max_size
 
     async def encode(self, request: GenerationRequest) -> tuple[TextEncoding, Timings]:
-        """Conditioning and key of a request, and how long that took and waited."""
+        """Returns conditioning and key of a request, and the seconds for encoding and waiting.
+
+        Raises EngineStopped, DeviceOutOfMemory, or what the model raises.
+        """
         job = Encode(request, self.loop.create_future())
         self._put(job)
         return await job.future
 
     async def spare(self, work: Callable[[], T], *, between_steps: bool = False) -> T:
-        """Calls `work` on the device thread when no request is encoded, denoised or decoded, or `between_steps` of
-        those that are; raises what it raises.
+        """Calls `work` on the device thread when it handles no request, or `between_steps` of running requests.
 
-        A request that arrives meanwhile waits until `work` returns, so it should take no longer than a step. It is in
-        no count of steps. Cancelling drops it if it has not begun.
+        Returns what `work` returns and raises what it raises. A request that arrives meanwhile waits until `work`
+        returns, so `work` should take no longer than a step. No counter of steps includes it. Cancelling drops the job
+        if it has not begun.
         """
         job = Spare(work, between_steps, self.loop.create_future())
         self._put(job)
@@ -89,11 +92,12 @@ class Engine:
         keep: tuple[int, ...] = (),
         on_step: Callable[[], None] = lambda: None,
     ) -> Run:
-        """A run to be entered with `async with`; `keep` lists the steps at which to leave `Trajectory` states."""
+        """Returns a run, to be entered with `async with`. `keep` lists the steps at which to capture `Trajectory`
+        states. `on_step()` is called on the event loop after each step."""
         return Run(self.loop, self._put, request, text, found, keep, on_step)
 
     async def stop(self) -> None:
-        """Gives up whatever still runs (EngineStopped) and ends the device thread."""
+        """Ends the device thread. Jobs that still wait or run get EngineStopped."""
         self._refusal = self._refusal or EngineStopped()
         self._steps.inbox.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -104,19 +108,19 @@ class Engine:
         self._steps.inbox.put(job)
 
     def _run(self) -> None:
-        """The device thread."""
+        """Runs in the device thread."""
         failure: Exception | None = None
         try:
             self._steps.run()
         except DeviceFailed as error:
             failure = error
-        except BaseException as error:  # a bug of ours: a thread has nobody above it who would see it
+        except BaseException as error:  # a bug of ours, which no caller would see in a thread
             failure = DeviceFailed(f"the device thread ended with {type(error).__name__}: {error}")
             failure.__cause__ = error
         self._post(self._end, failure)
 
     def _end(self, failure: Exception | None) -> None:
-        """Event loop: no job is done any more, those that were sent since least of all."""
+        """Runs on the event loop: gives up all remaining jobs, including those sent after the thread ended."""
         self._refusal = failure or EngineStopped()
         for job in self._steps.jobs_left():
             job.give_up(self._refusal)
@@ -124,10 +128,10 @@ class Engine:
             self.ended.set_result(None)
         else:
             self.ended.set_exception(failure)
-            self.ended.exception()  # seen, also where nobody waits for it
+            self.ended.exception()  # marks it as retrieved, in case nobody awaits `ended`
 
     def _post(self, callback: Callable[..., None], *args: Any) -> None:
         try:
             self.loop.call_soon_threadsafe(callback, *args)
-        except RuntimeError:  # the loop is closed: the process is going, nobody waits any more
+        except RuntimeError:  # the event loop is closed because the process ends, so nobody waits for the result
             self._steps.inbox.put(None)

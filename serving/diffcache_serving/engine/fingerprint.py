@@ -1,4 +1,5 @@
-"""What a model folder holds, as one digest; and what is remembered of its files, so that a start need not read them."""
+"""The digest of the contents of a model folder. Digests of single files are remembered, so that a start need not read
+the files again."""
 
 from __future__ import annotations
 
@@ -18,17 +19,18 @@ SUFFIXES = (".json", ".safetensors", ".txt", ".bin", ".model")
 MEMORY_FILE = "model-files.json"  # in the data folder
 
 SETTLED_SECONDS = 2.0
-"""A file that was changed less than this before it was read is not remembered: a second change within one tick of the
-file system's clock (10 ms on Linux, 2 s on FAT) would not show. Higher only hashes young files once more."""
+"""The digest of a file is not remembered if the file changed less than this time before it was read: a second change
+within one tick of the file system's clock (10 ms on Linux, 2 s on FAT) would not be visible. A higher value only hashes
+recent files once more."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def fingerprint(folder: Path, data_dir: Path | None = None) -> str:
-    """sha256 over the names and bytes of a model's files, those of linked folders included; what is diffcache's own in
-    it does not count.
+    """Returns a sha256 over the names and bytes of a model's files, including those in linked folders. It leaves out
+    diffcache's own folder.
 
-    `data_dir` holds the digests of the files that were read before. Raises OSError for a file that cannot be read.
+    `data_dir` holds the digests of the files that were read before. Raises OSError if a file cannot be read.
     """
     memory = _Memory(None if data_dir is None else data_dir / MEMORY_FILE)
     digest = hashlib.sha256()
@@ -41,8 +43,8 @@ def fingerprint(folder: Path, data_dir: Path | None = None) -> str:
 
 
 def _files(folder: Path, inside: Path = Path(), above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Paths of the files that count, relative to `folder`. `above` holds the real folders that this one lies in: a link
-    to one of them leads in a circle."""
+    """Yields the paths of the files to hash, relative to `folder`. `above` holds the real paths of all parent folders,
+    because a link to one of them would never end."""
     real = os.path.realpath(folder / inside)
     if real in above:
         return
@@ -52,14 +54,14 @@ def _files(folder: Path, inside: Path = Path(), above: tuple[str, ...] = ()) -> 
             continue
         if (folder / path).is_dir():
             yield from _files(folder, path, (*above, real))
-        elif path.suffix in SUFFIXES and (folder / path).is_file():  # a link to nowhere is none
+        elif path.suffix in SUFFIXES and (folder / path).is_file():  # False for a broken link
             yield path
 
 
 class _Memory:
-    """Digests of files by where they really lie, with all that changes when a file does.
+    """Digests of files by their real path, with the properties that change when a file changes.
 
-    A file of it that is torn, foreign or cannot be written only costs time.
+    If its own file is damaged, not ours, or not writable, that only costs time.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -68,7 +70,7 @@ class _Memory:
         self._used: dict[str, list[int | str]] = {}
 
     def digest_of(self, path: Path) -> bytes:
-        """sha256 of the file's bytes."""
+        """Returns the sha256 of the file's bytes."""
         real = os.path.realpath(path)
         before = _state(real)
         known = self._known.get(real)
@@ -83,7 +85,7 @@ class _Memory:
         return digest.digest()
 
     def save(self) -> None:
-        """Keeps what was asked for; the files of another model are forgotten."""
+        """Writes the digests that were used. It forgets the files of another model."""
         if self._path is None or self._used == self._known:
             return
         new = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
@@ -96,7 +98,7 @@ class _Memory:
 
 
 def _state(path: str) -> list[int]:
-    """Size, times of change of content and of anything, and which file it is: a copy that keeps the time differs."""
+    """Returns size, mtime, ctime, inode and device of a file. So a copy that keeps the mtime is still different."""
     stat = Path(path).stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
 

@@ -1,7 +1,7 @@
-"""Which files of a model on a hub diffusers needs to load it. Pure.
+"""Chooses the files of a model on a hub that diffusers needs. Pure.
 
-Repositories hold the same weights many times over: as pickle, in half precision, for other frameworks, as one file for
-other programs: several times what is needed.
+Repositories often hold the same weights several times: as pickle, in half precision, for other frameworks, or as one
+file for other programs. That is several times the size that is needed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 from diffcache_serving.engine.sources import DIFFCACHE_FOLDER, MODEL_INDEX
 from diffcache_serving.values.errors import ModelError
 
-FORMATS = ("safetensors", "bin")  # the first that is there
-VARIANTS = ("fp16", "bf16")  # in place of plain weights, the first that is there; they are rounded, hence not first
-OWN_FILES = ("concepts.tsv", "levels.json", "projection.safetensors")  # all that is read of a hub's diffcache folder
+FORMATS = ("safetensors", "bin")  # the first that exists is used
+VARIANTS = ("fp16", "bf16")  # the first that exists is used if there are no plain weights; variants are rounded
+OWN_FILES = ("concepts.tsv", "levels.json", "projection.safetensors")  # files that we use from the folder `diffcache`
 CONFIG_SUFFIXES = (".json", ".txt", ".model")  # configs and vocabularies
 
 _WEIGHTS = re.compile(
@@ -26,7 +26,10 @@ _WEIGHTS = re.compile(
 
 
 def choose_files(source: str, paths: Iterable[str], parts: Iterable[str]) -> list[str]:
-    """Raises ModelError for a part whose weights are there in several variants and none that is known."""
+    """Returns the paths of the files to download for `parts`, chosen from `paths`.
+
+    Raises ModelError if the weights of a part exist only in several unknown variants.
+    """
     by_folder: dict[str, list[str]] = {}
     for path in map(PurePosixPath, paths):
         if len(path.parts) == 2:
@@ -42,9 +45,9 @@ def choose_files(source: str, paths: Iterable[str], parts: Iterable[str]) -> lis
 
 
 def choose_weights(what: str, names: Iterable[str]) -> tuple[str | None, str]:
-    """Variant (None: the plain weights) and format of the weights to load among a part's files.
+    """Returns variant (None: the plain weights) and format of the weights to load from the files of a part.
 
-    Raises ModelError if there are several variants and none that is known.
+    Raises ModelError if the weights exist only in several unknown variants.
     """
     there = {_kind(match) for name in names if (match := _WEIGHTS.fullmatch(name))}
     variants = sorted({variant for variant, _ in there if variant})

@@ -1,4 +1,4 @@
-"""A model folder becomes a pipeline on a device, or an error that says what is wrong with the folder."""
+"""Loads a model folder as a pipeline onto a device. Errors say what is wrong with the folder."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ class LoadedModel:
     name: str
     folder: Path
     diffusion: DiffusionModel
-    fingerprint: str  # of weights and configs
-    embedder: str  # of what makes the keys
+    fingerprint: str  # digest of weights and configs
+    embedder: str  # digest of everything that makes the keys
     levels: Levels
     levels_source: str  # "model" or "none"
     defaults: ModelDefaults
 
     def identity(self, *, shared: bool) -> CacheIdentity:
-        """`shared`: all tenants resume from each other's states."""
+        """Returns what all spaces of this model have in common. With `shared`, all tenants share their states."""
         return CacheIdentity(
             model_name=self.name,
             model=self.fingerprint,
             embedder=self.embedder,
             dtype=str(self.diffusion.dtype).removeprefix("torch."),
-            scheduler=self.diffusion.schedule(1, 0).digest,  # once: making one takes 1 to 2 ms, and requests ask often
+            scheduler=self.diffusion.schedule(1, 0).digest,  # computed once, because a schedule takes 1 to 2 ms
             shared=shared,
         )
 
     @property
     def own_size(self) -> tuple[int, int]:
-        """Width and height in pixels that it was made for."""
+        """Returns (width, height) in pixels for which the model was made."""
         return self.diffusion.own_size
 
     @property
@@ -62,14 +62,15 @@ class LoadedModel:
 
     @property
     def default_size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
+        """Returns (width, height) in pixels."""
         return self.defaults.width, self.defaults.height
 
 
 def load_model(config: ModelConfig, data_dir: Path | None = None) -> LoadedModel:
-    """Loads the pipeline onto CUDA where there is one, else onto the CPU.
+    """Loads the pipeline onto the GPU if CUDA is available, else onto the CPU.
 
-    `data_dir` holds models from a hub. Raises ModelError, or DeviceOutOfMemory if the device is too small for it.
+    `data_dir` holds models from a hub. Raises ModelError, or DeviceOutOfMemory if the model does not fit onto the
+    device.
     """
     folder = model_folder(config.source, config.revision, data_dir)
     device, dtype = choose_device(config.dtype)
@@ -94,7 +95,7 @@ def load_model(config: ModelConfig, data_dir: Path | None = None) -> LoadedModel
 
 
 def check_cuda() -> None:
-    """Raises CudaUnavailable, with what torch has to say about it."""
+    """Raises CudaUnavailable if CUDA cannot be used. The message contains the reason that torch gives."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
@@ -110,7 +111,7 @@ def check_cuda() -> None:
 
 
 def choose_device(dtype: DType) -> tuple[torch.device, torch.dtype]:
-    """CUDA and float16 where there is a GPU, the CPU and float32 where there is none."""
+    """Returns CUDA and by default float16 if there is a GPU, else the CPU and by default float32."""
     cuda = torch.cuda.is_available()
     auto = torch.float16 if cuda else torch.float32
     return torch.device("cuda" if cuda else "cpu"), _DTYPES.get(dtype, auto)
@@ -127,7 +128,7 @@ def quiet_libraries() -> None:
 
 
 def load_levels(source: str, folder: Path) -> tuple[Levels, str]:
-    """The model's own levels and "model"; none and "none" where it has none. Raises ModelError if they are damaged."""
+    """Returns the model's own levels and "model", or no levels and "none". Raises ModelError if they are damaged."""
     path = folder / DIFFCACHE_FOLDER / "levels.json"
     if not path.is_file():
         return Levels(), "none"
@@ -140,7 +141,7 @@ def load_levels(source: str, folder: Path) -> tuple[Levels, str]:
 
 
 def read_levels(path: Path) -> Levels:
-    """The table that `diffcache calibrate` wrote. Raises ValueError, KeyError or TypeError if it is damaged."""
+    """Reads the table that `diffcache calibrate` wrote. Raises ValueError, KeyError or TypeError if it is damaged."""
     document = read_json(path)
     table = tuple(
         Level(_percent("skipPercent", v["skipPercent"], 1), _similarity(v["similarity"])) for v in document["levels"]
@@ -149,14 +150,14 @@ def read_levels(path: Path) -> Levels:
 
 
 def _percent(name: str, value: object, lowest: int) -> int:
-    """At 100 a run would have no step left to draw with."""
+    """Returns a checked percentage, at most 99: with 100 a run would have no step left. Raises ValueError."""
     if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= 99:
         raise ValueError(f"{name} must be a whole number from {lowest} to 99, is {quoted(str(value), 40)}")
     return value
 
 
 def _similarity(value: object) -> float:
-    """A cosine; 1.01, which no prompt reaches, closes a level."""
+    """Returns a checked cosine. 1.01 disables a level, because no prompt reaches it. Raises ValueError."""
     try:
         number = float(value) if isinstance(value, str | int | float) else float("nan")
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""The matrix that turns a text encoder's pooled output into a key, where a model folder has one."""
+"""The optional matrix of a model folder that converts the pooled output of the text encoder to a key."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from diffcache_serving.values.errors import ModelError
 from diffcache_serving.values.finite import is_finite
 
 POOLED = "pooled"
-"""The digest of no projection: keys are the pooled output itself."""
+"""The digest if there is no projection: then a key is the pooled output itself."""
 
 
 def load_projection(source: str, folder: Path, width: int) -> tuple[torch.Tensor | None, str]:
-    """(dim, `width`) float32 on the CPU, None where there is none; and its digest. Raises ModelError."""
+    """Returns the projection, (dim, `width`) float32 on the CPU, or None if there is none; and its digest.
+
+    Raises ModelError if the file cannot be used.
+    """
     path = folder / DIFFCACHE_FOLDER / "projection.safetensors"
     if not path.is_file():
         return None, POOLED
     try:
         weight = load_file(path)["weight"].float()
-    except Exception as error:  # of a foreign file anything may come
+    except Exception as error:  # a damaged or foreign file may raise any type
         raise ModelError(
             f"model {source}: {path} is damaged ({first_line(error)}): copy it again, or remove it to use the pooled "
             "output as key (calibrate anew)"

@@ -1,4 +1,4 @@
-"""What the event loop asks of the device thread, and how the answers reach it."""
+"""The jobs that the event loop sends to the device thread, and the way their results come back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffcache_serving.values.text import TextEncoding
 
 @dataclass
 class Timings:
-    """Seconds of one run. `queue` is all waiting for the device, over encode, steps and decode."""
+    """Seconds of one run. `queue` is the total wait for the device: before encode, steps and decode."""
 
     queue: float = 0.0
     encode: float = 0.0
@@ -29,7 +29,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the device thread made of a run."""
+    """The result of a run from the device thread."""
 
     image: Image.Image
     flagged: bool
@@ -44,7 +44,7 @@ class Encode:
     posted: float = field(default_factory=time.perf_counter)
 
     def give_up(self, error: BaseException) -> None:
-        """Event loop: it will not be done."""
+        """Ends the job with `error`. Runs on the event loop."""
         resolve(self.future, None, error)
 
 
@@ -55,12 +55,12 @@ class Spare:
     future: asyncio.Future[Any]
 
     def give_up(self, error: BaseException) -> None:
-        """Event loop: it will not be done."""
+        """Ends the job with `error`. Runs on the event loop."""
         resolve(self.future, None, error)
 
 
 class Run:
-    """One request in the step loop. An async context manager: leaving it cancels what is left to do."""
+    """One request in the step loop. An async context manager: on exit it cancels the remaining steps."""
 
     def __init__(
         self,
@@ -72,18 +72,18 @@ class Run:
         keep: tuple[int, ...],
         on_step: Callable[[], None],
     ) -> None:
-        """`start(run)` hands it to the device thread."""
+        """`start(run)` sends the run to the device thread."""
         self.request, self.text, self.found, self.keep = request, text, found, keep
-        self.timings = Timings()  # filled when the picture is there, as the next two
+        self.timings = Timings()  # set when the picture is ready, like `states` and `flagged`
         self.states: list[CapturedState] = []
         self.flagged = False
-        self.posted = 0.0  # by time.perf_counter, when it was handed over
+        self.posted = 0.0  # time.perf_counter when the run was sent to the device thread
         self.cancelled = threading.Event()
         self.gone: asyncio.Future[None] = loop.create_future()
-        """Done when the device has nothing to do with it any more: a call that has begun ends, whoever leaves."""
+        """Done when the device has left this run. A device call that has begun runs to its end, even after a cancel."""
         self._start = start
         self._on_step = on_step
-        self._steps: asyncio.Queue[int | None] = asyncio.Queue()  # None: no further step will come
+        self._steps: asyncio.Queue[int | None] = asyncio.Queue()  # None: no further step follows
         self._done: asyncio.Future[Image.Image] = loop.create_future()
 
     async def __aenter__(self) -> Self:
@@ -96,36 +96,36 @@ class Run:
     ) -> None:
         self.cancelled.set()
         if self._done.done() and not self._done.cancelled():
-            self._done.exception()  # seen: else the garbage collector would log it, though the caller left
+            self._done.exception()  # marks it as retrieved; otherwise the garbage collector would log it
         else:
             self._done.cancel()
 
     async def image(self) -> Image.Image:
-        """Raises DeviceOutOfMemory, EngineStopped, or whatever went wrong on the device."""
+        """Waits for the picture. Raises DeviceOutOfMemory, NotFinite, EngineStopped, or another error of the device."""
         return await self._done
 
     async def progress(self) -> AsyncIterator[int]:
-        """Steps done or skipped so far, each time that changes, until the last step is done."""
+        """Yields the number of steps done or skipped so far, after each step, until the last step is done."""
         while (step := await self._steps.get()) is not None:
             yield step
 
     def stepped(self, i: int) -> None:
-        """Event loop: one step was made."""
+        """Records that step `i` is reached. Runs on the event loop."""
         self._on_step()
         self._steps.put_nowait(i)
 
     def drawn(self, drawn: Drawn) -> None:
-        """Event loop: there is a picture."""
+        """Ends the run with its picture. Runs on the event loop."""
         self.timings, self.states, self.flagged = drawn.timings, drawn.states, drawn.flagged
         self._end()
         resolve(self._done, drawn.image, None)
 
     def left(self) -> None:
-        """Event loop: it was cancelled, and the device has left it."""
+        """Records that the device has left the cancelled run. Runs on the event loop."""
         self._end()
 
     def give_up(self, error: BaseException) -> None:
-        """Event loop: it will not be done."""
+        """Ends the run with `error`. Runs on the event loop."""
         self._end()
         resolve(self._done, None, error)
 

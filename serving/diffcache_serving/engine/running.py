@@ -10,14 +10,14 @@ from diffcache_serving.engine.run import Run, Timings
 
 @dataclass(eq=False)
 class Running:
-    """The latent of a run, the handle that waits for it, and the time that it has taken so far.
+    """The latent of a run, the handle that waits for it, and its timings so far.
 
-    Times are by time.perf_counter.
+    Times are values of time.perf_counter.
     """
 
     handle: Run
     device: DeviceRun
-    waiting_since: float  # first for its first step, later for the decode
+    waiting_since: float  # start of the wait for the first step; later, for the decode
     timings: Timings = field(default_factory=Timings)
     started: float | None = None
 

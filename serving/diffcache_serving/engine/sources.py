@@ -1,4 +1,4 @@
-"""Where a model's files lie on this machine, by its source. No torch."""
+"""Finds the folder of a model on this machine from its source. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from diffcache_serving.values.errors import ModelError
 
 BUNDLED = Path(__file__).parents[1] / "models"
 DIFFCACHE_FOLDER = "diffcache"
-"""Inside a model folder: `projection.safetensors` (what turns the pooled output into a key) and `levels.json`."""
+"""Folder inside a model folder. It holds `projection.safetensors` (converts the pooled output to a key) and
+`levels.json`."""
 
-MODELS_FOLDER = "models"  # below the data folder: what was fetched from a hub
-COMPLETE_MARKER = ".diffcache-complete"  # in such a folder, written last; holds the commit
+MODELS_FOLDER = "models"  # folder in the data folder for models from a hub
+COMPLETE_MARKER = ".diffcache-complete"  # file in the folder of a model, written last; holds the commit
 MODEL_INDEX = "model_index.json"
 
 
 def model_folder(source: str, revision: str = "", data_dir: Path | None = None) -> Path:
-    """Where the model's files lie; `data_dir` holds those from a hub. Raises ModelError if there are none."""
+    """Returns the folder of the model. `data_dir` holds models from a hub. Raises ModelError if there is none."""
     try:
         kind = SourceKind.of(source)
     except ValueError:
@@ -57,7 +58,7 @@ def model_folder(source: str, revision: str = "", data_dir: Path | None = None) 
 
 
 def scorer_folder(source: str) -> Path:
-    """Where the files of a model that scores pictures lie. Raises ModelError for a source of another kind."""
+    """Returns the folder of a model that scores pictures. Raises ModelError if the type of source is not supported."""
     kind, _, rest = source.partition("://")
     if kind == "bundled":
         return BUNDLED / rest
@@ -69,10 +70,11 @@ def scorer_folder(source: str) -> Path:
 
 
 def hub_folder(data_dir: Path, source: str, revision: str) -> Path:
-    """Each id and revision has a folder of its own, so that a change back needs no download."""
+    """Returns the folder of a model from a hub. Each id and revision has its own folder, so that a change back needs no
+    download."""
     return data_dir / MODELS_FOLDER / f"{source}@{revision or 'main'}".replace("/", "--")
 
 
 def model_name(source: str) -> str:
-    """The last part of a source: what metrics, answers and entries call the model."""
+    """Returns the last part of a source. Metrics, answers and entries use it as the name of the model."""
     return source.rpartition("://")[2].rstrip("/").rpartition("/")[2]

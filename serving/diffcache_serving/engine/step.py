@@ -1,4 +1,4 @@
-"""One denoising step of several runs: the step loop, the quality comparisons and `calibrate` all take it here."""
+"""One denoising step of several runs. The step loop, the quality comparisons and `calibrate` all use it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from diffcache_serving.engine.diffusion_model import DiffusionModel
 
 
 def predict(model: DiffusionModel, runs: Sequence[DeviceRun]) -> list[torch.Tensor]:
-    """What the denoiser predicts for each run's next step, (1, channels, h, w), from one call."""
+    """Returns the denoiser's prediction for the next step of each run, (1, channels, h, w) each, from one call."""
     inputs, timesteps = zip(*(run.denoiser_input() for run in runs), strict=True)
     return model.predict(inputs, timesteps, [run.text for run in runs])
 
 
 def step(model: DiffusionModel, runs: Sequence[DeviceRun]) -> None:
-    """Each run is one step further. Raises what the first that fails raises."""
+    """Moves each run one step further. Raises the error of the first run that fails."""
     for run, output in zip(runs, predict(model, runs), strict=True):
         run.advance(output)

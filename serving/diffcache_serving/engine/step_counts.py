@@ -1,4 +1,4 @@
-"""Which numbers of steps a model's noise schedule can be cut into."""
+"""Finds which numbers of steps the noise schedule of a model supports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffcache_serving.engine.schedulers import build_scheduler
 
 
 class StepCounts:
-    """Finds out by trying, and remembers at most MAX_STEPS answers. From any thread."""
+    """Tries numbers of steps, and remembers at most MAX_STEPS answers. May be used from any thread."""
 
     def __init__(self, name: str, config: Mapping[str, Any]) -> None:
         self._scheduler = build_scheduler(name, config)
@@ -22,7 +22,8 @@ class StepCounts:
         self._known: dict[int, bool] = {}
 
     def check(self, steps: int) -> None:
-        """Raises InvalidRequest, with the nearest number that can be had and the largest, if `steps` cannot."""
+        """Raises InvalidRequest if `steps` is not supported. The message names the nearest and the largest supported
+        number."""
         if self._can(steps):
             return
         largest = self._first(range(MAX_STEPS, 0, -1))
@@ -44,19 +45,19 @@ class StepCounts:
 
 
 def can_make(scheduler: Any, steps: int) -> bool:
-    """Whether `scheduler` makes exactly `steps` steps, each on the noise schedule and with a number as its result."""
+    """Returns whether `scheduler` makes exactly `steps` steps, each on the noise schedule and with a finite result."""
     try:
         scheduler.set_timesteps(steps)
-    except (ValueError, IndexError, ZeroDivisionError):  # more than the training had, for one
+    except (ValueError, IndexError, ZeroDivisionError):  # for example, more steps than the training had
         return False
     timesteps = scheduler.timesteps
     if len(timesteps) != steps or not torch.isfinite(timesteps.double()).all():
         return False
-    if isinstance(scheduler, DDIMScheduler):  # looks its noise up by the timestep; -1 would be the last one
+    if isinstance(scheduler, DDIMScheduler):  # it uses the timestep as an index, and -1 would mean the last one
         return bool(timesteps.min() >= 0 and timesteps.max() < len(scheduler.alphas_cumprod))
-    sigmas = scheduler.sigmas[:steps]  # without the last one: after all steps the noise may be that of the last step
+    sigmas = scheduler.sigmas[:steps]  # without the final one, which may equal that of the last step
     if not torch.isfinite(sigmas).all():
         return False
-    if isinstance(scheduler, DPMSolverMultistepScheduler):  # divides by each fall of the noise
+    if isinstance(scheduler, DPMSolverMultistepScheduler):  # it divides by each decrease of the noise
         return bool((sigmas[:-1] > sigmas[1:]).all())
     return steps == 1 or bool(sigmas[0] > sigmas[-1])

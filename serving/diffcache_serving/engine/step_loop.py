@@ -1,8 +1,9 @@
-"""The device thread: it alone calls the model. It awaits nothing and does no I/O.
+"""The device thread. Only this thread calls the model. It awaits nothing and does no I/O.
 
-Every running request stands at its own step; each turn makes one denoiser call for those that can share it. Between
-two calls: cancellations, joins, then at most one encode and one decode, so that neither a crowd of newcomers nor of
-finishers stops the others. Spare work is done where no request is in the loop, a piece at a time.
+Every running request is at its own step. Each turn of the loop makes one denoiser call for the runs that can share it.
+Between two calls the loop handles cancellations and new runs, then at most one encode and one decode. So neither many
+new requests nor many finished ones stop the others. Spare work runs one piece at a time, when no request is in the
+loop, or between steps if the job allows that.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ class Post(Protocol):
 
 
 class _TooLarge(Exception):
-    """A call of several runs did not fit into memory; each stands where it stood."""
+    """A call for several runs did not fit into memory. Each run is still at its previous step."""
 
 
 class StepLoop:
-    """`run` is the thread. What it has to say it says with `post(callback, *args)`, which calls on the event loop."""
+    """`run` is the function of the thread. It reports with `post(callback, *args)`, which calls `callback` on the event
+    loop."""
 
     def __init__(
         self,
@@ -50,11 +52,11 @@ class StepLoop:
         on_call: Callable[[float, int, int], None],
         on_memory: Callable[[str], None],
     ) -> None:
-        """Event loop: `on_call(seconds, batch size, pixels)` for every call, `on_memory(call)`, of
-        metrics.DEVICE_CALLS, for each that ran out of memory."""
+        """Calls on the event loop `on_call(seconds, batch size, pixels)` after every denoiser call, and
+        `on_memory(call)` after each call that ran out of memory; `call` is one of metrics.DEVICE_CALLS."""
         self.model = model
         self.max_batch = max_batch  # may change between two steps
-        self.inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None: stop
+        self.inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None stops the loop
         self._post, self._on_call, self._on_memory = post, on_call, on_memory
         self._encodes: deque[Encode] = deque()
         self._spare: deque[Spare] = deque()
@@ -64,14 +66,14 @@ class StepLoop:
         self._calls = 0
 
     def run(self) -> None:
-        """Until it is asked to stop. Raises DeviceFailed, or what a bug makes."""
+        """Runs until it gets None from the inbox. Raises DeviceFailed, or any error that a bug causes."""
         with torch.inference_mode():
             while self._receive():
                 for run in [run for run in self._runs if run.handle.cancelled.is_set()]:
                     self._leave(run)
                 while self._joining:
                     self._join(self._joining[0])
-                    self._joining.popleft()  # only now: whatever ends the thread, the job is not lost
+                    self._joining.popleft()  # after the work, so that `jobs_left` has the job if the thread ends
                 if self._encodes:
                     self._encode(self._encodes[0])
                     self._encodes.popleft()
@@ -86,7 +88,7 @@ class StepLoop:
                     self._spare.popleft()
 
     def jobs_left(self) -> list[Job]:
-        """What was sent and is not done, once `run` has ended."""
+        """Returns the jobs that were sent but not done. Call it only after `run` has ended."""
         left: list[Job] = [*self._encodes, *self._spare, *self._joining, *(run.handle for run in self._runs)]
         while not self.inbox.empty():
             if (job := self.inbox.get()) is not None:
@@ -94,7 +96,7 @@ class StepLoop:
         return left
 
     def _receive(self) -> bool:
-        """Takes in what was sent; waits for something when there is nothing to do. False: stop."""
+        """Takes jobs from the inbox. Waits for one if there is nothing to do. Returns False if the loop has to stop."""
         idle = not (self._runs or self._encodes or self._spare)
         while idle or not self.inbox.empty():
             job = self.inbox.get()
@@ -115,7 +117,7 @@ class StepLoop:
             return
         try:
             text = self._alone("encode", lambda: self.model.encode(job.request))
-        except Exception as error:  # whatever it is, it belongs to this request and not to the loop
+        except Exception as error:  # any error belongs to this request and must not end the loop
             self._refuse(job, error)
             return
         timings = Timings(queue=started - job.posted, encode=time.perf_counter() - started)
@@ -125,8 +127,8 @@ class StepLoop:
         if job.future.cancelled():
             return
         try:
-            result = self._alone("spare", job.work, tries=1)  # it may have done a part
-            self.model.synchronize()  # else what follows would wait for it
+            result = self._alone("spare", job.work, tries=1)  # no second try, because a part may be done already
+            self.model.synchronize()  # otherwise the next call would wait for this work
         except Exception as error:
             self._refuse(job, error)
             return
@@ -143,7 +145,7 @@ class StepLoop:
         except Exception as error:
             self._refuse(handle, error)
             return
-        device.last_step = self._calls  # it waits from now on: behind those that were there before
+        device.last_step = self._calls  # it waits from now on, behind the runs that joined before
         self._runs.append(Running(handle, device, waiting_since=handle.posted))
 
     def _step(self, running: list[Running]) -> None:
@@ -173,10 +175,10 @@ class StepLoop:
             self._post(run.handle.stepped, run.device.i)
 
     def _advance(self, batch: list[Running]) -> tuple[list[Running], bool]:
-        """One denoiser call, and each run's own step. Returns those that made it, and whether memory sufficed.
+        """Makes one denoiser call and then the step of each run.
 
-        A run that failed by itself is dropped; any other that has not advanced stands where it stood. Raises what
-        fails all of them.
+        Returns the runs that advanced, and whether the memory was sufficient. A run whose own step failed is dropped.
+        Any other run that did not advance stays at its step. Raises an error that affects all of the runs.
         """
 
         def predicted() -> list[torch.Tensor]:
@@ -220,13 +222,16 @@ class StepLoop:
         self._refuse(run.handle, error)
 
     def _refuse(self, job: Job, error: Exception) -> None:
-        """Tells what went wrong. Raises DeviceFailed if that is the end of all."""
+        """Reports `error` to the job. Raises the error again if it is DeviceFailed, because then the loop ends."""
         self._post(job.give_up, error)
         if isinstance(error, DeviceFailed):
             raise error
 
     def _shared(self, runs: int, work: Callable[[], T]) -> T:
-        """What `work` for so many runs returns. Raises _TooLarge where several of them ran out of memory."""
+        """Calls `work`, which serves `runs` runs, and returns its result.
+
+        Raises _TooLarge if there are several runs and the memory is not sufficient.
+        """
         if runs == 1:
             return self._alone("step", work)
         try:
@@ -235,9 +240,9 @@ class StepLoop:
             raise _TooLarge from None
 
     def _alone(self, call: str, work: Callable[[], T], tries: int = 2) -> T:
-        """What `work` returns. Out of memory it is tried once more, after torch has given back what it keeps.
+        """Calls `work` and returns its result. If it runs out of memory, torch frees its cache and `work` runs again.
 
-        Raises DeviceOutOfMemory, DeviceFailed, or what `work` raises.
+        `tries` is the number of attempts. Raises DeviceOutOfMemory, DeviceFailed, or what `work` raises.
         """
         for _ in range(tries):
             try:
@@ -247,7 +252,7 @@ class StepLoop:
                     raise DeviceFailed(f"the device failed: {str(error).strip().splitlines()[0]}") from None
                 if not is_out_of_memory(error):
                     raise
-            # Out of the handler: only now is the traceback gone, and with it the tensors of the call that failed.
+            # This must be outside of the handler: the traceback holds the tensors of the failed call until here.
             self._post(self._on_memory, call)
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -1,1 +1,1 @@
-"""The families of models that are served: one package each, behind `engine.diffusion_model.DiffusionModel`."""
+"""The supported families of models. Each has its own package and implements `engine.diffusion_model.DiffusionModel`."""

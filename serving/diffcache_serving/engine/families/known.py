@@ -1,4 +1,4 @@
-"""Whether a folder holds a pipeline that is served. No torch."""
+"""Checks whether a folder holds a supported pipeline. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUPPORTED_PIPELINES = (stable_diffusion.PIPELINE,)
 
 
 def check_pipeline(source: str, folder: Path) -> None:
-    """Raises ModelError unless the folder's model_index.json names a pipeline that we serve."""
+    """Raises ModelError unless the folder's model_index.json names a supported pipeline."""
     try:
         class_name = read_json(folder / MODEL_INDEX)["_class_name"]
     except (ValueError, KeyError, TypeError) as error:

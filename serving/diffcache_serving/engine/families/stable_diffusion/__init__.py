@@ -1,1 +1,1 @@
-"""Stable Diffusion 1.x and 2.x. Nobody outside this package names a class or a part of its pipeline."""
+"""Stable Diffusion 1.x and 2.x. Only this package knows the classes and parts of its pipeline."""

@@ -1,4 +1,5 @@
-"""Whether the parts of a pipeline fit each other, and us. Every refusal names the file and what it has to say."""
+"""Checks whether the parts of a pipeline fit together and are supported. Every error names the file and the correct
+value."""
 
 from __future__ import annotations
 
@@ -10,14 +11,14 @@ from diffcache_core.foreign import first_line
 from diffcache_serving.values.errors import ModelError
 
 SCALES = (1e-4, 1e4)
-"""Of a VAE's latents, generously: beyond, float32 gives pictures of one colour."""
+"""Allowed range of the scaling factor of a VAE, with a wide margin. Beyond it float32 gives pictures of one colour."""
 
 
 def check_fit(source: str, folder: Path, pipe: Any) -> None:
-    """Raises ModelError for what would fail, or be drawn wrong, in every request."""
+    """Raises ModelError for a problem that would make every request fail or every picture wrong."""
     try:
         problem = _of_unet(pipe) or _of_vae(pipe) or _of_text(pipe)
-    except Exception as error:  # parts of another kind lack what we ask them for
+    except Exception as error:  # parts of another type may lack the attributes that we read
         raise ModelError(
             f"model {source}: its parts are not those of Stable Diffusion 1.x or 2.x ({first_line(error)}): "
             "copy the model again, or choose another"
@@ -28,7 +29,7 @@ def check_fit(source: str, folder: Path, pipe: Any) -> None:
 
 
 def own_size(source: str, folder: Path, pipe: Any) -> tuple[int, int]:
-    """Width and height in pixels that the model was made for. Raises ModelError if it does not say."""
+    """Returns (width, height) in pixels for which the model was made. Raises ModelError if its config does not say."""
     sample = pipe.unet.config.sample_size
     sides = [sample, sample] if isinstance(sample, int) else sample
     if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(_is_positive(side) for side in sides)):

@@ -1,4 +1,4 @@
-"""A model folder of Stable Diffusion, loaded onto a device."""
+"""Loads a model folder of Stable Diffusion onto a device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffcache_serving.values.errors import DeviceOutOfMemory, ModelError
 
 
 def load(source: str, folder: Path, device: torch.device, dtype: torch.dtype, scheduler: str) -> StableDiffusion:
-    """Raises ModelError, or DeviceOutOfMemory if the device is too small for it."""
+    """Loads the model. Raises ModelError, or DeviceOutOfMemory if the model does not fit onto the device."""
     try:
         pipe = load_pipeline(source, folder, dtype, scheduler)
     except OSError as error:

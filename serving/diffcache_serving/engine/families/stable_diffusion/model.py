@@ -1,7 +1,7 @@
-"""What the step loop needs of a Stable Diffusion 1.x or 2.x pipeline: encode, predict, decode.
+"""The operations of a Stable Diffusion 1.x or 2.x pipeline for the step loop: encode, predict, decode.
 
-Each method repeats what `StableDiffusionPipeline.__call__` does at that point, so that a run alone in the loop gives
-the stock pipeline's picture bit for bit. Device thread only.
+Each method does the same as `StableDiffusionPipeline.__call__` at that point, so that a run alone in the loop gives a
+picture that is bit-identical to the stock pipeline's. Device thread only.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from diffcache_serving.values.finite import check_finite
 from diffcache_serving.values.text import TextEncoding
 
 NEGATIVE_PROMPTS_KEPT = 64
-"""Encoded negative prompts kept on the device: a tenant's requests share a few, and each costs a text encoder call."""
+"""Number of encoded negative prompts that are kept on the device. The requests of a tenant share a few, and each costs
+a call of the text encoder."""
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One text. `embedding` is (1, tokens, width), `pooled` (1, width)."""
+    """One encoded text."""
 
     ids: tuple[int, ...]
-    embedding: torch.Tensor
-    pooled: torch.Tensor
-    dropped: int
+    embedding: torch.Tensor  # (1, tokens, width)
+    pooled: torch.Tensor  # (1, width)
+    dropped: int  # tokens that do not fit into the tokenizer
 
 
 class StableDiffusion:
@@ -50,7 +51,7 @@ class StableDiffusion:
         embedder: str = POOLED,
     ) -> None:
         self.pipe, self.own_size, self.embedder = pipe, own_size, embedder
-        self.projection = projection  # (dim, width) float32 on the CPU; None: keys are the pooled output itself
+        self.projection = projection  # (dim, width) float32 on the CPU; None if a key is the pooled output itself
         self.scheduler = scheduler
         self.device: torch.device = pipe.device
         self.dtype: torch.dtype = pipe.unet.dtype
@@ -59,7 +60,7 @@ class StableDiffusion:
 
     @property
     def size_multiple(self) -> int:
-        """Pixels: a whole latent cell, and a multiple of 8 as diffusers demands."""
+        """Returns the least common multiple of a latent cell's side in pixels and 8, which diffusers requires."""
         return math.lcm(8, int(self.pipe.vae_scale_factor))
 
     @property
@@ -67,14 +68,14 @@ class StableDiffusion:
         return int(self.pipe.text_encoder.config.hidden_size if self.projection is None else self.projection.shape[0])
 
     def encode(self, request: GenerationRequest) -> TextEncoding:
-        """Conditioning and key of a request, from one pass of the pipeline's own text encoder.
+        """Returns conditioning and key of a request, from one pass of the pipeline's own text encoder.
 
-        Raises NotFinite, or InvalidRequest for a number of steps or a word that the model does not have.
+        Raises NotFinite. Raises InvalidRequest if the model does not support the number of steps or a word.
         """
         self.step_counts.check(request.steps)
         prompt = self._encode(request.prompt)
         key = self._key(prompt.pooled)
-        if request.guidance <= 1:  # what the pipeline calls no classifier-free guidance
+        if request.guidance <= 1:  # the pipeline then uses no classifier-free guidance
             return TextEncoding(key, prompt.ids, (), prompt.embedding, request.guidance, prompt.dropped)
         negative = self._negative(request.tenant, request.negative_prompt)
         rows = torch.cat([negative.embedding, prompt.embedding])
@@ -84,13 +85,14 @@ class StableDiffusion:
         return Schedule(self.scheduler, self.pipe.scheduler.config, steps, begin, str(self.device))
 
     def pixels(self, shape: tuple[int, ...]) -> int:
-        """Of the picture of a latent of this shape."""
+        """Returns the number of pixels of a picture whose latent has this shape."""
         return int(shape[-2] * shape[-1] * self.pipe.vae_scale_factor**2)
 
     def noise(self, request: GenerationRequest) -> torch.Tensor:
-        """(1, channels, h, w) standard normal. From a CPU generator, so a seed means the same on every device.
+        """Returns standard normal noise, (1, channels, h, w).
 
-        Torch's takes the lower 32 bits of a seed and drops the rest, so what has more comes from one that takes all.
+        It comes from a CPU generator, so that a seed gives the same noise on every device. The generator of torch uses
+        only the lower 32 bits of a seed, so larger seeds use a generator that takes all bits.
         """
         scale = self.pipe.vae_scale_factor
         shape = (1, self.pipe.unet.config.in_channels, request.height // scale, request.width // scale)
@@ -103,12 +105,12 @@ class StableDiffusion:
     def predict(
         self, inputs: Sequence[torch.Tensor], timesteps: Sequence[torch.Tensor], texts: Sequence[TextEncoding]
     ) -> list[torch.Tensor]:
-        """The denoiser's output for several runs in one call, guidance applied; each (1, channels, h, w).
+        """Returns the denoiser's output for several runs from one call, guidance applied: (1, channels, h, w) each.
 
         Args:
-            inputs: the runs' scaled latents, all of one shape.
-            timesteps: scalars, one a run; they may differ.
-            texts: the runs' conditioning; rows and guidance may differ.
+            inputs: the scaled latents of the runs, all of the same shape.
+            timesteps: one scalar for each run; they may differ.
+            texts: the conditioning of the runs; rows and guidance may differ.
         """
         rows = [text.conditioning.shape[0] for text in texts]
         sample = torch.cat([x for x, n in zip(inputs, rows, strict=True) for _ in range(n)])
@@ -128,14 +130,17 @@ class StableDiffusion:
         return guided
 
     def decode_pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        """(n, 3, height, width) from -1 to 1, of final latents (n, channels, h, w). Raises NotFinite."""
+        """Returns pixels (n, 3, height, width) from -1 to 1 for final latents (n, channels, h, w). Raises NotFinite."""
         vae = self.pipe.vae
         pixels: torch.Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         check_finite("picture", [pixels])
         return pixels
 
     def decode(self, latent: torch.Tensor) -> tuple[Image.Image, bool]:
-        """The picture of a final latent, and whether the pipeline's safety checker flagged it. Raises NotFinite."""
+        """Returns the picture of a final latent (1, channels, h, w), and whether the safety checker flagged it.
+
+        Raises NotFinite.
+        """
         pixels = self.decode_pixels(latent)
         pixels, flagged = self.pipe.run_safety_checker(pixels, self.device, self.dtype)
         is_flagged = bool(flagged and flagged[0])
@@ -144,13 +149,13 @@ class StableDiffusion:
         ], is_flagged
 
     def synchronize(self) -> None:
-        """Waits for the device, so that a step's seconds are a step's and a cancellation means what it says."""
+        """Waits for the device. So the measured time of a step is correct, and a cancelled run really has stopped."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def _encode(self, text: str) -> _Encoded:
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
-        text = self.pipe.maybe_convert_prompt(text, tokenizer)  # a textual inversion of several vectors
+        text = self.pipe.maybe_convert_prompt(text, tokenizer)  # for textual inversions with several vectors
         whole = tokenizer(text, truncation=False, verbose=False).input_ids
         tokens = tokenizer(
             text,
@@ -168,15 +173,19 @@ class StableDiffusion:
         mask = tokens.attention_mask.to(self.device) if use_mask else None
         output = encoder(tokens.input_ids.to(self.device), attention_mask=mask)
         ids = tuple(tokens.input_ids[0, : int(tokens.attention_mask.sum())].tolist())
-        # Not what the encoder pools: with `eos_token_id: 2`, which most models say, that is the largest token, and an
-        # added token is larger than the end.
+        # We do not use the encoder's own pooled output. With `eos_token_id: 2`, which most models have, it is taken at
+        # the largest token id, and the id of an added token is larger than that of the end token.
         end = (tokens.input_ids[0] == tokenizer.eos_token_id).int().argmax()
         check_finite("encoding", [output[0]])
         dropped = max(0, len(whole) - tokenizer.model_max_length)
         return _Encoded(ids, output[0].to(dtype=encoder.dtype), output[0][:, end], dropped)
 
     def _negative(self, tenant: str, text: str) -> _Encoded:
-        """By tenant, or the time of a request would tell what others exclude; only the empty text is nobody's."""
+        """Returns an encoded negative prompt, kept per tenant.
+
+        If tenants shared it, the time of a request would reveal the negative prompts of others. Only the empty text is
+        shared.
+        """
         key = (tenant if text else "", text)
         if (kept := self._negatives.get(key)) is not None:
             return kept

@@ -1,6 +1,6 @@
-"""The parts of a model folder, each loaded on its own: an error names the part, and no code of the folder runs.
+"""Loads each part of a model folder separately, so that an error names the part. No code from the folder runs.
 
-Where weights lack what the config asks for, the libraries go on with random numbers; here that is an error.
+If weights that the config asks for are missing, the libraries continue with random numbers. Here that is an error.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from diffcache_serving.values.errors import ModelError
 
 WITH_WEIGHTS = ("text_encoder", "unet", "vae", "safety_checker", "image_encoder")
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}
-"""What a model_index.json may name; any other module would be code of the folder's own."""
+"""Libraries that a model_index.json may name. Any other module would be code from the folder."""
 
 SCHEDULER_CONFIG = "scheduler_config.json"
 
 
 def load_pipeline(source: str, folder: Path, dtype: torch.dtype, scheduler: str) -> Any:
-    """A StableDiffusionPipeline on the CPU, with our own `scheduler`. Raises ModelError."""
+    """Returns a StableDiffusionPipeline on the CPU, with our own `scheduler`. Raises ModelError."""
     index = _read(source, folder / MODEL_INDEX)
     _check_folders(source, folder, index)
     parts: dict[str, Any] = {"scheduler": load_scheduler(source, folder, index, scheduler)}
@@ -41,7 +41,7 @@ def load_pipeline(source: str, folder: Path, dtype: torch.dtype, scheduler: str)
         pipe = diffusers.StableDiffusionPipeline(
             **dict.fromkeys(OPTIONAL) | parts, requires_safety_checker=bool(index.get("requires_safety_checker", True))
         )
-    except Exception as error:  # the library raises of everything for a part that it cannot use
+    except Exception as error:  # the library raises many types for a part that it cannot use
         raise ModelError(
             f"model {source}: {folder} is no StableDiffusionPipeline ({first_line(error)}): copy the model again"
         ) from error
@@ -50,7 +50,7 @@ def load_pipeline(source: str, folder: Path, dtype: torch.dtype, scheduler: str)
 
 
 def load_scheduler(source: str, folder: Path, index: Mapping[str, Any], name: str) -> Any:
-    """The scheduler called `name`, of the noise schedule that the folder's scheduler has. Raises ModelError."""
+    """Returns the scheduler called `name`, with the noise schedule of the folder's scheduler. Raises ModelError."""
     path = folder / "scheduler" / SCHEDULER_CONFIG
     _, author = _class_of(source, index, "scheduler")
     if author not in BETA_SCHEDULERS:
@@ -91,7 +91,7 @@ def _check_folders(source: str, folder: Path, index: Mapping[str, Any]) -> None:
 
 
 def _class_of(source: str, index: Mapping[str, Any], name: str) -> tuple[Any, str]:
-    """The library and the name of a part's class. Raises ModelError for code of the folder's own."""
+    """Returns the library and the name of a part's class. Raises ModelError if the class is code from the folder."""
     value = index.get(name)
     remedy = f"give a model whose {name} is a class of diffusers or transformers"
     if not (isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)):
@@ -114,10 +114,10 @@ def _load_part(source: str, folder: Path, index: Mapping[str, Any], dtype: torch
         options["trust_remote_code"] = False
     try:
         cls = getattr(library, class_name)
-        if weighs and issubclass(cls, transformers.PreTrainedModel):  # diffusers' own models never do otherwise
+        if weighs and issubclass(cls, transformers.PreTrainedModel):  # the models of diffusers always do this
             options["weights_only"] = True
         part = cls.from_pretrained(folder, **options)
-    except Exception as error:  # the libraries raise of everything for a damaged file
+    except Exception as error:  # the libraries raise many types for a damaged file
         raise ModelError(
             f"model {source}: its {folder.name} in {folder} cannot be loaded, a file is missing or damaged "
             f"({first_line(error)}): copy the model again"
@@ -135,5 +135,5 @@ def _load_part(source: str, folder: Path, index: Mapping[str, Any], dtype: torch
 
 
 def _is_unused(part: str, name: str) -> bool:
-    """We decode only: a VAE may come without its encoder."""
+    """Returns whether we never use this tensor: we only decode, so a VAE may lack its encoder."""
     return part == "vae" and name.startswith(("encoder.", "quant_conv."))
