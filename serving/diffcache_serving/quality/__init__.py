@@ -1,1 +1,1 @@
-"""Comparisons beside the requests: what a picture would have been without the cache, or at a looser level."""
+"""Comparisons in the background: they draw a picture again without the cache, or at a looser level, and score it."""

@@ -1,7 +1,7 @@
-"""Measures the cache's quality beside the requests: who is due, when it runs, what it counts.
+"""Measures the quality of the cache in the background: which requests are compared, when, and what is counted.
 
-Nothing here fails or delays a request by more than one step, and nothing is kept: no state, no hit, no text but in
-memory and for WAIT_SECONDS at most.
+A comparison never makes a request fail, and delays it by at most one step. It keeps no state and records no hit. Texts
+are only in memory, for WAIT_SECONDS at most.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from diffcache_serving.values.hot_config import HotConfig
 from diffcache_serving.values.request_events import Answered, RequestListener
 
 WAIT_SECONDS = 900.0
-"""How long a comparison waits for idle time. Longer carries more of a busy time into the next idle one, and keeps
-prompts and pictures in memory for longer."""
+"""Maximum time that a comparison waits for idle time. With a higher value more comparisons of a busy period reach the
+next idle one, but prompts and pictures stay in memory longer."""
 
 PLAN_SECONDS = 5.0
-"""For the search behind an answer; nobody waits for it, but a hanging index must not pile them up."""
+"""Timeout of the search that plans a comparison after the answer. No request waits for it, but the searches must not
+accumulate if the index hangs."""
 
 TEXTS_KEPT = 8
-"""Embeddings of prompts that the scorer keeps: the pictures of one comparison share theirs."""
+"""Number of prompt embeddings that the scorer keeps. All pictures of one comparison have the same prompt."""
 
 log = structlog.get_logger("diffcache.shadow")
 
 
 class Comparisons:
-    """Made by the constructor, given its settings by `configure`, ended by `close`."""
+    """Plans and runs comparisons. `configure` sets what to compare; `close` must be awaited."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Comparisons:
         self.scorer: ClipScorer | None = None
         self._wait_seconds = wait_seconds
         self._budget, self._cost = StepBudget(), MeanCost()
-        self._ran = 0  # steps of the comparison under way
+        self._ran = 0  # steps that the current comparison has run
         self._plans = PlanQueue(max_bytes)
         self._planning: set[asyncio.Task[None]] = set()
         self._queue = queue
@@ -70,18 +71,18 @@ class Comparisons:
         await self.configure(hot.config.quality)
 
     async def configure(self, quality: QualityConfig) -> None:
-        """Follows these settings from now on. A scorer that cannot be loaded is logged once; nothing is compared."""
+        """Uses these settings from now on. If the scorer cannot be loaded, it logs that once and compares nothing."""
         before = self._quality
         if quality.scorer != before.scorer:
             self.scorer = None
             if quality.scorer:
                 self.scorer = await asyncio.to_thread(self._load, quality.scorer)
-        self._quality = quality  # only now: whoever calls again after a failure gets the scorer
+        self._quality = quality  # set last, so that a second call after a failure loads the scorer again
         if quality.shadow_percent and not quality.scorer and quality != before:
             log.warning("quality is not measured: there is no scorer for this model, set tuning.quality.scorer")
 
     def arrived(self, request: GenerationRequest) -> RequestListener:
-        """Whether it is compared depends on its id alone, whatever will come of it."""
+        """Decides from the request's id alone whether it is compared, so that its result cannot influence that."""
         share = self._cost.share(self._percent) if self.scorer is not None else 0.0
         due = is_due(request.request_id, share) and self._budget.covers(
             WORST_COST * self._work_of(request, request.steps)
@@ -89,7 +90,7 @@ class Comparisons:
         return _Compared(self, Arrival(due, time.time()))
 
     def answered(self, arrival: Arrival, answered: Answered) -> None:
-        """A request that came as `arrival` was served. Returns at once and never raises."""
+        """Plans a comparison for an answered request if it is due. Returns at once and never raises."""
         request = answered.request
         self._budget.earn(self._work_of(request, request.steps), self._percent)
         if arrival.is_due:
@@ -98,16 +99,16 @@ class Comparisons:
             task.add_done_callback(self._planning.discard)
 
     async def planned(self) -> None:
-        """Returns when all that is due so far waits for idle time, or is dropped."""
+        """Returns when every comparison that is due so far is queued or dropped."""
         await asyncio.gather(*self._planning)
 
     async def settle(self) -> None:
-        """Returns when all that is due so far is compared or dropped."""
+        """Returns when every comparison that is due so far has run or is dropped."""
         await self.planned()
         await self._plans.join()
 
     async def close(self) -> None:
-        """Gives up what waits and what runs."""
+        """Gives up all comparisons, both waiting and running."""
         tasks = [self.task, *self._planning]
         for task in tasks:
             task.cancel()
@@ -119,11 +120,14 @@ class Comparisons:
         return self._quality.shadow_percent
 
     def _work_of(self, request: GenerationRequest, steps: int) -> float:
-        """So many steps of a request, in steps at the model's own size: comparisons of large pictures cost more."""
+        """Returns the work of `steps` steps of a request, in steps at the model's own size."""
         return steps * self._queue.cost(request.width * request.height)
 
     def _patience(self, request: GenerationRequest) -> float:
-        """Seconds after which a comparison makes a step between those of requests: a share of the device's time."""
+        """Returns the seconds after which a comparison may run a step between steps of requests.
+
+        So it takes no more than its share of the device's time.
+        """
         return self._queue.seconds_per_step * self._work_of(request, 1) * 100 / max(1, self._percent)
 
     def _load(self, source: str) -> ClipScorer | None:
@@ -137,7 +141,7 @@ class Comparisons:
         try:
             async with asyncio.timeout(PLAN_SECONDS):
                 plan = await make_plan(self._cache, answered, arrival.at, self._wait_seconds)
-        except Exception as error:  # an outage of the index has many types
+        except Exception as error:  # an outage of the index raises many types
             self._fail(error)
             return
         self._cost.add(0.0 if plan is None else plan.steps / plan.request.steps)

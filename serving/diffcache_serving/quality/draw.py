@@ -1,7 +1,7 @@
-"""One comparison on the device, in pieces of a step at most, each while no request is in the server.
+"""Runs one comparison on the device, in pieces of at most one step, while no request is in the server.
 
-Where there always is one, a piece takes its turn between two steps when it has waited for its share of the device: so a
-server that is never idle measures too, and its requests lose what the budget allows and no more.
+If the server is never idle, a piece runs between two steps of requests after it has waited long enough for its share of
+the device. So a busy server measures too, and its requests lose no more time than the budget allows.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ T = TypeVar("T")
 
 
 class Flagged(Exception):
-    """The safety checker blackened a picture, so there is nothing to score."""
+    """The safety checker made a picture black, so it cannot be scored."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Quality of one picture resumed at a level and of the same one drawn without the cache; cosines."""
+    """The quality of one picture that was resumed at a level, and of the same picture drawn without the cache."""
 
     level: ResumePoint
-    cached: float
-    uncached: float
+    cached: float  # a cosine
+    uncached: float  # a cosine
 
 
 @dataclass(frozen=True)
 class Device:
-    """The device in idle moments."""
+    """Uses the device while it is idle."""
 
     engine: Engine
     idle: asyncio.Event  # set while there is no request
-    read_patience: Callable[[GenerationRequest], float]  # seconds that a piece waits for such a moment
+    read_patience: Callable[[GenerationRequest], float]  # seconds that a piece waits for idle time
     on_step: Callable[[], None]  # called after every step
 
     async def compare(self, plan: Plan, scorer: ClipScorer) -> list[Pair]:
-        """Draws what the plan lacks and scores it. Raises Flagged, or whatever went wrong on the device."""
+        """Draws the missing pictures of the plan and scores all. Raises Flagged, or an error of the device."""
         model, request = self.engine.model, plan.request
         text = await self._piece(request, lambda: model.encode(request))
         uncached = plan.served if plan.hit is None else await self._draw(request, text, Miss())

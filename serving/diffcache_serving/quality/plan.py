@@ -1,4 +1,4 @@
-"""What one request is compared with: made when it has been answered, run when the device is idle."""
+"""The plan of one comparison. It is made after the request was answered, and runs when the device is idle."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from diffcache_serving.values.request_events import Answered
 
 @dataclass(frozen=True)
 class Arrival:
-    """What is settled before a request is looked at."""
+    """What is decided when a request arrives."""
 
-    is_due: bool
-    at: float  # seconds since the epoch
+    is_due: bool  # True if the request will be compared
+    at: float  # time of arrival, seconds since the epoch
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A skip percentage of the table, at a similarity."""
+    """A skip percentage from the table of levels, and the similarity of the resume."""
 
     percent: int
     similarity: float
@@ -34,7 +34,7 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Probe:
-    """A resume that is not served."""
+    """A resume that is drawn only for the comparison, not for a client."""
 
     level: ResumePoint
     resume: Resume
@@ -42,13 +42,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Plan:
-    """The comparisons that one request is good for. `steps` is what they take."""
+    """The comparisons to make for one request. `steps` is the number of steps that they need."""
 
     request: GenerationRequest
     served: Image.Image
-    hit: ResumePoint | None  # what the served picture was resumed at; None: it was drawn without the cache
+    hit: ResumePoint | None  # where the served picture was resumed; None if it was drawn without the cache
     probe: Probe | None
-    deadline: float  # of time.monotonic(): then it is dropped
+    deadline: float  # value of time.monotonic() after which the plan is dropped
 
     @property
     def steps(self) -> int:
@@ -63,7 +63,10 @@ class Plan:
 
 
 async def make_plan(cache: Cache, answered: Answered, arrived: float, wait_seconds: float) -> Plan | None:
-    """None when there is nothing to compare. Raises what index and ledger raise."""
+    """Returns the plan for an answered request, or None if there is nothing to compare.
+
+    `arrived` is in seconds since the epoch. Raises what index and ledger raise.
+    """
     request, found = answered.request, answered.found
     if found.result not in (Result.APPROXIMATE, Result.MISS) or not request.cache_mode.reads or answered.flagged:
         return None
