@@ -1,12 +1,12 @@
-"""The simulated caches themselves: each request goes through all of them. No threads, no waits.
+"""The simulated caches. Each request goes through all of them. No threads, no waits.
 
-A cache of m times the capacity has m times its bytes. The bound on entries stays, because it is the index's, and more
-capacity would not lift it.
+A cache of m times the capacity has m times its bytes. The limit on entries is the same for all, because it comes from
+the index, and more capacity would not change it.
 
-There is no sampling. Spatial sampling (SHARDS, FAST'15) keeps requests by a hash of their key and shrinks the cache in
-proportion, which is right where a request is served by an equal key. Here it is served by a *similar* one, whose hash
-says nothing: among a tenth of the entries most neighbours are missing, so the sampled cache saves less at every size
-and its knee is not the real one. A cache that grows past `MAX_ENTRIES` is given up and no longer exported instead.
+There is no sampling. Spatial sampling (SHARDS, FAST'15) selects requests by a hash of their key and shrinks the cache
+in proportion. That is correct if a request is served by an equal key. Here it is served by a *similar* key, whose hash
+is unrelated: a tenth of the entries lacks most neighbours, so a sampled cache saves less at every size and its knee is
+not the real one. Instead, a cache that grows past `MAX_ENTRIES` is given up and no longer exported.
 """
 
 from __future__ import annotations
@@ -29,23 +29,25 @@ from diffcache_serving.simulated_caches.events import Answered, Asked, Event, Pu
 from diffcache_serving.simulated_caches.keys import KeyTable
 
 MAX_ENTRIES = 50_000
-"""Of one shadow cache. At 512 dimensions its keys take 100 MB, what each cache knows of an entry 1.1 KiB, and a search
-10 ms of one core (measured, benchmarks/shadow_caches.py); more follows larger caches at that price."""
+"""Maximum number of entries of one simulated cache. At 512 dimensions its keys take 100 MB, the data of each cache
+about an entry 1.1 KiB, and a search 10 ms of one core (measured, benchmarks/shadow_caches.py). A higher value can
+simulate larger caches at that cost."""
 
 WAITING = 10_000
-"""Requests that were asked and not answered yet; beyond it the oldest are forgotten, as those that were cancelled."""
+"""Maximum number of requests without an answer. Beyond it the oldest are forgotten; they were probably cancelled."""
 
 SPACES_KEPT = 10_000
-"""Spaces whose states' sizes are remembered; callers choose spaces with negative prompts, guidance and picture sizes.
-Each takes 400 bytes. An exact hit in a space that was forgotten is not kept by the simulated caches that missed it."""
+"""Number of spaces whose state sizes are remembered. There is a limit, because callers choose spaces with negative
+prompts, guidance and picture sizes. Each takes 400 bytes. The simulated caches that missed an exact hit do not keep it
+if its space was forgotten."""
 
 WINDOW = 1000
-"""Requests that the exported ratio looks back on. More is steadier, fewer shows a change sooner."""
+"""Number of recent requests in the exported ratio. A higher value is steadier, a lower one shows a change sooner."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """An entry of the real ledger."""
+    """An entry of the real ledger, with which the simulated caches start."""
 
     entry: str
     space: bytes
@@ -61,7 +63,7 @@ class Restored:
 
 @dataclass(frozen=True)
 class _Named:
-    """What a purge may go by."""
+    """The values by which a purge selects entries."""
 
     tenant: bytes
     text: bytes
@@ -75,7 +77,7 @@ class _Waiting:
 
 
 class CachesBySize:
-    """`on_answer(multiple, steps, skipped)` is called for each request and each cache."""
+    """Simulated caches of several sizes. `on_answer(multiple, steps, skipped)` is called for each request and cache."""
 
     def __init__(
         self,
@@ -93,12 +95,12 @@ class CachesBySize:
         self._caches = {i: self._made(i, None) for i in range(len(self.multiples))}
         self._names: dict[int, _Named] = {}
         self._waiting: dict[str, _Waiting] = {}
-        self._sizes: RecentlyUsed[bytes, dict[StateKind, int]] = RecentlyUsed(SPACES_KEPT)  # measured last
-        self._window: deque[tuple[int, Mapping[int, int]]] = deque(maxlen=WINDOW)  # steps, and skipped by cache
-        self._entries = 0  # ids given out
+        self._sizes: RecentlyUsed[bytes, dict[StateKind, int]] = RecentlyUsed(SPACES_KEPT)  # latest sizes by space
+        self._window: deque[tuple[int, Mapping[int, int]]] = deque(maxlen=WINDOW)  # steps, and skipped steps by cache
+        self._entries = 0  # the last entry id
 
     def __len__(self) -> int:
-        """Entries that any of them holds."""
+        """Returns the number of entries that at least one cache holds."""
         return len(self._table)
 
     @property
@@ -106,11 +108,12 @@ class CachesBySize:
         return self._table.nbytes
 
     def size_of(self, multiple: float) -> int:
-        """Entries of one cache."""
+        """Returns the number of entries of one cache."""
         return len(self._caches[self.multiples.index(multiple)])
 
     def ratios(self) -> dict[float, float]:
-        """Steps saved ratio of each cache that is followed, over the last requests; empty before the first."""
+        """Returns the steps saved ratio over the last requests, by multiple of the capacity. Empty before the first
+        request."""
         steps = sum(asked for asked, _ in self._window)
         if not steps:
             return {}
@@ -125,7 +128,7 @@ class CachesBySize:
             self._purge(event)
 
     def restore(self, entries: Iterable[Restored], record: PolicyRecord) -> None:
-        """Fills all caches, while they are empty, with what the real one holds; a smaller one takes the highest
+        """Fills the empty caches with the entries of the real cache. A smaller cache takes those with the highest
         scores."""
         for cache in self._caches.values():
             cache.continue_from(record)
@@ -146,10 +149,11 @@ class CachesBySize:
         self._give_up_too_large()
 
     def rebase(self, levels: Levels, budget: Budget) -> None:
-        """Goes by other levels or another capacity from now on.
+        """Uses other levels or another capacity from now on.
 
-        The cache at 1x stays what it is, as the real one does. Each other one continues whichever held most nearly
-        what it may hold now: the smallest at least as large, or the largest there is. The window begins anew.
+        The cache at 1x keeps its entries, as the real cache does. Each other cache continues from the old cache whose
+        size is nearest to its new size: the smallest that is at least as large, or else the largest. The window is
+        cleared.
         """
         if levels == self._levels and budget == self._budget:
             return
@@ -164,7 +168,7 @@ class CachesBySize:
         sources = {i: _source(i, self._budget_at(i).bytes, self.multiples, old) for i in range(len(self.multiples))}
         clones = {i: source.clone() for i, source in sources.items() if source is not None}
         held = {i: set(cache.entries()) for i, cache in clones.items()}
-        for i, entries in held.items():  # first hold, then let go: a key that moves must not be freed between
+        for i, entries in held.items():  # hold before letting go, so that a key that moves is not freed in between
             for entry in entries:
                 self._table.hold(i, entry)
         for i, (_, cache) in old.items():
@@ -207,7 +211,7 @@ class CachesBySize:
         self._give_up_too_large()
 
     def _sized(self, space: bytes, sizes: Mapping[StateKind, int]) -> dict[StateKind, int]:
-        """The sizes in bytes of a space's states, with those that were measured just now."""
+        """Adds the newly measured `sizes` to those of the space, and returns all sizes in bytes by kind of state."""
         return self._sizes.put(space, {**(self._sizes.get(space) or {}), **sizes})
 
     def _purge(self, purged: Purged) -> None:

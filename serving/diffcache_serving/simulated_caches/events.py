@@ -1,4 +1,5 @@
-"""What the simulated caches learn of requests, as values and as bytes for other processes. Digests, never text."""
+"""The events of requests for the simulated caches, as values and as bytes for other processes. They contain digests,
+never text."""
 
 from __future__ import annotations
 
@@ -13,34 +14,34 @@ import numpy as np
 from diffcache_core.cache.states import StateKind
 from diffcache_core.simulator.cache import SimulatedRequest
 
-DIGEST_BYTES = 16  # of sha256: 2^-64 that two of 2^32 meet
+DIGEST_BYTES = 16  # bytes used of a sha256: among 2^32 digests two are equal with a probability of 2^-64
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request arrived. One without a key, or in mode BYPASS, only counts its steps."""
+    """A request arrived. If it has no key or mode BYPASS, only its steps are counted."""
 
-    ticket: str  # says which `Answered` belongs to it
+    ticket: str  # the same as in its `Answered`
     space: bytes
     request: SimulatedRequest  # `exact` and `prompt` are digests
-    key: np.ndarray  # (dim,) float32, L2-normalised; (0,) = none
+    key: np.ndarray  # (dim,) float32, L2-normalised; shape (0,) means no key
     tenant: bytes = b""  # digest, for a purge
     text: bytes = b""  # digest of the prompt, for a purge
 
 
 @dataclass(frozen=True)
 class Answered:
-    """That request was answered."""
+    """A request was answered."""
 
     ticket: str
     may_keep: bool  # False: the picture was flagged
-    entry: str = ""  # the real cache's id, if it keeps it
-    sizes: Mapping[StateKind, int] = field(default_factory=dict)  # allocated bytes of the states its run left
+    entry: str = ""  # entry id in the real cache, if the real cache keeps the result
+    sizes: Mapping[StateKind, int] = field(default_factory=dict)  # allocated bytes of the captured states
 
 
 @dataclass(frozen=True)
 class Purged:
-    """All that every given field matches was dropped; everything if none is given."""
+    """All entries that match every given field were purged. Without any field, all entries were purged."""
 
     tenant: bytes = b""
     text: bytes = b""
@@ -51,7 +52,7 @@ Event = Asked | Answered | Purged
 
 
 class UnreadableEvent(Exception):
-    """Bytes of another version."""
+    """The bytes are not an event of this version."""
 
 
 def digest(text: str) -> bytes:
@@ -59,7 +60,7 @@ def digest(text: str) -> bytes:
 
 
 def short(digest_hex: str) -> bytes:
-    """The first bytes of a digest in hexadecimal digits."""
+    """Returns the first DIGEST_BYTES bytes of a digest that is given in hexadecimal digits."""
     return bytes.fromhex(digest_hex[: 2 * DIGEST_BYTES])
 
 
@@ -67,7 +68,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def encode(event: Event) -> bytes:
-    """A JSON header with its length before it, then the key."""
+    """Returns the length of a JSON header, the header, and the key, as bytes."""
     document: dict[str, object]
     key = b""
     if isinstance(event, Asked):
@@ -82,7 +83,7 @@ def encode(event: Event) -> bytes:
 
 
 def decode(data: bytes) -> Event:
-    """Raises UnreadableEvent."""
+    """Returns the event. Raises UnreadableEvent if the bytes are not a valid event."""
     try:
         (length,) = _LENGTH.unpack_from(data)
         document = json.loads(data[_LENGTH.size : _LENGTH.size + length])

@@ -1,4 +1,4 @@
-"""What the way of a request tells the simulated caches: two calls a request, neither of which waits or raises."""
+"""Sends the events of each request to the simulated caches: two calls per request, which never wait or raise."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from diffcache_serving.values.request_events import RequestListener
 _NO_KEY = np.empty(0, np.float32)
 
 Signature = tuple[tuple[str, tuple[int, ...], str], ...]
-"""Of a state: names, shapes and dtypes of its tensors."""
+"""Names, shapes and dtypes of the tensors of a state."""
 
 SIZES_KEPT = 1000
-"""Signatures whose size in bytes is remembered: callers choose them with the picture's size. Each takes 300 bytes, and
-to find one out again costs a copy of a state."""
+"""Number of signatures whose size in bytes is remembered. There is a limit, because callers choose the picture size and
+so the signature. Each takes 300 bytes, and computing one again costs a copy of a state."""
 
 
 @dataclass
 class Feed:
-    """Without a stream it does nothing."""
+    """Converts the events of requests and puts them into the stream. Without a stream it does nothing."""
 
     identity: CacheIdentity
     metrics: Metrics
@@ -47,7 +47,7 @@ class Feed:
         return _Fed(self)
 
     def asked(self, query: CacheQuery) -> str:
-        """Before the look-up. Returns the ticket for `answered`."""
+        """Sends the event that a request arrived. Called before the look-up. Returns the ticket for `answered`."""
         if self.stream is None:
             return ""
         request, text = query.request, query.text
@@ -77,12 +77,15 @@ class Feed:
         return ticket
 
     def answered(self, ticket: str, states: Iterable[CapturedState], entry: str, *, may_keep: bool) -> None:
-        """When the real cache has had its say. `entry`: the id it keeps the result under."""
+        """Sends the event that a request was answered. Called after the real cache has decided what to keep.
+
+        `entry` is the id of the entry in the real cache, or empty.
+        """
         if self.stream is not None and ticket:
             self._put(Answered(ticket, may_keep, entry, {state.kind: self._size_of(state) for state in states}))
 
     def purged(self, target: Target) -> None:
-        """`target` was dropped from the real cache."""
+        """Sends the event that `target` was purged from the real cache."""
         mine = self.identity.model_id
         if self.stream is None or target.model not in ("", mine, *mine.split("@")):
             return
@@ -119,5 +122,5 @@ class _Fed(RequestListener):
 
 
 def request_of(entry: Entry) -> SimulatedRequest:
-    """The request that an entry of the ledger answered."""
+    """Returns the request that made an entry of the ledger."""
     return SimulatedRequest(short(entry.exact), short(entry.prompt_digest), entry.seed, entry.steps)

@@ -1,4 +1,4 @@
-"""The keys of all entries that at least one shadow cache holds: exact search by one matrix product a request."""
+"""The keys of all entries that at least one simulated cache holds. Exact search with one matrix product per request."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from diffcache_core.simulator.cache import Neighbour
 
 @dataclass(frozen=True)
 class Near:
-    """The rows of a space near one key, as all caches see them; each picks those that it holds."""
+    """The rows of a space that are near one key, for all caches. Each cache selects the rows that it holds."""
 
     ids: np.ndarray  # (n,) int64 entry ids, most similar first
     similarities: np.ndarray  # (n,) float32
     held: np.ndarray  # (caches, n) bool
 
     def of(self, cache: int, limit: int) -> tuple[Sequence[Neighbour], bool]:
-        """What the cache's index would answer."""
+        """Returns what the index of this cache would find, and whether it has more rows than `limit`."""
         mine = np.flatnonzero(self.held[cache])[: limit + 1]
         near = [Neighbour(int(self.ids[i]), min(1.0, float(self.similarities[i]))) for i in mine[:limit]]
         return near, len(mine) > limit
@@ -34,7 +34,7 @@ class _Space:
 
 
 class KeyTable:
-    """Rows are shared by the caches, so a key is stored once; it goes when the last cache lets go of it."""
+    """All caches share the rows, so each key is stored once. Its row is freed when the last cache lets go of it."""
 
     def __init__(self, caches: int) -> None:
         self._caches = caches
@@ -52,7 +52,7 @@ class KeyTable:
         return list(self._rows)
 
     def add(self, entry: int, space: bytes, key: np.ndarray) -> None:
-        """Nobody holds it yet: `hold` it, or `sweep` it away."""
+        """Adds a row that no cache holds yet. The caller then must `hold` it, or `sweep` it."""
         table = self._spaces.setdefault(space, self._empty(len(key)))
         if not table.free:
             self._grow(table)
@@ -65,13 +65,13 @@ class KeyTable:
         self._spaces[space].held[cache, row] = True
 
     def let_go(self, cache: int, entry: int) -> bool:
-        """Whether nobody holds it any more: then its row is free."""
+        """Removes the entry from one cache. Returns True if no cache holds it any more; then its row is freed."""
         space, row = self._rows[entry]
         self._spaces[space].held[cache, row] = False
         return self.sweep(entry)
 
     def sweep(self, entry: int) -> bool:
-        """Frees the row of an entry that nobody holds."""
+        """Frees the row of an entry if no cache holds it. Returns whether it was freed."""
         space, row = self._rows[entry]
         table = self._spaces[space]
         if table.held[:, row].any():
@@ -85,11 +85,11 @@ class KeyTable:
         return True
 
     def near(self, space: bytes, key: np.ndarray, floor: float) -> Near:
-        """All rows at least as similar as `floor`."""
+        """Returns all rows of the space whose similarity to `key` is at least `floor`."""
         table = self._spaces.get(space)
         if table is None:
             return Near(np.empty(0, np.int64), np.empty(0, np.float32), np.empty((self._caches, 0), bool))
-        similarities = table.keys @ key  # numpy lets go of the GIL meanwhile
+        similarities = table.keys @ key  # numpy releases the GIL meanwhile
         rows = np.flatnonzero((similarities >= floor) & (table.ids >= 0))
         rows = rows[np.argsort(-similarities[rows], kind="stable")]
         return Near(table.ids[rows], similarities[rows], table.held[:, rows])
@@ -99,7 +99,7 @@ class KeyTable:
 
     def _grow(self, table: _Space) -> None:
         before = len(table.ids)
-        extra = max(1, before // 2)  # many spaces hold one entry: each negative prompt that somebody makes up
+        extra = max(1, before // 2)  # many spaces hold one entry, because each new negative prompt makes a space
         dim = table.keys.shape[1]
         table.keys = np.concatenate([table.keys, np.zeros((extra, dim), np.float32)])
         table.ids = np.concatenate([table.ids, np.full(extra, -1, np.int64)])

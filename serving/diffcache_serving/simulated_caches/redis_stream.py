@@ -1,4 +1,4 @@
-"""Events of all replicas through a Redis Stream: every replica adds, the one that holds a lease reads them all."""
+"""Carries the events of all replicas in a Redis Stream. Every replica adds events; the one with the lease reads all."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from diffcache_serving.simulated_caches.events import Event, UnreadableEvent, de
 from diffcache_serving.simulated_caches.stream import BATCH_EVENTS, QUEUE_EVENTS, Reading
 
 STREAM_EVENTS = 10_000
-"""Events that Redis holds: 25 MB at 512 dimensions. A reader that falls further behind misses some, and counts them."""
+"""Maximum number of events in Redis: 25 MB at 512 dimensions. A reader that falls further behind misses some, and
+counts them."""
 
 LEASE_SECONDS = 10.0
-"""After a reader's death nobody reads for so long. A shorter lease is lost by a pod that is only slow."""
+"""Duration of the reader's lease. After a reader dies, no process reads for this time. With a shorter lease a slow pod
+would lose it."""
 
-FORGET_SECONDS = 3600  # after the last event: nothing is left behind by caches that are gone
+FORGET_SECONDS = 3600  # Redis deletes the stream this long after the last event, so deleted caches leave nothing
 
-PROCESSES_KEPT = 1000  # of replicas, restarted ones included: of one forgotten, a gap in its events is not noticed
+PROCESSES_KEPT = 1000  # number of processes, including ended ones, whose gaps in the events are noticed
 
-_BLOCK_MS = 1000  # in Redis at most: below the time after which the client gives a command up
+_BLOCK_MS = 1000  # maximum wait in Redis; it must be below the client's timeout of a command
 
-PAUSE_SECONDS = 1.0  # after a failure, and between two attempts to become the reader
+PAUSE_SECONDS = 1.0  # pause after a failure, and between two attempts to become the reader
 
 _RENEW = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('pexpire', KEYS[1], ARGV[2]) or 0"
 _GIVE_BACK = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1]) or 0"
@@ -39,7 +41,7 @@ log = structlog.get_logger("diffcache.shadow_caches")
 
 
 class RedisStream:
-    """`name` separates caches that share a Redis. The connection is its own, and `close` ends it."""
+    """`name` separates caches that share a Redis. The stream owns the connection; `close` closes it."""
 
     def __init__(
         self,
@@ -49,18 +51,18 @@ class RedisStream:
         limit: int = QUEUE_EVENTS,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        """`on_dropped(events)`: called with how many `put` took and Redis, out of reach, did not."""
+        """`on_dropped(events)` is called with the number of events that `put` accepted but that could not be sent."""
         self._on_dropped = on_dropped
-        self._redis: Any = redis  # its types hold for clients that decode answers, too
+        self._redis: Any = redis  # Any, because its types also cover clients that decode answers
         self._limit, self._lease_ms = limit, int(lease_seconds * 1000)
         self._stream, self._lease = f"{{{name}}}:shadow-events", f"{{{name}}}:shadow-reader"
         self._me = uuid.uuid4().hex
-        self._numbered = 0  # events of this process so far: by their gaps the reader knows what it missed
+        self._numbered = 0  # number of the last event of this process; gaps tell the reader what it missed
         self._waiting: deque[Event] = deque()
         self._arrived = asyncio.Event()
-        self._position = ""  # last id read; empty: not the reader
-        self._renewed = 0.0
-        self._last: RecentlyUsed[str, int] = RecentlyUsed(PROCESSES_KEPT)  # number of the last event read
+        self._position = ""  # last id read; empty if this process is not the reader
+        self._renewed = 0.0  # time of the loop when the lease was renewed
+        self._last: RecentlyUsed[str, int] = RecentlyUsed(PROCESSES_KEPT)  # number of the last event read, by process
         self._sender = asyncio.create_task(self._send(), name="shadow-events")
 
     @property
@@ -87,7 +89,7 @@ class RedisStream:
             return await self._read(timeout)
         except (RedisError, OSError) as error:
             log.warning("the stream of requests is out of reach", error=repr(error))
-            self._position = ""  # what happens meanwhile is missed, so the next turn starts from the ledger
+            self._position = ""  # events are missed meanwhile, so the next reading starts from the ledger
             await asyncio.sleep(min(timeout, PAUSE_SECONDS))
             return Reading(False, [])
 
@@ -101,7 +103,7 @@ class RedisStream:
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     async def _hold(self) -> bool:
-        """Whether this process is the reader, now and for a lease's time."""
+        """Takes or renews the lease. Returns whether this process is the reader for the duration of the lease."""
         if self._position and self._now() - self._renewed < self._lease_ms / 3000:
             return True
         asked = self._now()
@@ -110,7 +112,7 @@ class RedisStream:
             return True
         if await self._redis.set(self._lease, self._me, nx=True, px=self._lease_ms):
             self._renewed = asked
-            self._position = ""  # somebody else may have read meanwhile
+            self._position = ""  # another process may have read meanwhile
             return True
         return False
 
@@ -118,7 +120,7 @@ class RedisStream:
         return int(await self._redis.eval(script, 1, self._lease, *arguments))
 
     async def _end(self) -> str:
-        """The id of the newest event: only later ones are read."""
+        """Returns the id of the newest event. Only later events will be read."""
         newest = await self._redis.xrevrange(self._stream, count=1)
         return newest[0][0].decode() if newest else "0-0"
 
@@ -135,7 +137,12 @@ class RedisStream:
                 missed += 0 if last is None else max(0, number - last - 1)
                 self._last.put(sender, number)
                 events.append(decode(fields[b"event"]))
-            except (UnreadableEvent, KeyError, ValueError, RecursionError) as error:  # a replica of another version
+            except (
+                UnreadableEvent,
+                KeyError,
+                ValueError,
+                RecursionError,
+            ) as error:  # from a replica of another version
                 missed += 1
                 log.warning("an event of a request cannot be read", error=repr(error))
         return Reading(True, events, missed)

@@ -1,4 +1,4 @@
-"""What the real cache holds, as the simulated caches start from it."""
+"""Reads the contents of the real cache, with which the simulated caches start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffcache_serving.simulated_caches.feed import request_of
 
 
 async def read_ledger(ledger: Ledger, kind: StateKind) -> tuple[list[Restored], PolicyRecord]:
-    """Every entry of the adopted family that has a state of `kind`, and what the policy remembers beside them.
+    """Returns every entry of the adopted family that has a state of `kind`, and the record of the policy.
 
     Raises what the ledger raises.
     """
@@ -22,7 +22,7 @@ async def read_ledger(ledger: Ledger, kind: StateKind) -> tuple[list[Restored], 
         entries = await ledger.entries(ids)
         for row in await ledger.keys(ids):
             entry = entries.get(row.entry_id)
-            if entry is None:  # evicted between the two
+            if entry is None:  # evicted between the two reads
                 continue
             restored.append(
                 Restored(

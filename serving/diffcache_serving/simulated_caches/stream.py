@@ -1,4 +1,4 @@
-"""How events of requests reach the one process that runs the simulated caches."""
+"""The stream that carries the events of requests to the one process that runs the simulated caches."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from typing import Protocol
 from diffcache_serving.simulated_caches.events import Event
 
 QUEUE_EVENTS = 4096
-"""Events that wait. At 512 dimensions a key takes 2 KiB, so they take 8 MiB at most; more survive longer bursts."""
+"""Maximum number of waiting events. At 512 dimensions a key takes 2 KiB, so they take 8 MiB at most. A higher value
+handles longer bursts."""
 
 BATCH_EVENTS = 64
-"""Events taken at once: a turn of the worker then takes some tens of milliseconds at most."""
+"""Maximum number of events per read. So one turn of the worker takes some tens of milliseconds at most."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What `read` comes back with."""
+    """The result of `read`."""
 
     is_reader: bool  # False: another process runs the simulated caches now
     events: list[Event]
     missed: int = 0  # events lost before they could be read
-    is_first: bool = False  # the first since this process is the reader: it has to start from the ledger
+    is_first: bool = False  # True for the first reading as the reader: the caches have to start from the ledger
 
 
 class RequestStream(Protocol):
-    """One process reads what all of them put. Events of one process keep their order."""
+    """All processes put events; one process reads them. Events of one process keep their order."""
 
     def put(self, event: Event) -> bool:
-        """Never waits. False: too much waits already, and the event is dropped."""
+        """Adds an event without waiting. Returns False, and drops the event, if too many events wait."""
 
     async def read(self, timeout: float) -> Reading:
-        """Waits up to `timeout` seconds for events, or for the turn to be the reader."""
+        """Waits up to `timeout` seconds for events, or until this process becomes the reader."""
 
     @property
     def tasks(self) -> Sequence[asyncio.Task[None]]:
-        """Those that run until `close`."""
+        """Returns the tasks that run until `close`."""
 
     async def close(self) -> None: ...
 
 
 class LocalStream:
-    """Of a process that shares its cache with nobody. To be used on one event loop."""
+    """The stream of a process that does not share its cache. Use it on one event loop only."""
 
     tasks: Sequence[asyncio.Task[None]] = ()
 

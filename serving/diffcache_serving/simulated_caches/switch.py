@@ -1,4 +1,4 @@
-"""The simulated caches of a serving process: started and ended with the config that asks for them."""
+"""Starts and ends the simulated caches of a serving process, as the config says."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diffcache_serving.values.hot_config import HotConfig
 
 @dataclass
 class SimulatedCaches:
-    """`configure` at the start and for each new config; `close` must be awaited while the ledger is open."""
+    """Call `configure` at the start and for each new config. `close` must be awaited before the ledger is closed."""
 
     feed: Feed
     ledger: Ledger
@@ -58,7 +58,10 @@ class SimulatedCaches:
 
 
 def make_stream(config: ServingConfig, on_dropped: Callable[[float], None]) -> RequestStream:
-    """Replicas that share a cache see only their own requests, so they pass them on through the ledger's Redis."""
+    """Returns the stream for a config.
+
+    A replica sees only its own requests, so replicas that share a cache send their events through the ledger's Redis.
+    """
     ledger = config.cache.ledger
     if not config.cache.is_shared:
         return LocalStream()

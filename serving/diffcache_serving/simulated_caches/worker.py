@@ -1,6 +1,6 @@
-"""Runs the simulated caches beside the requests: one task that reads the stream, and a thread of its own that computes.
+"""Runs the simulated caches in the background: one task reads the stream, and a separate thread computes.
 
-The thread holds the GIL only between numpy's calls: about a millisecond a request.
+The thread holds the GIL only between calls of numpy, for about one millisecond per request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffcache_serving.simulated_caches.caches import CachesBySize, Restored
 from diffcache_serving.simulated_caches.events import Event
 from diffcache_serving.simulated_caches.stream import RequestStream
 
-READ_SECONDS = 5.0  # longest wait for events: no more than how late a lost lease may be noticed
+READ_SECONDS = 5.0  # maximum wait for events; also the maximum delay before a lost lease is noticed
 
 T = TypeVar("T")
 
@@ -29,9 +29,10 @@ log = structlog.get_logger("diffcache.shadow_caches")
 
 
 class SimulationWorker:
-    """Started by the constructor, ended by `close`, which must be awaited and closes the stream, too.
+    """The constructor starts the worker. `close` must be awaited; it closes the stream too.
 
-    `read_ledger` gives what the real cache holds. Only the process that reads the stream runs and exports them.
+    `read_ledger` returns the contents of the real cache. Only the process that reads the stream runs the simulated
+    caches and exports their metrics.
     """
 
     def __init__(
@@ -51,16 +52,16 @@ class SimulationWorker:
         self.task = asyncio.create_task(self._run(), name="shadow-caches")
 
     caches: CachesBySize | None
-    """None while another process runs them."""
+    """None while another process runs the simulated caches."""
 
     def rebase(self, levels: Levels, budget: Budget) -> None:
-        """From the next events on."""
+        """Uses other levels and another budget, beginning with the next events."""
         self._levels, self._budget = levels, budget
 
     async def close(self) -> None:
         self.task.cancel()
         await asyncio.wait([self.task])
-        await asyncio.to_thread(self._thread.shutdown)  # it may be in the middle of a long computation
+        await asyncio.to_thread(self._thread.shutdown)  # waits, because a long computation may be running
         self._metrics.shadow_saved_ratio.clear()
         await self.stream.close()
 
@@ -68,7 +69,7 @@ class SimulationWorker:
         while True:
             try:
                 await self._turn()
-            except Exception as error:  # they only measure: whatever it is, requests go on, and they begin anew
+            except Exception as error:  # the caches only measure: after any error they start again, requests continue
                 log.warning("the simulated caches failed and start again from the ledger", error=repr(error))
                 await self._start()
 
