@@ -1,1 +1,1 @@
-"""The tuner of `diffcache up`: core's decision from this process's own counters, carried out through its config."""
+"""The tuner of `diffcache up`. diffcache_core decides from the counters of this process; the config file applies it."""

@@ -1,6 +1,6 @@
-"""What this process has counted, and what of it makes the tuner's window. Pure but for `read`.
+"""Reads the counters of this process and makes the tuner's window from them. Pure, except `read`.
 
-There are no gaps and no resets here: the counters are read where they are counted, and begin with the process.
+There are no gaps and no resets: the counters are in this process and begin with it.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _LABELS = {
     SHADOW_RUNS: ("outcome",),
 }
 
-Values = Mapping[tuple[str, ...], float]  # by values of the labels above
+Values = Mapping[tuple[str, ...], float]  # by the values of the labels in _LABELS
 
 
 @dataclass(frozen=True)
 class Counters:
-    """All that the tuner reads, at one time."""
+    """All counters that the tuner needs, at one time."""
 
     at: float  # seconds since the epoch
     of: Mapping[str, Values]
 
     @classmethod
     def read(cls, registry: CollectorRegistry, now: float) -> Counters:
-        """Series that differ only in other labels are added up."""
+        """Reads the counters. Adds up series that differ only in labels that the tuner does not use."""
         of: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in _LABELS}
         for metric in registry.collect():
             for sample in metric.samples:
@@ -57,12 +57,12 @@ class Counters:
         return cls(now, of)
 
     def since(self, before: Counters, name: str) -> dict[tuple[str, ...], float]:
-        """How much each series of a metric has risen."""
+        """Returns how much each series of a metric has risen since `before`."""
         return {own: value - before.of[name].get(own, 0.0) for own, value in self.of[name].items()}
 
 
 def batch_between(before: Counters, after: Counters) -> Batch:
-    """The comparisons that were made between two looks."""
+    """Returns the comparisons that were made between two readings."""
     sums = after.since(before, QUALITY_SUM)
     pairs = {}
     for own, n in after.since(before, QUALITY_PAIRS).items():
@@ -73,7 +73,7 @@ def batch_between(before: Counters, after: Counters) -> Batch:
 
 
 def window_between(before: Counters, after: Counters, batches: Sequence[Batch]) -> Window:
-    """What was measured since the tuning in force began to hold, at `before`."""
+    """Returns the measurements since `before`, when the current tuning came into force."""
     steps = sum(after.since(before, STEPS).values())
     skipped = sum(after.since(before, STEPS_SKIPPED).values())
     buckets = {float(le): rise for (le,), rise in after.since(before, REQUEST_SECONDS + "_bucket").items()}

@@ -1,8 +1,8 @@
-"""The tuner of a process without a cluster: it looks at its own counters once a minute.
+"""The tuner of a process without a cluster. It reads its own counters once a minute.
 
-A decision goes into the record first and then into the config file, which this process watches like any other: so a
-decision takes effect in the way in which a cluster's does, and a crash between the two ends the same, because
-`diffcache up` writes the config from the record.
+It writes a decision first into the record and then into the config file, which this process watches. So a decision
+takes effect in the same way as in a cluster. A crash between the two writes loses nothing, because `diffcache up`
+writes the config from the record.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ from diffcache_serving.tuning.counters import Counters, batch_between, window_be
 from diffcache_serving.tuning.record_file import read_record, write_record
 
 LOOK_SECONDS = 60.0
-"""Between two looks: a decision rests on hundreds of requests, so more often decides nothing sooner."""
+"""Time between two looks. A decision needs hundreds of requests, so a shorter time gives no earlier decision."""
 
 log = structlog.get_logger("diffcache.tuning")
 
 
 class LocalTuner:
-    """`on_record(record)` is called after each look, on the event loop; the look itself runs in a thread."""
+    """Looks at the counters regularly and decides. Each look runs in a thread; then `on_record(record)` is called on
+    the event loop."""
 
     def __init__(
         self,
@@ -57,29 +58,29 @@ class LocalTuner:
         self._spec, self._config_file, self._folder = spec, config_file, folder
         self._registry, self._own_levels, self._on_record = registry, own_levels, on_record
         self.record = TuningStatus()
-        self._began: Counters | None = None  # when the tuning in force began to hold here
-        self._latest: Counters | None = None
-        self._batches: list[Batch] = []  # with comparisons in them
+        self._began: Counters | None = None  # counters when the current tuning came into force
+        self._latest: Counters | None = None  # counters at the last look
+        self._batches: list[Batch] = []  # only those with comparisons
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         while True:
             try:
                 await asyncio.to_thread(self.look, time.time(), self._revision())
                 self._on_record(self.record)
-            except Exception as error:  # a full disk or a bug: the tuning in force stays, and the next look tries again
+            except Exception as error:  # a full disk or a bug: the current tuning stays, and the next look tries again
                 log.warning("the tuner could not look", error=repr(error))
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self, now: float, revision: int) -> None:
-        """One look, at `now` (seconds since the epoch), while this process follows the decision numbered `revision`.
+        """Looks once at the counters, at `now` (seconds since the epoch). This process follows decision `revision` now.
 
-        Raises OSError when it cannot write, or ConfigError for a config file that somebody has spoilt.
+        Raises OSError if it cannot write, or ConfigError if the config file cannot be read.
         """
         before = read_record(self._folder)
         self.record = record_for(self._spec, before, now)
         seen = Counters.read(self._registry, now)
-        if self._latest is None:  # what was counted before a restart is gone
+        if self._latest is None:  # counts from before a restart are lost
             self.record = self.record.model_copy(update={"window_start": "", "measured_since": ""})
         elif (batch := batch_between(self._latest, seen)).pairs:
             self._batches.append(batch)
@@ -120,12 +121,12 @@ class LocalTuner:
             write_private(self._config_file, with_tuning(config, self._spec, obeyed).model_dump_json(indent=2))
 
     def _revision(self) -> int:
-        """Of the decision that this process says it follows."""
+        """Returns the number of the decision that this process follows."""
         return int(self._registry.get_sample_value("diffcache_tuning_revision") or 0)
 
 
 def with_tuning(config: ServingConfig, spec: DiffusionCacheSpec, record: TuningStatus) -> ServingConfig:
-    """The config under another decision. Pure."""
+    """Returns the config with the values of another decision. Pure."""
     capacity, levels = effective_cache(spec, record)
     return config.model_copy(
         update={

@@ -1,4 +1,4 @@
-"""The tuner's record on disk: written whole or not at all."""
+"""The tuner's record on disk. Writes are atomic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("diffcache.tuning")
 
 
 def read_record(folder: Path) -> TuningStatus | None:
-    """None if there is none, or what lies there is none."""
+    """Returns the record, or None if there is no file or it is not a valid record."""
     path = folder / RECORD_FILE
     if not path.exists():
         return None
@@ -28,5 +28,5 @@ def read_record(folder: Path) -> TuningStatus | None:
 
 
 def write_record(folder: Path, record: TuningStatus) -> None:
-    """Raises OSError."""
+    """Writes the record. Raises OSError if that fails."""
     write_private(folder / RECORD_FILE, record.model_dump_json(by_alias=True, indent=2))
