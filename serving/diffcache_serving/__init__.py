@@ -2,4 +2,4 @@
 
 from diffcache_serving.environment import drop_foreign_variables
 
-drop_foreign_variables()  # whatever of ours is imported first: no library has been imported yet
+drop_foreign_variables()  # here, because this module runs before any of our modules imports a library

@@ -1,6 +1,6 @@
 """The serving process: `python -m diffcache_serving --config FILE`.
 
-What must happen before torch is imported happens here: OpenMP's settings, the folder's lock, the Milvus Lite child.
+This module does what must happen before torch is imported: OpenMP's settings, the folder's lock, the Milvus Lite child.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ def main() -> None:
 
 
 def run(path: Path, manifest: Path | None = None) -> None:
-    """Serves until a signal; by `manifest`, if there is one, it tunes itself. Raises
-    what refusal.REASONS lists if it cannot."""
+    """Serves until a signal. With a `manifest`, the process also tunes itself as the manifest says.
+
+    Raises one of the errors in exit_reason.REASONS if it cannot serve.
+    """
     exit_at_signals()
     file = read_config_file(path)
     config = file.config
@@ -65,7 +67,7 @@ def run(path: Path, manifest: Path | None = None) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Raises FolderUnusable."""
+    """Creates the data folder if it is missing. Raises FolderUnusable if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,7 +75,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_ports(listen: ListenConfig) -> None:
-    """Raises PortTaken, before minutes go into loading a model."""
+    """Checks that all ports are free, before the model is loaded, which may take minutes. Raises PortTaken if not."""
     ports = {
         "--port": (listen.host, listen.port),
         "--admin-port": (listen.admin_host, listen.admin_port),
@@ -93,7 +95,7 @@ def check_ports(listen: ListenConfig) -> None:
             raise PortTaken(f"cannot listen on {address} ({reason}): choose another with {wrong}") from None
 
 
-_OF_HOST = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # not of this machine; of an IPv6 that the kernel does not have
+_OF_HOST = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # not an address of this machine; no IPv6 in the kernel
 
 
 def _try_to_listen(host: str, port: int) -> None:
@@ -102,7 +104,7 @@ def _try_to_listen(host: str, port: int) -> None:
         return
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does: not stopped by TIME_WAIT
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores sockets in TIME_WAIT, as servers do
         probe.bind((host, port))
 
 

@@ -1,4 +1,4 @@
-"""What a person reads on a terminal once a server is ready: what it serves, where, and what to try. Pure."""
+"""The text on a terminal when a server is ready: what it serves, where, and commands to try. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _PROMPTS = {
     True: ("red apple, noto style", "red apple, flat style"),
     False: ("a red apple on a table", "a red apple on a wooden table"),
 }
-"""Two that are alike, for a bundled model and for any other."""
+"""Two similar prompts, for a bundled model (True) and for any other (False)."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Addresses are HOST:PORT, `metrics` is a URL."""
+    """The facts in the banner. Addresses are HOST:PORT, `metrics` is a URL."""
 
     version: str
     model: str
-    source: str  # as the manifest says it
+    source: str  # as written in the manifest
     device: str
     levels: Levels
     levels_source: str
@@ -73,7 +73,7 @@ def _commands(standing: Standing) -> list[str]:
 
 
 def _option(name: str, address: str, port: int) -> str:
-    """Left out where it is the command's default."""
+    """Returns the option with the address, or nothing if the address is the command's default."""
     host, _, own = address.rpartition(":")
     if host in ("127.0.0.1", "localhost", "0.0.0.0", "[::]", "[::1]"):  # noqa: S104  # this is what the server listens on
         return "" if own == str(port) else f" {name} localhost:{own}"

@@ -1,4 +1,4 @@
-"""The file that holds a ServingConfig, and the revision that says which bytes were read."""
+"""Reads the file that holds a ServingConfig. The revision identifies the bytes that were read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ConfigFile:
 
 
 def read_config_file(path: Path) -> ConfigFile:
-    """Raises ConfigError, naming the file, and the field if it is one."""
+    """Reads the config. Raises ConfigError with the file and, if possible, the wrong field."""
     try:
         text = read_document(path)
         config = ServingConfig.model_validate_json(text)

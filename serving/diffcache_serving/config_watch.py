@@ -1,6 +1,6 @@
-"""Notices that the config file has another content, and stays at it until that is taken over whole.
+"""Watches the config file, and tries to apply new content until all of it is in force.
 
-No request waits for it, and a file that cannot be used changes nothing.
+No request waits for this. A file that cannot be used changes nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from diffcache_serving.config_file import ConfigFile, read_config_file
 from diffcache_serving.values.errors import ConfigError
 
 POLL_SECONDS = 1.0
-"""A kubelet takes up to a minute to bring a new ConfigMap, so faster gains nothing; each look is one `stat`."""
+"""Time between two checks of the file; each is one `stat`. A kubelet takes up to a minute to update a ConfigMap, so a
+shorter time gains nothing."""
 
 RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
-"""Between two attempts at the same content: the first pause, which doubles up to the last. A longer one leaves the
-config waiting for longer once what it needs is back, a shorter one asks a ledger that is down more often."""
+"""Pause between two attempts with the same content: it begins with the first value and doubles up to the second. With
+a longer pause the config waits longer after an outage has ended; a shorter one calls a ledger that is down more
+often."""
 
 Signature = tuple[int, int, int]
 
@@ -28,7 +30,8 @@ log = structlog.get_logger("diffcache.config")
 
 
 class NotWhole(Exception):
-    """Parts of a config were not taken over. `hanging`: why, by the name of the part, one of names.CONFIG_PARTS."""
+    """Some parts of a config were not applied. `hanging` has the reasons by part; parts are those of
+    names.CONFIG_PARTS."""
 
     def __init__(self, hanging: Mapping[str, str]) -> None:
         super().__init__(", ".join(f"{part}: {reason}" for part, reason in hanging.items()))
@@ -37,7 +40,7 @@ class NotWhole(Exception):
 
 @dataclass(frozen=True)
 class _Outcome:
-    whole: str  # the revision in force; empty while only some parts of one are
+    whole: str  # the revision in force; empty while a config is applied only in part
     hanging: Mapping[str, str]
 
 
@@ -48,15 +51,16 @@ async def watch_config(
     poll_seconds: float = POLL_SECONDS,
     retry_seconds: float = RETRY_SECONDS,
 ) -> None:
-    """Until it is cancelled: calls `take_over` with each new content, again and again while it raises.
+    """Runs until it is cancelled. Calls `take_over` with each new content, again and again while it raises NotWhole.
 
-    `take_over` may raise NotWhole, and must come to the same when it is called twice. `on_attempt` is called after each
-    attempt: which parts hang, and why.
+    A second call of `take_over` with the same content must change nothing. After each attempt `on_attempt` is called
+    with the reasons of the parts that were not applied.
 
-    Polled, because inotify does not see a kubelet's swap of the link `..data`, two levels above the file's own name.
+    It polls the file, because inotify does not see that a kubelet replaces the link `..data`, two levels above the
+    file's own name.
     """
     loop = asyncio.get_running_loop()
-    seen: Signature | None = None  # it may have changed since `file` was read
+    seen: Signature | None = None  # None, because the content may have changed since `file` was read
     last = _Outcome(file.revision, {})
     pause, due = retry_seconds, 0.0
     while True:
@@ -88,7 +92,10 @@ async def _attempt(path: Path, whole: str, take_over: Callable[[ConfigFile], Awa
 
 
 def _signature(path: Path) -> Signature | None:
-    """Differs when the content may; None while there is no file. Follows links, so a swapped one shows as well."""
+    """Returns a value that changes when the content may have changed, or None if there is no file.
+
+    Follows links, so it also changes when a link is replaced.
+    """
     try:
         status = path.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""What libraries find in the environment: what our configuration does not say, and nothing that would contradict it.
+"""Removes environment variables that libraries would read against our configuration.
 
-A developer's shell and a folder's `.env` hold variables for other programs. These read them, as of the versions that we
-use:
+A developer's shell and a `.env` file hold variables for other programs. In the versions that we use, these libraries
+read the following variables; the last column says which of them we leave to the library:
 
 | library | reads | left to it |
 |---|---|---|
@@ -50,7 +50,7 @@ HUB = frozenset(
     }
 )
 
-ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # a GPU's memory: set on purpose, and ours says nothing
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # options for GPU memory; our config has no such field
 
 KEPT = CREDENTIALS | HUB | frozenset(ALLOCATOR)
 
@@ -84,12 +84,13 @@ NAMES = frozenset(
 
 
 def foreign(names: Iterable[str]) -> list[str]:
-    """Those that a library would read, and that are not left to it. Pure."""
+    """Returns the variables that a library would read although we do not leave them to it. Pure."""
     return [name for name in names if name in NAMES or (name.startswith(PREFIXES) and name not in KEPT)]
 
 
 def drop_foreign_variables() -> None:
-    """To be called before the libraries are imported, and before a client is made that reads the environment itself."""
+    """Removes foreign variables. Call it before the libraries are imported, and before a client is made that reads the
+    environment itself."""
     for name in [*foreign(os.environ), *(name for name in KEPT if os.environ.get(name) == "")]:
         del os.environ[name]
     os.environ["PYTHON_DOTENV_DISABLED"] = "1"  # pymilvus looks for a .env in all folders above its own

@@ -1,5 +1,5 @@
-"""How a process says why it does not start or go on: to a person on standard error, to Kubernetes in the termination
-message."""
+"""Reports why a process cannot start or continue: on standard error for a person, and in the termination message for
+Kubernetes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from diffcache_serving.values.errors import (
     PortTaken,
 )
 
-UNUSABLE = 2  # exit status: what we were given has to change first
-FAILED = 1  # the next start may succeed: a bug, or a device that was lost
+UNUSABLE = 2  # exit status: the user has to change something before the next start
+FAILED = 1  # exit status: the next start may succeed, after a bug or a failed device
 
 REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (ConfigError, Reason.INVALID_CONFIG),
@@ -45,7 +45,7 @@ REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (sqlite3.Error, Reason.VOLUME_UNUSABLE),
     (OSError, Reason.VOLUME_UNUSABLE),
 )
-"""The first row that fits counts; what fits none is a bug."""
+"""The reason of each type of error. The first matching row applies. An error without a row is a bug."""
 
 
 def reason_of(error: Exception) -> Reason:
@@ -53,7 +53,7 @@ def reason_of(error: Exception) -> Reason:
 
 
 def report_exit(error: Exception) -> int:
-    """Says why, on standard error and in the file that DIFFCACHE_REASON_FILE names. Returns the exit status."""
+    """Writes the reason to standard error and to the file named by DIFFCACHE_REASON_FILE. Returns the exit status."""
     reason = reason_of(error)
     if reason is Reason.CRASHED:
         sys.stderr.write(printable_lines(without_credentials("".join(traceback.format_exception(error)))))
@@ -65,7 +65,7 @@ def report_exit(error: Exception) -> int:
     if path:
         try:
             Path(path).write_text(build_termination_message(reason, text) + "\n", encoding="utf-8", errors="replace")
-        except OSError as failure:  # what counts was said above
+        except OSError as failure:  # the reason itself is on standard error already
             _say(f"the reason was not written: {failure}")
     return FAILED if reason in (Reason.CRASHED, Reason.DEVICE_FAILED) else UNUSABLE
 

@@ -1,7 +1,7 @@
-"""Fetches a model from a hub into the data folder: `python -m diffcache_serving.fetch --config FILE`.
+"""Downloads a model from a hub into the data folder: `python -m diffcache_serving.fetch --config FILE`.
 
-In a pod it is an init container, on a laptop `diffcache up` runs it before the server. It may be killed at any time:
-the next run keeps the files that are whole. What is there already needs no network.
+In a pod it is an init container; on a laptop `diffcache up` runs it before the server. It may be killed at any time:
+the next run keeps the complete files. A model that is already complete needs no network.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from diffcache_serving.model_folders import FoldersLocked, lock_folders, unretir
 from diffcache_serving.process_setup import exit_at_signals, keep_caches_in, trust
 from diffcache_serving.values.errors import ModelError
 
-PROGRESS_SECONDS = 5.0  # between two lines: often enough to see that it goes on, rare enough for a log
+PROGRESS_SECONDS = 5.0  # between two log lines: often enough to see progress, rare enough for a log
 
 log = structlog.get_logger("diffcache.fetch")
 
@@ -50,9 +50,9 @@ def main() -> None:
 
 
 def fetch(model: ModelConfig, data_dir: Path) -> Path:
-    """Returns the folder, which then holds all of the model.
+    """Downloads the model if it is not complete, and returns its folder.
 
-    Raises DownloadFailed, ModelError for what we do not serve, OSError for a folder that cannot be written.
+    Raises DownloadFailed, ModelError if the model is not supported, or OSError if the folder cannot be written.
     """
     folder = hub_folder(data_dir, model.source, model.revision)
     if (folder / COMPLETE_MARKER).is_file():
@@ -60,7 +60,7 @@ def fetch(model: ModelConfig, data_dir: Path) -> Path:
         return folder
     keep_caches_in(data_dir)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # bars are for terminals
-    os.environ["HF_HUB_OFFLINE"] = "0"  # whatever a shell says: this is to be fetched
+    os.environ["HF_HUB_OFFLINE"] = "0"  # overrides the user's shell, because this process has to download
     if model.ca_file is not None:
         trust(model.ca_file, data_dir)
     try:
@@ -76,11 +76,11 @@ def fetch(model: ModelConfig, data_dir: Path) -> Path:
 def _fetch_locked(model: ModelConfig, folder: Path) -> None:
     from diffcache_serving.hub import Hub  # reads the environment when it is imported
 
-    if (folder / COMPLETE_MARKER).is_file():  # whoever was waited for has fetched it
+    if (folder / COMPLETE_MARKER).is_file():  # the process that held the lock has downloaded it
         return
     folder.mkdir(parents=True, exist_ok=True)
     unretire(folder)
-    for leftover in folder.rglob("*.incomplete"):  # of a killed run: nobody would go on with it
+    for leftover in folder.rglob("*.incomplete"):  # from a killed run; no later run would continue them
         leftover.unlink()
     hub = Hub(model.source, model.revision)
     commit = hub.read_commit()
@@ -88,7 +88,7 @@ def _fetch_locked(model: ModelConfig, folder: Path) -> None:
     if MODEL_INDEX not in sizes:
         raise ModelError(f"model {model.source} holds no {MODEL_INDEX}: choose one in diffusers' format")
     hub.download(commit, [MODEL_INDEX], folder)
-    check_pipeline(model.source, folder)  # before gigabytes are fetched for nothing
+    check_pipeline(model.source, folder)  # before gigabytes are downloaded in vain
     parts = parts_of(read_json(folder / MODEL_INDEX))
     wanted = {path: sizes[path] for path in choose_files(model.source, sizes, parts)}
     _remove_others(folder, wanted)
@@ -100,7 +100,7 @@ def _fetch_locked(model: ModelConfig, folder: Path) -> None:
 
 
 def _remove_others(folder: Path, wanted: Mapping[str, int]) -> None:
-    """Files of an earlier commit, if a branch has moved since a run that was killed: they would be loaded too."""
+    """Removes all files that are not wanted: if a branch has moved since a killed run, they would be loaded too."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not name.startswith(".") and name not in wanted:
@@ -108,7 +108,7 @@ def _remove_others(folder: Path, wanted: Mapping[str, int]) -> None:
 
 
 def _mark_complete(folder: Path, wanted: Mapping[str, int], commit: str) -> None:
-    """Last, and only when the files would survive a power cut."""
+    """Writes the marker of a complete model. It first syncs all files to disk, so that they survive a power cut."""
     for name in wanted:
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
@@ -119,7 +119,7 @@ def _mark_complete(folder: Path, wanted: Mapping[str, int], commit: str) -> None
 
 
 class _Progress:
-    """Says every few seconds how much is there. Looks at the files, so it does not matter how they are fetched."""
+    """Logs every few seconds how much is downloaded. It reads file sizes, so it does not depend on the downloader."""
 
     def __init__(self, source: str, folder: Path, wanted: Mapping[str, int]) -> None:
         self._source, self._folder, self._wanted = source, folder, wanted
@@ -156,7 +156,7 @@ class _Progress:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # not yet, or renamed meanwhile
+    except FileNotFoundError:  # does not exist yet, or was renamed meanwhile
         return 0
 
 

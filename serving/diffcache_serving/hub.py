@@ -1,4 +1,4 @@
-"""One model on a Hugging Face hub or a mirror of it (HF_ENDPOINT). Every failure says what to do about it."""
+"""One model on a Hugging Face hub or a mirror of it (HF_ENDPOINT). Every error says what to do."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ FILES_AT_ONCE = 4  # more do not make a download of two large files faster
 
 
 class Hub:
-    """All methods raise DownloadFailed."""
+    """Reads and downloads one model. All methods raise DownloadFailed if they fail."""
 
     def __init__(self, source: str, revision: str) -> None:
         self._source, self._revision = source, revision
-        self._token: str | bool = os.environ.get(TOKEN_ENVIRONMENT) or False  # False: not one from somebody's home
+        self._token: str | bool = os.environ.get(TOKEN_ENVIRONMENT) or False  # False: no token from a home folder
         self._api = HfApi(token=self._token)
         self._host = self._api.endpoint
 
     def read_commit(self) -> str:
-        """What the revision means now; all that follows goes by it, so files of two commits never mix."""
+        """Returns the current commit of the revision. All later calls use it, so files of two commits never mix."""
         with self._explained():
             commit = self._api.model_info(self._source, revision=self._revision or None).sha
         if not commit:
@@ -43,13 +43,13 @@ class Hub:
         return commit
 
     def read_sizes(self, commit: str) -> dict[str, int]:
-        """Bytes of every file, by path."""
+        """Returns the size in bytes of every file, by path."""
         with self._explained():
             tree = self._api.list_repo_tree(self._source, recursive=True, revision=commit)
             return {item.path: item.size for item in tree if isinstance(item, RepoFile)}
 
     def download(self, commit: str, paths: list[str], folder: Path) -> None:
-        """Brings `paths` into `folder`; those that are there already, by an earlier run, are kept."""
+        """Downloads `paths` into `folder`. Keeps files that an earlier run has completed."""
         with self._explained():
             snapshot_download(
                 self._source,
@@ -61,7 +61,7 @@ class Hub:
             )
 
     def check(self, folder: Path, sizes: Mapping[str, int]) -> None:
-        """That everything is there: without a network the library takes what it finds for all there is."""
+        """Checks that all files exist with their sizes: without a network the library does not report missing files."""
         for path, size in sizes.items():
             file = folder / path
             if not file.is_file() or file.stat().st_size != size:
@@ -71,7 +71,7 @@ class Hub:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # the library's errors are of many kinds, and so are those of the network below it
+        except Exception as error:  # the library and the network code below it raise many types
             raise DownloadFailed(f"model {self._source}: {self._explain(_root(error))}") from error
 
     def _explain(self, error: BaseException) -> str:
@@ -103,7 +103,7 @@ class Hub:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The library hides an outage behind "not in the local cache"."""
+    """Returns the cause of an error. The library reports an outage as "not in the local cache"."""
     while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error

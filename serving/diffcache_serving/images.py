@@ -1,4 +1,4 @@
-"""Pixels to bytes."""
+"""Compresses pictures to bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from diffcache_core.generation import ImageFormat
 
 _OPTIONS: dict[ImageFormat, dict[str, object]] = {
     ImageFormat.PNG: {"compress_level": 6},
-    ImageFormat.WEBP: {"lossless": True, "quality": 50},  # quality is the effort here: higher is slower and smaller
+    ImageFormat.WEBP: {"lossless": True, "quality": 50},  # here quality is the effort: higher is slower and smaller
     ImageFormat.JPEG: {"quality": 95, "subsampling": 0},
 }
 
 
 def compress(image: Image.Image, fmt: ImageFormat) -> bytes:
-    """An RGB picture as PNG, lossless WebP or JPEG."""
+    """Returns an RGB picture as PNG, lossless WebP or JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, fmt.value, **_OPTIONS[fmt])
     return buffer.getvalue()

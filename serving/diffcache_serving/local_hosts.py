@@ -1,4 +1,4 @@
-"""Whether a host is reached without a proxy, where its name alone does not tell."""
+"""Decides whether a host is reached without a proxy, also if its name alone does not tell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
 
 
 def is_local(host: str) -> bool:
-    """As `is_near`; and NAME.NAMESPACE, if its addresses are near ones. May ask DNS, but only where a proxy is set, and
-    blocks for as long as that takes."""
+    """Returns whether `is_near` holds for the host, or for all addresses of a host NAME.NAMESPACE.
+
+    May block on DNS, but only if a proxy is set.
+    """
     if is_near(host):
         return True
     is_proxied = any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES)

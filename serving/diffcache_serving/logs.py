@@ -1,4 +1,4 @@
-"""Structured logs on standard error: JSON where a machine reads, plain lines on a terminal. Never a prompt."""
+"""Structured logs on standard error: JSON for machines, plain lines on a terminal. They never contain a prompt."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from diffcache_core.foreign import printable, printable_lines, without_credentia
 
 
 def _make_printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """For a terminal: what a model's folder, a store or a client has said must not move its cursor."""
+    """Escapes control characters for a terminal. Texts from a model folder, a store or a client may contain some."""
     texts = {key: value if isinstance(value, str) else repr(value) for key, value in event.items()}
     return {printable(key): printable_lines(text) for key, text in texts.items()}
 
 
 def _drop_credentials(_: object, __: str, line: Any) -> str:
-    """Of URLs in a finished line, wherever they come from: a library's error, a proxy, a manifest."""
+    """Removes credentials of URLs from a finished line. They may come from a library's error, a proxy or a manifest."""
     return without_credentials(str(line))
 
 
 def configure_logs(json: bool) -> None:
-    """`json`: one object a line. Other libraries' warnings come out in the same form."""
+    """Configures all logs. With `json`, each line is one object. Warnings of libraries have the same form."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -33,8 +33,8 @@ def configure_logs(json: bool) -> None:
     if json:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        # A traceback is text before it is made printable; a plain one: the pretty one prints local variables, prompts
-        # among them.
+        # Tracebacks are formatted before control characters are escaped. We use the plain format, because the pretty
+        # one prints local variables, which may include prompts.
         plain = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)
         last = [structlog.processors.format_exc_info, _make_printable, renderer]
@@ -53,6 +53,6 @@ def configure_logs(json: bool) -> None:
     )
     root = logging.getLogger()
     root.handlers, root.level = [handler], logging.WARNING
-    milvus = logging.getLogger("pymilvus")  # brings a handler of its own, and prints tracebacks of what it raises too
+    milvus = logging.getLogger("pymilvus")  # it has its own handler, and also logs tracebacks of errors that it raises
     milvus.handlers, milvus.propagate = [], True
     milvus.setLevel(logging.CRITICAL)

@@ -1,4 +1,5 @@
-"""What Prometheus reads. No label takes its value from a request: the values are listed here, or one a process."""
+"""The metrics for Prometheus. No label takes its value from a request: label values are listed here, or there is one
+per process."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from diffcache_serving.cache.events import Drop, Eviction, Operation, Part
 from diffcache_serving.values.hot_config import HotConfig
 from diffcache_serving.values.request_events import Answered, RequestListener
 
-disable_created_metrics()  # a second series for each counter, which nothing here reads
+disable_created_metrics()  # they are a second series for each counter, which nothing here reads
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 _SIMILARITIES = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
@@ -140,7 +141,7 @@ class Metrics:
         self.config_attempted(hanging=())
         for outcome in SHADOW_OUTCOMES:
             self.shadow_runs.labels(outcome)
-        for result in [*Result, "error"]:  # so that a rate exists before the first event
+        for result in [*Result, "error"]:  # so that Prometheus has a rate before the first event
             self._requests.labels(model, result.lower())
         self._up = {"index": self.index_up, "ledger": self.ledger_up, "store": self.store_up}
         for labelled, values in (
@@ -154,13 +155,13 @@ class Metrics:
                 labelled.labels(value)
 
     def config_taken_over(self, revision: str, tuning_revision: int) -> None:
-        """The whole of it."""
-        self._config_info.clear()  # only the current one
+        """Records that a config is completely in force."""
+        self._config_info.clear()  # keep only the current revision
         self._config_info.labels(revision).set(1)
         self.tuning_revision.set(tuning_revision)
 
     def config_attempted(self, hanging: Container[str]) -> None:
-        """All parts of the newest config but these are in force."""
+        """Records that all parts of the newest config are in force, except those in `hanging`."""
         for part in CONFIG_PARTS:
             self._config_pending.labels(part).set(part in hanging)
 
@@ -169,7 +170,8 @@ class Metrics:
         self.queue_max_steps.set(hot.config.queue_max_steps)
 
     def levels_in_force(self, levels: Levels) -> None:
-        """A bin that a level begins in counts for it and for the one below: it holds requests of both."""
+        """Exports the current levels. If a level begins inside a bin, the bin has requests of this level and of the one
+        below, so it counts for both."""
         self._level_similarity.clear()
         self._level_served.clear()
         ends = [level.similarity for level in levels.table[1:]] + [float("inf")]
@@ -179,7 +181,7 @@ class Metrics:
                 self._level_served.labels(level.skip_percent, similarity).set(1)
 
     def answered(self, result: Result, seconds: Mapping[str, float], total: float, steps: int, skipped: int) -> None:
-        """One request was answered; `seconds` by phase."""
+        """Records an answered request. `seconds` is by phase."""
         self._requests.labels(self._model, result.lower()).inc()
         self._duration.labels(self._model, result.lower()).observe(total)
         self.steps.inc(steps)
@@ -231,7 +233,7 @@ class Metrics:
     # ---- for CacheAdmin ---------------------------------------------------------------------------------------------
 
     def requests(self, result: str) -> int:
-        """How many requests ended with `result`, in lower case."""
+        """Returns how many requests ended with `result`, which is in lower case."""
         return self.value("diffcache_requests_total", model=self._model, result=result)
 
     def value(self, name: str, **labels: str) -> int:

@@ -1,4 +1,5 @@
-"""The folders of models from a hub: one at a time may change them, and those no longer served go after a while."""
+"""The folders of models from a hub. Only one process at a time may change them. Models that are no longer served are
+removed after a grace period."""
 
 from __future__ import annotations
 
@@ -10,16 +11,16 @@ from pathlib import Path
 
 from diffcache_serving.engine.sources import COMPLETE_MARKER, MODELS_FOLDER
 
-RETIRED_MARKER = ".diffcache-retired"  # its mtime says since when
+RETIRED_MARKER = ".diffcache-retired"  # its mtime is the time of retirement
 
 
 class FoldersLocked(Exception):
-    """Another process is changing them."""
+    """Another process is changing the folders."""
 
 
 @contextlib.contextmanager
 def lock_folders(data_dir: Path, *, wait: bool) -> Iterator[None]:
-    """Raises FoldersLocked if another process holds them, unless `wait`."""
+    """Locks the folders. If another process holds the lock, waits for it with `wait`, else raises FoldersLocked."""
     folder = data_dir / MODELS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "LOCK").open("a") as file:
@@ -31,14 +32,14 @@ def lock_folders(data_dir: Path, *, wait: bool) -> Iterator[None]:
 
 
 def unretire(folder: Path) -> None:
-    """It is wanted again."""
+    """Says that the model in `folder` is needed again."""
     (folder / RETIRED_MARKER).unlink(missing_ok=True)
 
 
 def retire_others(data_dir: Path, current: Path) -> None:
-    """From now on only `current` is served; the others are retired since now, unless they already were.
+    """Says that only `current` is served from now on. All others are retired now, or stay retired.
 
-    `current` may lie elsewhere, where nothing can be written.
+    `current` may be elsewhere, even in a read-only folder.
     """
     for folder in _folders(data_dir):
         marker = folder / RETIRED_MARKER
@@ -49,14 +50,17 @@ def retire_others(data_dir: Path, current: Path) -> None:
 
 
 def remove_retired(data_dir: Path, before: float) -> None:
-    """Removes what was retired at or before `before` (seconds since the epoch); another time if somebody downloads."""
+    """Removes models that were retired at or before `before` (seconds since the epoch).
+
+    Does nothing while a download runs; a later call removes them.
+    """
     due = [folder for folder in _folders(data_dir) if _retired_since(folder) <= before]
     if not due:
         return
     with contextlib.suppress(FoldersLocked), lock_folders(data_dir, wait=False):
         for folder in due:
-            if _retired_since(folder) <= before:  # a download may have wanted it meanwhile
-                (folder / COMPLETE_MARKER).unlink(missing_ok=True)  # first: half a model must not look whole
+            if _retired_since(folder) <= before:  # a download may have unretired it meanwhile
+                (folder / COMPLETE_MARKER).unlink(missing_ok=True)  # first, so that half a model never looks complete
                 shutil.rmtree(folder)
 
 

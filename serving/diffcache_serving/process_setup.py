@@ -1,4 +1,5 @@
-"""What a process sets for the libraries it is about to import, and for itself as the first process of a container."""
+"""Prepares a process: settings for the libraries that it will import, and signal handlers for its role as the first
+process of a container."""
 
 from __future__ import annotations
 
@@ -16,25 +17,26 @@ from diffcache_serving.values.errors import ConfigError
 
 
 def keep_caches_in(data_dir: Path) -> None:
-    """Libraries keep their caches where we may write: a pod's root is read-only and its user has no home.
+    """Lets libraries keep their caches in `data_dir`, because a pod's root is read-only and its user has no home.
 
-    To be called before they are imported; what the environment says already counts. Raises OSError.
+    Call it before they are imported. Variables that the environment already has stay. Raises OSError.
     """
     os.environ.setdefault("HF_HOME", str(data_dir / "huggingface"))
     os.environ.setdefault("XDG_CACHE_HOME", str(data_dir / "cache"))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         tempfile.gettempdir()
-    except FileNotFoundError:  # torch does not even import without one
+    except FileNotFoundError:  # torch cannot be imported without a temporary folder
         folder = data_dir / "tmp"
         folder.mkdir(exist_ok=True)
         os.environ["TMPDIR"] = str(folder)
 
 
 def trust(ca_file: Path, data_dir: Path) -> None:
-    """Has libraries that are about to be imported trust `ca_file` (PEM) beside the usual authorities.
+    """Makes libraries trust the certificates in `ca_file` (PEM) besides the usual authorities.
 
-    They take one file, so one is written that holds both. Raises ConfigError.
+    Call it before they are imported. They accept only one file, so this writes a file with both. Raises ConfigError if
+    `ca_file` cannot be used.
     """
     paths = ssl.get_default_verify_paths()
     usual = next((Path(p) for p in (paths.cafile, paths.openssl_cafile) if p and Path(p).is_file()), None)
@@ -57,8 +59,11 @@ except (RuntimeError, ValueError) as error:
 
 
 def check_allocator() -> None:
-    """That torch can use the options of its allocator, if the environment has any: it aborts when it is imported, or
-    fails at the first tensor on a GPU. Another process tries them, in some seconds. Raises ConfigError."""
+    """Checks the options of torch's allocator, if the environment has any. Raises ConfigError if torch refuses them.
+
+    With wrong options torch aborts when it is imported, or fails at the first tensor on a GPU. So another process tries
+    them, which takes some seconds.
+    """
     for name in ALLOCATOR:
         value = os.environ.get(name)
         if value is None:
@@ -75,15 +80,15 @@ def check_allocator() -> None:
 
 
 def stay_offline() -> None:
-    """The serving process has all it needs in its folders: whatever it misses, no library shall ask a hub for it."""
+    """Forbids all libraries to call a hub. The serving process has everything that it needs in its folders."""
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def exit_at_signals() -> None:
-    """SIGTERM and SIGINT end the process at once, until it serves: there is nothing to finish before.
+    """Makes SIGTERM and SIGINT end the process at once. Until it serves, there is nothing to finish.
 
-    Linux drops a signal that the first process of a container does not handle: a pod that is deleted while it loads a
-    model would hold its GPU until it is killed. And Python's own handler of SIGINT would wait for a first picture.
+    Linux ignores a signal that the first process of a container does not handle. So a pod that is deleted while it
+    loads a model would keep its GPU until it is killed. Python's own handler of SIGINT would wait for a first picture.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: os._exit(128 + number))

@@ -1,4 +1,4 @@
-"""Tells that the server is ready: a banner for a person at a terminal, one event for a log."""
+"""Announces that the server is ready: a banner for a person at a terminal, or one event in a log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("diffcache.server")
 
 
 def announce_ready(server: Server, file: ConfigFile, seconds: float) -> None:
-    """`seconds`: since the start."""
+    """Announces the server. `seconds` is the time since the start of the process."""
     listen, levels = file.config.listen, server.generator.cache.levels
     grpc = join_host_port(listen.host, listen.port)
     admin = join_host_port(listen.admin_host, listen.admin_port)

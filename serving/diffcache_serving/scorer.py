@@ -1,4 +1,4 @@
-"""CLIPScore: the cosine of a picture's and a prompt's embedding (Hessel et al. 2021, arXiv 2104.08718), unscaled."""
+"""CLIPScore, unscaled: the cosine of a picture's and a prompt's embedding (Hessel et al. 2021, arXiv 2104.08718)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from diffcache_serving.engine.loading import fingerprint
 from diffcache_serving.values.errors import ScorerError
 
 TEXTS_KEPT = 10_000
-"""Embeddings of prompts kept, 2 kB each: a calibration scores each of some thousand prompts many times."""
+"""Number of prompt embeddings that are kept, 2 kB each. A calibration scores some thousand prompts many times each."""
 
 
 class ClipScorer:
-    """A folder as transformers saves a CLIPModel, with its tokenizer."""
+    """Scores pictures with a CLIPModel and its tokenizer, in a folder as transformers saves them."""
 
     def __init__(self, folder: Path, device: torch.device, texts_kept: int = TEXTS_KEPT) -> None:
         """Raises ScorerError if `folder` holds no usable CLIPModel."""
@@ -31,7 +31,7 @@ class ClipScorer:
         try:
             self.clip: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # transformers raises of everything for a damaged file
+        except Exception as error:  # transformers raises many types for a damaged file
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ScorerError(f"scorer {folder} cannot be loaded ({first}): copy it again") from None
         self.clip.to(device).eval()
@@ -41,12 +41,12 @@ class ClipScorer:
         self._texts: RecentlyUsed[str, torch.Tensor] = RecentlyUsed(texts_kept)
 
     def score(self, pictures: torch.Tensor, prompts: Sequence[str], batch: int) -> list[float]:
-        """The cosine of each picture with the prompt beside it.
+        """Returns the cosine of each picture with the prompt at the same position.
 
         Args:
-            pictures: (n, 3, height, width) in 0..1.
+            pictures: (n, 3, height, width), values in 0..1.
             prompts: n texts.
-            batch: pictures in one call.
+            batch: number of pictures in one call.
         """
         scores: list[float] = []
         for at in range(0, len(pictures), batch):
@@ -85,7 +85,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _read_normalization(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """(3, 1, 1) mean and deviation of what the vision tower saw: as the folder says, else pixels in -1..1."""
+    """Returns mean and standard deviation, (3, 1, 1) each, to normalise pixels. Without a file: for pixels in -1..1."""
     path = folder / "preprocessor_config.json"
     config = read_json(path) if path.is_file() else {}
     mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)

@@ -1,4 +1,4 @@
-"""What a server does beside its requests: it looks after index, ledger and store, and lets go of what nobody needs."""
+"""The regular background work of a server: it checks index, ledger and store, and removes what is no longer needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import structlog
 from diffcache_serving.cache.cache import Cache
 
 UPKEEP_SECONDS = 10.0
-"""How late an outage of an idle index, or its end, is noticed. A shorter time asks more often for nothing."""
+"""Maximum delay before the start or the end of an outage of an idle index is noticed. A shorter time causes more
+calls."""
 
 log = structlog.get_logger("diffcache.upkeep")
 
@@ -19,9 +20,11 @@ log = structlog.get_logger("diffcache.upkeep")
 async def keep_up(
     cache: Cache, read_grace_seconds: Callable[[], float], remove_models: Callable[[float], None]
 ) -> None:
-    """Until it is cancelled. `read_grace_seconds()`: how long what is retired is kept, asked anew each time.
+    """Runs until it is cancelled.
 
-    `remove_models(before)` removes folders of models retired before then (seconds since the epoch), in a thread.
+    `read_grace_seconds()` is called each time; it returns how long retired entries and models are kept.
+    `remove_models(before)` is called in a thread; it removes folders of models that were retired at or before `before`
+    (seconds since the epoch).
     """
     while True:
         try:
@@ -32,6 +35,6 @@ async def keep_up(
             await cache.sweep()
             await asyncio.sleep(UPKEEP_SECONDS)
             await cache.check_index()
-        except Exception as error:  # whatever it is, the next turn tries again, and requests go on
+        except Exception as error:  # after any error the next turn tries again, and requests continue
             log.warning("upkeep failed", error=repr(error))
             await asyncio.sleep(UPKEEP_SECONDS)

@@ -1,4 +1,4 @@
-"""The tasks and threads that a process cannot do without: when one ends, the process says so and ends, too."""
+"""Watches the tasks and threads that a process needs. If one of them ends, the process reports it and ends too."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from diffcache_serving.values.errors import DeviceFailed
 
 
 class PartEnded(Exception):
-    """A task that runs as long as the process has ended: a bug, whose traceback is that of the cause."""
+    """A task ended that should run as long as the process. This is a bug; its traceback is in the cause."""
 
 
 class Vitals:
-    """Watches until the process is asked to stop."""
+    """Watches tasks and futures until the process has to stop."""
 
     def __init__(self) -> None:
         self._failure: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     def watch(self, *tasks: asyncio.Task[Any]) -> None:
-        """Each is called by its name."""
+        """Watches tasks. Errors use the names of the tasks."""
         for task in tasks:
             self.watch_future(task.get_name(), task)
 
@@ -29,12 +29,12 @@ class Vitals:
         future.add_done_callback(partial(self._on_end, name))
 
     def watch_until_cancelled(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """Tasks that a change of config may end."""
+        """Watches tasks that a change of config may cancel."""
         for task in tasks:
             task.add_done_callback(lambda ended: None if ended.cancelled() else self._on_end(ended.get_name(), ended))
 
     async def failed_before(self, stopping: asyncio.Event) -> Exception | None:
-        """The first failure, or None as soon as `stopping` is set."""
+        """Waits for the first failure and returns it. Returns None as soon as `stopping` is set."""
         stopped = asyncio.create_task(stopping.wait())
         waited: set[asyncio.Future[Any]] = {stopped, self._failure}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)

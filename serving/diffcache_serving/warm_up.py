@@ -1,4 +1,4 @@
-"""The first picture of a process, before it serves."""
+"""Draws the first picture of a process, before it serves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from diffcache_serving.values.found import Miss
 
 
 async def warm_up(engine: Engine, model: LoadedModel) -> None:
-    """A picture as a request that says nothing gets it: the first request is not the slow one, memory is known to
-    suffice, and what fails in every request is said at once.
+    """Draws a picture with the default values of a request.
 
-    Raises ModelError, or DeviceOutOfMemory.
+    So the first request is not slow, the memory is known to be sufficient, and a problem that would make every request
+    fail is reported at once. Raises ModelError, or DeviceOutOfMemory.
     """
     defaults = model.defaults
     request = GenerationRequest(
@@ -49,7 +49,7 @@ async def warm_up(engine: Engine, model: LoadedModel) -> None:
             "that already, the weights are damaged, or the scheduler's config does not fit them (zero terminal SNR "
             "needs v_prediction)"
         ) from None
-    except Exception as error:  # parts that do not fit each other fail anywhere, as anything
+    except Exception as error:  # parts that do not fit together may fail anywhere with any type of error
         raise ModelError(
             f"model {model.name} cannot draw a first picture ({first_line(error)}): its parts do not fit each other, "
             "copy the model again"
