@@ -1,1 +1,2 @@
-"""`diffcache calibrate`: measures what a model may skip, decides its levels, and says how far to trust them."""
+"""`diffcache calibrate`: measures how many steps a model may skip, decides its levels, and reports how reliable they
+are."""

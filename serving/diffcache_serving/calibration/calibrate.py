@@ -1,4 +1,4 @@
-"""One calibration from beginning to end: curve, pairs, fit, seeds, chains. Resumable at every item."""
+"""One calibration from beginning to end: curve, pairs, fit, seeds, chains. It can be resumed after every item."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from diffcache_serving.scorer import ClipScorer
 from diffcache_serving.values.errors import NotFinite, ScorerError
 
 RECORD_FILE = "measurements.jsonl"
-CURVE_CHUNK = 4  # prompts of the curve measured together: their 32 runs keep a batch of 16 full
-LEVELS_CHAINED = 2  # the largest granted skips, where a drift would begin
+CURVE_CHUNK = 4  # prompts of the curve that are measured together: their 32 runs keep a batch of 16 full
+LEVELS_CHAINED = 2  # number of granted levels to test with chains, largest skip first: there a drift would begin
 
 T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Called with what is going on. Items are prompts, or chains."""
+    """Gets the progress of a calibration. Items are prompts or chains."""
 
     def stage(self, name: str, total: int, done: int) -> None: ...
     def advance(self, items: int) -> None: ...
@@ -57,7 +57,7 @@ class Task:
 
 
 def calibrate(task: Task, progress: Progress) -> Findings:
-    """Measures what `task.work_dir` does not hold yet, and decides. Raises CalibrationError or ModelError."""
+    """Measures what the record in `task.work_dir` lacks, and decides levels. Raises CalibrationError or ModelError."""
     prompts = read_prompts(task.prompts, _rng("prompts"))
     model = load_model(_model_config(task))
     try:
@@ -128,12 +128,12 @@ class _Stages:
         settings, percent = self.bench.settings, setting.skip.percent
         chains = plan_chains(self.universe, setting, settings.chains, settings.chain_length, _rng(f"chains/{percent}"))
         wanted = {chain.key: chain for chain in chains}
-        chunk = max(self.bench.batch // 2, 1)  # each chain has its control beside it
+        chunk = max(self.bench.batch // 2, 1)  # half a batch, because each chain runs together with its control
         items = self._fill(f"chains {percent}%", wanted, chunk, lambda part: measure_chains(self.bench, part))
         return tuple(read_depths(items))
 
     def _prompts(self, count: int, purpose: str) -> list[int]:
-        """`count` prompts at random, each of another concept; a larger count begins with the smaller one's."""
+        """Returns `count` random prompts of different concepts. A larger count begins with those of a smaller one."""
         rng, seen = _rng(purpose), set[str]()
         chosen = []
         for i in rng.permutation(len(self.universe.concepts)).tolist():
@@ -145,7 +145,7 @@ class _Stages:
     def _fill(
         self, name: str, wanted: Mapping[str, T], size: int, measure: Callable[[list[T]], list[dict[str, Any]]]
     ) -> list[dict[str, Any]]:
-        """The items of `wanted`, those that the record lacks measured in chunks of `size`."""
+        """Returns the items of `wanted`. Measures those that the record lacks, in chunks of `size`."""
         missing = [key for key in wanted if key not in self.record]
         self.progress.stage(name, len(wanted), len(wanted) - len(missing))
         for at in range(0, len(missing), size):
@@ -157,7 +157,7 @@ class _Stages:
 
 
 def _build_universe(prompts: PromptList, bench: Bench, progress: Progress) -> Universe:
-    """The keys of all prompts, as serving makes them."""
+    """Computes the keys of all prompts, in the same way as serving."""
     progress.stage("keys", len(prompts.prompts), 0)
     keys, ids = [], []
     for i in range(len(prompts.prompts)):
@@ -183,7 +183,10 @@ def _model_config(task: Task) -> ModelConfig:
 
 
 def _describe(model: LoadedModel, scorer: ClipScorer, prompts: PromptList, settings: Settings) -> dict[str, Any]:
-    """What a measurement depends on: a record of anything else is refused. The counts of prompts only add items."""
+    """Returns everything on which a measurement depends. A record with other values is refused.
+
+    It has no counts of prompts, because they only add items.
+    """
     return {
         "model": model.name,
         "fingerprint": model.fingerprint,
@@ -210,5 +213,5 @@ def _chain_settings(levels: Sequence[Level], settings: Settings) -> list[ChainSe
 
 
 def _rng(purpose: str) -> np.random.Generator:
-    """Its own for each purpose, and always the same: equal settings choose equal prompts."""
+    """Returns a generator for one purpose with a fixed seed, so that equal settings choose equal prompts."""
     return np.random.default_rng(list(hashlib.sha256(purpose.encode()).digest()))

@@ -1,7 +1,7 @@
-"""Does quality drift when a resumed picture is the parent of the next one?
+"""Measures whether quality drifts if a resumed picture is the parent of the next one.
 
-In a chain each prompt is similar to the one before it, and resumes from its final latent. The control has the same
-prompt, seed and k, but its parent was drawn from noise: the difference is what depth costs.
+In a chain each prompt is similar to the previous one and resumes from its final latent. The control has the same
+prompt, seed and k, but its parent was drawn from noise. The difference is the cost of depth.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from diffcache_serving.calibration.pairs import Universe
 from diffcache_serving.calibration.settings import Band, Skip
 from diffcache_serving.calibration.statistics import Estimate, estimate
 
-TRIES = 50  # first prompts tried for one chain: in a narrow band most walks end early
+TRIES = 50  # number of first prompts to try for one chain: in a narrow band most walks end early
 
 
 @dataclass(frozen=True)
 class ChainSetting:
-    """A granted level and the similarities that it serves."""
+    """A granted level, with the similarities for which it is used."""
 
     skip: Skip
     band: Band
@@ -31,7 +31,7 @@ class ChainSetting:
 @dataclass(frozen=True)
 class Chain:
     setting: ChainSetting
-    prompts: tuple[int, ...]  # the first is drawn from noise, each other resumes from the one before
+    prompts: tuple[int, ...]  # the first is drawn from noise; each other one resumes from the previous one
 
     @property
     def key(self) -> str:
@@ -47,14 +47,14 @@ class DepthPoint:
 
     @property
     def drifts(self) -> bool:
-        """Worse than from a parent drawn from noise, with 95% confidence."""
+        """Returns whether the chain is worse than a resume from a parent drawn from noise, with 95% confidence."""
         return self.drift.high < 0
 
 
 def plan_chains(
     universe: Universe, setting: ChainSetting, count: int, length: int, rng: np.random.Generator
 ) -> list[Chain]:
-    """Up to `count` chains of `length` resumes; fewer where the prompts do not offer them."""
+    """Returns up to `count` chains of `length` resumes; fewer if there are not enough similar prompts."""
     chains = (_walk(universe, setting, length, rng) for _ in range(count))
     return list({chain.key: chain for chain in chains if chain is not None}.values())
 
@@ -76,7 +76,8 @@ def _walk(universe: Universe, setting: ChainSetting, length: int, rng: np.random
 
 
 def measure_chains(bench: Bench, chains: Sequence[Chain]) -> list[dict[str, Any]]:
-    """One item a chain: the qualities at depth 1, 2, ... of chain, control and uncached. All chains of one setting."""
+    """Measures chains of one setting. Returns one item per chain: the qualities of chain, control and uncached run at
+    depth 1, 2, ..."""
     fresh = bench.clean(i for chain in chains for i in chain.prompts)
     k = chains[0].setting.skip.k
     latents = [fresh[chain.prompts[0]] for chain in chains]
@@ -101,7 +102,7 @@ def measure_chains(bench: Bench, chains: Sequence[Chain]) -> list[dict[str, Any]
 
 
 def read_depths(items: Sequence[dict[str, Any]]) -> list[DepthPoint]:
-    """Pure. Quality by depth of the chains of one setting."""
+    """Returns the quality by depth of the chains of one setting. Pure."""
     if not items:
         return []
     concepts = [[item["concept"] for item in items]]

@@ -1,4 +1,4 @@
-"""Quality over N without a cache: what fewer steps give for nothing."""
+"""Measures quality over N without a cache: how many steps can be saved without any cache."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from diffcache_serving.calibration.bench import Bench
 from diffcache_serving.calibration.statistics import Estimate, estimate
 
 KEPT = 0.99
-"""The share of the quality at the largest N that a smaller N must keep. Below it, a cache would be credited with what
-a lower N gives to everybody; closer to 1, the noise of some dozen prompts decides."""
+"""The share of the quality at the largest N that a smaller N must keep. With a lower value, a cache would get credit
+for savings that a lower N gives to every request. With a value closer to 1, the noise of some dozen prompts decides."""
 
 
 @dataclass(frozen=True)
 class CurvePoint:
     steps: int
     quality: float  # mean
-    ratio: Estimate  # to the quality at the largest N, same prompts and seeds
+    ratio: Estimate  # quality / quality at the largest N, with the same prompts and seeds
 
 
 def measure_curve(bench: Bench, indexes: Sequence[int]) -> list[dict[str, Any]]:
-    """One item a prompt: its quality at each N."""
+    """Returns one item per prompt: its quality at each N."""
     steps = bench.settings.curve_steps
     jobs = []
     for i in indexes:
@@ -37,7 +37,7 @@ def measure_curve(bench: Bench, indexes: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def read_curve(items: Sequence[dict[str, Any]], steps: Sequence[int]) -> list[CurvePoint]:
-    """Pure. `steps` rise; the last is the reference."""
+    """Returns the points of the curve. `steps` must rise; the last one is the reference. Pure."""
     concepts = [item["concept"] for item in items]
     reference = [item["quality"][-1] for item in items]
     columns = [[item["quality"][at] for item in items] for at in range(len(steps))]
@@ -48,7 +48,7 @@ def read_curve(items: Sequence[dict[str, Any]], steps: Sequence[int]) -> list[Cu
 
 
 def smallest_steps(curve: Sequence[CurvePoint]) -> int:
-    """The smallest N measured from which on every N keeps KEPT of the quality."""
+    """Returns the smallest measured N for which it and every larger N keep KEPT of the quality."""
     smallest = curve[-1].steps
     for point in reversed(curve):
         if point.ratio.value < KEPT:

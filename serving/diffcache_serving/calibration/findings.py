@@ -1,4 +1,4 @@
-"""Everything a calibration found, and the levels.json made of it. Pure, but for the writing."""
+"""The results of a calibration, and the levels.json made from them. Pure, except the writing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffcache_serving.calibration.reseed import KEPT_DISTANCE, ReseedPoint, res
 from diffcache_serving.calibration.settings import Settings
 from diffcache_serving.calibration.statistics import Estimate
 
-_NUMBERS = re.compile(r"\[[-\s\d.,null]*\]")  # an interval belongs on one line
+_NUMBERS = re.compile(r"\[[-\s\d.,null]*\]")  # intervals, which are written on one line
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Findings:
 
 
 def build_document(findings: Findings) -> dict[str, Any]:
-    """The levels that serving reads, and under `calibration` what they rest on."""
+    """Returns the content of levels.json: the levels for serving, and under `calibration` the evidence for them."""
     return {
         "levels": [
             {"skipPercent": level.skip_percent, "similarity": f"{level.similarity:.2f}"}
@@ -103,7 +103,7 @@ def build_document(findings: Findings) -> dict[str, Any]:
 
 
 def write_levels(path: Path, document: Mapping[str, Any]) -> None:
-    """Whole or not at all: a serving process may read the file at any time."""
+    """Writes the file atomically, because a serving process may read it at any time."""
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         text = json.dumps(document, indent=1, allow_nan=False)
@@ -128,7 +128,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 
 def _interval(estimate: Estimate) -> list[float | None]:
-    """[value, low, high]; null for what one cluster cannot bound."""
+    """Returns [value, low, high]. A bound is None if there is only one cluster."""
     return [_number(v) for v in (estimate.value, estimate.low, estimate.high)]
 
 

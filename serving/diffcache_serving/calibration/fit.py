@@ -1,17 +1,18 @@
-"""From paired qualities to levels. Pure.
+"""Decides levels from paired qualities. Pure.
 
-A fixed-sequence test (Maurer, Hothorn & Lehmacher 1995): each level's bins are tested from similarity 1 downwards at
-5% each, and the first that fails ends the level, so a level is wrongly granted anywhere with a chance of at most 5%.
-The largest skip comes first and the next one begins where it stopped: thresholds rise with the skip, and each level
-is tested on the similarities that it will really serve.
+It is a fixed-sequence test (Maurer, Hothorn & Lehmacher 1995). The bins of a level are tested from similarity 1
+downwards at 5% each, and the first bin that fails ends the level. So the chance that a level is wrongly granted
+anywhere is at most 5%. The largest skip is tested first; the next one begins at the bin where it stopped. So thresholds
+rise with the skip, and each level is tested on the similarities for which it will be used.
 
-A bin passes when, on the fitting half,
+A bin passes if, on the fitting half,
   1. the bound of mean(cached - alpha * uncached) is at least 0: the quality is kept;
   2. the bounds of mean(cached - late start) and mean(cached - fewer steps) are at least -MARGIN of the uncached
-     quality: it is not worse than what costs the same and needs no cache;
-  3. mean(cached - fewer steps) itself is at least 0: fewer steps are one field in any manifest, so a cache that only
-     comes near them is no use. Late start has no such condition: where the early steps carry nothing the two are equal
-     by nature, and a condition on the sign would toss a coin. Whether the cache *earns* its skip is reported instead.
+     quality: the resume is not worse than alternatives of the same cost without a cache;
+  3. mean(cached - fewer steps) itself is at least 0: fewer steps need only one field in the manifest, so a cache that
+     is only almost as good is useless. There is no such condition for the late start: if the early steps contribute
+     nothing, the two are equal, and the sign would be random. The report says instead whether the cache *earns* its
+     skip.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from diffcache_serving.calibration.settings import BINS, Band, Skip
 from diffcache_serving.calibration.statistics import Clusters, lower_bound
 
 MARGIN = 0.01
-"""Share of the uncached quality that a resume may lose against a control and still count as not worse: half of what
-alpha = .98 allows. Smaller needs more pairs to pass; larger credits the cache with what others do better."""
+"""Share of the uncached quality that a resume may lose against a control and still count as not worse. It is half of
+what alpha = .98 allows. A smaller value needs more pairs to pass; with a larger value levels may be granted where a
+control is better."""
 
 MIN_CLUSTERS = 10
-"""Concepts of parents in a bin below which its bound is not believed, so the bin fails."""
+"""Minimum number of parent concepts in a bin. With fewer, its bound is not reliable and the bin fails."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The qualities of one new prompt, with one parent. Tuples have one value a candidate skip, rising."""
+    """The qualities of one new prompt with one parent. Tuples have one value per candidate skip, rising."""
 
     similarity: float
     concept: str
@@ -57,7 +59,7 @@ class Test:
     quality: float  # bound of mean(cached - alpha * uncached)
     late_start: float  # bound of mean(cached - late start)
     fewer_steps: float  # bound of mean(cached - fewer steps)
-    reason: str  # why it failed; empty = passed
+    reason: str  # why it failed; empty if it passed
 
     @property
     def passed(self) -> bool:
@@ -71,10 +73,10 @@ class Fit:
 
 
 def fit_levels(pairs: Sequence[Pair], skips: Sequence[Skip], alpha: float) -> Fit:
-    """The levels that `pairs` (the fitting half, nothing else) support."""
+    """Returns the levels that `pairs` support. `pairs` must be only the fitting half."""
     levels: list[Level] = []
     tests: list[Test] = []
-    at = 0  # the bin where the level before stopped
+    at = 0  # the bin where the previous level stopped
     for index, skip in reversed(list(enumerate(skips))):
         granted = at
         for band in BINS[at:]:
@@ -90,14 +92,15 @@ def fit_levels(pairs: Sequence[Pair], skips: Sequence[Skip], alpha: float) -> Fi
 
 
 def bands_of(levels: Sequence[Level]) -> list[tuple[Level, Band]]:
-    """Each level with the similarities that it serves: up to where the next one begins."""
+    """Returns each level with the similarities for which it is used: up to the beginning of the next level."""
     rising = sorted(levels)
     edges = [*(level.similarity for level in rising), 1.0]
     return [(level, Band(low, high)) for level, (low, high) in zip(rising, itertools.pairwise(edges), strict=True)]
 
 
 def clusterings(pairs: Sequence[Pair]) -> list[Clusters]:
-    """By the parent's concept and, because its uncached runs are shared, by the new prompt's."""
+    """Returns the clusters by the parent's concept, and by the new prompt's concept, because its pairs share their
+    uncached runs."""
     return [[p.parent_concept for p in pairs], [p.concept for p in pairs]]
 
 

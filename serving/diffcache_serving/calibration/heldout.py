@@ -1,4 +1,4 @@
-"""What the levels are worth on concepts that the fit never saw. Pure."""
+"""Measures the levels on concepts that the fit did not use. Pure."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from diffcache_serving.calibration.statistics import Estimate, estimate, lower_b
 
 @dataclass(frozen=True)
 class Cell:
-    """One skip over one band of similarity. Ratios and differences with their 95% intervals."""
+    """The results of one skip in one band of similarity. Ratios and differences have 95% intervals."""
 
     skip_percent: int
     band: Band
     pairs: int
     quality_ratio: Estimate  # mean cached / mean uncached
-    late_start: Estimate  # mean(cached - late start), and so on, in units of the quality
+    late_start: Estimate  # mean(cached - late start) in units of the quality; the next two likewise
     fewer_steps: Estimate
     random_parent: Estimate
-    control_ratios: dict[str, float]  # control -> its own mean / mean uncached
+    control_ratios: dict[str, float]  # by control: mean of the control / mean uncached
     earned: bool  # better than late start and than fewer steps, each with 95% confidence
 
 
 def report_levels(pairs: Sequence[Pair], levels: Sequence[Level], skips: Sequence[Skip]) -> list[Cell]:
-    """One cell a level over the band that it serves, rising; a band without pairs is left out."""
+    """Returns one cell per level, for its band, rising. Leaves out bands without pairs."""
     indexes = {skip.percent: index for index, skip in enumerate(skips)}
     cells = [
         _cell([p for p in pairs if band.holds(p.similarity)], level.skip_percent, indexes[level.skip_percent], band)
@@ -37,7 +37,7 @@ def report_levels(pairs: Sequence[Pair], levels: Sequence[Level], skips: Sequenc
 
 
 def report_bins(pairs: Sequence[Pair], skips: Sequence[Skip]) -> list[Cell]:
-    """Every skip over every bin that has pairs, granted or not: what the plot shows."""
+    """Returns one cell for each skip and each bin that has pairs, granted or not. The plot shows them."""
     cells = [
         _cell([p for p in pairs if band.holds(p.similarity)], skip.percent, index, band)
         for index, skip in enumerate(skips)

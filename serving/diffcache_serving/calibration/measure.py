@@ -1,4 +1,4 @@
-"""The paired runs of one new prompt: with each parent at each k, and the controls at the same cost."""
+"""Measures the paired runs of one new prompt: with each parent at each k, and the controls of the same cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTROLS = ("late_start", "fewer_steps", "random_parent")
 
 
 def measure_unit(bench: Bench, unit: Unit) -> dict[str, Any]:
-    """The qualities of a new prompt's pictures as an item of the record; all of them have the prompt's own seed."""
+    """Returns the qualities of a new prompt's pictures as an item of the record. All runs use the prompt's own seed."""
     i, skips = unit.prompt, [skip.k for skip in bench.settings.skips]
     clean = bench.clean([i, unit.random_parent, *(p.parent for p in unit.partners)])
     text, noise = bench.encode(i), bench.noise(i)
@@ -35,7 +35,7 @@ def measure_unit(bench: Bench, unit: Unit) -> dict[str, Any]:
 
 
 def read_pairs(record: Record, units: Iterable[Unit], half: Half) -> list[Pair]:
-    """The measured pairs of one half."""
+    """Returns the measured pairs of one half."""
     return [pair for unit in units if unit.half is half for pair in _pairs(record[unit.key])]
 
 

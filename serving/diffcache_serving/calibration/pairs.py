@@ -1,6 +1,6 @@
-"""Which new prompts are paired with which parents, so that every similarity is measured often enough. Pure.
+"""Pairs new prompts with parents, so that every similarity is measured often enough. Pure.
 
-Each new prompt is paired with one parent in as many bins as it can: its runs without a cache are then shared.
+Each new prompt gets one parent in as many bins as possible, because its pairs share its runs without a cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from diffcache_serving.calibration.settings import BINS
 
 
 class Half(StrEnum):
-    """Concepts are split in two, parents and new prompts alike: no concept is on both sides."""
+    """The halves of the concepts. Parents and new prompts are split alike, and no concept is in both halves."""
 
     FIT = "fit"
     REPORT = "report"
@@ -24,14 +24,14 @@ class Half(StrEnum):
 
 @dataclass(frozen=True)
 class Universe:
-    """Everything that can be asked for. Row i of each belongs to prompt i."""
+    """All prompts. Row i of each field belongs to prompt i."""
 
     keys: np.ndarray  # (n, dim) float32, L2-normalised: the model's own keys
     concepts: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...]  # token ids: equal ones are the same prompt to the model
+    ids: tuple[tuple[int, ...], ...]  # token ids; prompts with equal ids are the same for the model
 
     def similar(self, i: int, others: np.ndarray) -> np.ndarray:
-        """(m,) cosine similarity of prompt i with each of `others`; -1 for itself and for the same token ids."""
+        """Returns the cosine similarity of prompt i with each of `others`, (m,). It is -1 for equal token ids."""
         similarity = self.keys[others] @ self.keys[i]
         same = np.array([self.ids[j] == self.ids[i] for j in others], dtype=bool)
         return np.where(same, -1.0, similarity)
@@ -45,7 +45,7 @@ class Partner:
 
 @dataclass(frozen=True)
 class Unit:
-    """One new prompt, its parents, and a parent that has nothing to do with it."""
+    """One new prompt, its parents, and a random parent of another concept."""
 
     half: Half
     prompt: int
@@ -63,7 +63,8 @@ def split_concepts(concepts: Sequence[str], rng: np.random.Generator) -> dict[st
 
 
 def plan_units(universe: Universe, pairs_per_bin: int, rng: np.random.Generator) -> list[Unit]:
-    """New prompts and parents for both halves: up to `pairs_per_bin` pairs in each bin, half of them in each half."""
+    """Plans new prompts and parents: up to `pairs_per_bin` pairs in each bin, one half of them in each half of the
+    concepts."""
     half_of = split_concepts(universe.concepts, rng)
     units: list[Unit] = []
     for half, wanted in ((Half.FIT, (pairs_per_bin + 1) // 2), (Half.REPORT, pairs_per_bin // 2)):
@@ -77,13 +78,14 @@ class _Planner:
     universe: Universe
     half: Half
     members: np.ndarray  # indexes of the half's prompts
-    wanted: int  # pairs a bin
+    wanted: int  # pairs per bin
     rng: np.random.Generator
-    filled: Counter[int] = field(default_factory=Counter)  # bin -> pairs so far
-    uses: Counter[tuple[int, str]] = field(default_factory=Counter)  # (bin, parent's concept) -> pairs so far
+    filled: Counter[int] = field(default_factory=Counter)  # pairs so far, by bin
+    uses: Counter[tuple[int, str]] = field(default_factory=Counter)  # pairs so far, by bin and parent's concept
 
     def plan(self) -> list[Unit]:
-        """One new prompt of every concept in turn, then a second one, until the bins are full or the prompts end."""
+        """Takes one new prompt of every concept in turn, then a second one, until the bins are full or no prompt is
+        left."""
         by_concept: dict[str, list[int]] = {}
         for i in self.members.tolist():
             by_concept.setdefault(self.universe.concepts[i], []).append(i)
@@ -101,7 +103,7 @@ class _Planner:
         return all(self.filled[b] >= self.wanted for b in range(len(BINS)))
 
     def _offers(self, i: int) -> dict[int, list[Partner]]:
-        """Possible parents of prompt i, by bin that still needs pairs."""
+        """Returns the possible parents of prompt i, by bin. Leaves out bins that are full."""
         similarity = self.universe.similar(i, self.members)
         offers: dict[int, list[Partner]] = {}
         for b, band in enumerate(BINS):
@@ -112,7 +114,8 @@ class _Planner:
         return offers
 
     def _best_of(self, prompts: list[int]) -> int:
-        """The wording that reaches most bins, at random among equals: it makes most of its runs without a cache."""
+        """Returns the prompt that reaches most bins, a random one among equals. So its runs without a cache are used
+        most."""
         reach = np.array([len(self._offers(i)) for i in prompts])
         return prompts[int(self.rng.choice(np.flatnonzero(reach == reach.max())))]
 

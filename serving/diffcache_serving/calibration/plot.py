@@ -1,4 +1,4 @@
-"""The picture of a calibration: similarity against quality ratio, one panel a skip, on the held-out half."""
+"""Plots a calibration: quality ratio over similarity, one panel per skip, on the held-out half."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from diffcache_serving.calibration.fit import bands_of
 from diffcache_serving.calibration.heldout import Cell
 from diffcache_serving.calibration.settings import LOWEST_SIMILARITY, Skip
 
-CONTROLS = {  # control -> colour (Okabe & Ito: the colour-blind can distinguish them), mark, label
+CONTROLS = {  # by control: colour (Okabe & Ito: colour-blind people can distinguish them), mark, label
     "fewer_steps": ("#D55E00", "s", "fewer steps, no cache"),
     "late_start": ("#009E73", "^", "late start, no state"),
     "random_parent": ("#999999", "x", "random parent"),
 }
 CACHED_COLOUR, GRANTED_COLOUR = "#0072B2", "#0072B2"
 PANELS_A_ROW = 3
-LOWEST_RATIO = 0.5  # a late start at 5/8 falls far below; showing it all would flatten what matters
+LOWEST_RATIO = 0.5  # a late start at 5/8 is far below; showing it would flatten the important part
 
 
 def write_plot(path: Path, findings: Findings) -> None:
-    """Writes a PNG, SVG or PDF, by the name's ending."""
+    """Writes a PNG, SVG or PDF; the ending of the name decides."""
     import matplotlib as mpl
 
     mpl.use("Agg")  # no display
@@ -77,7 +77,7 @@ def _draw_panel(axis: Any, skip: Skip, findings: Findings) -> None:
 
 
 def _whiskers(cells: Sequence[Cell]) -> list[list[float]]:
-    """Below and above; none where a single cluster gives no bound."""
+    """Returns the lengths below and above the values. They are 0 if a single cluster gives no bound."""
 
     def length(value: float) -> float:
         return max(value, 0.0) if math.isfinite(value) else 0.0

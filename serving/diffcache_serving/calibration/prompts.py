@@ -1,12 +1,13 @@
-"""The prompts of a calibration: which concepts, and in which words.
+"""Reads the prompts of a calibration: the concepts and their wordings.
 
-The file is UTF-8 text of two columns, `concept<TAB>text`; empty lines and lines that begin with # are skipped. What
-the second column is, the first line says:
+The file is UTF-8 text with two columns, `concept<TAB>text`. Empty lines and lines that begin with # are skipped. The
+first line says what the second column is:
 
     # concept<TAB>tags      words that belong to the concept, as in the bundled model's list: prompts are made of them
     # concept<TAB>prompt    (or no such line) a whole prompt, used as it is; a concept may have several lines
 
-The concept is what the statistics resample and what is split in halves, so prompts about the same thing share it.
+The statistics resample concepts, and concepts are split into halves. So prompts about the same thing must have the same
+concept.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from diffcache_core.os_errors import explain_os_error
 from diffcache_serving.calibration.settings import CalibrationError
 
 TAGS_HEADER = "# concept<tab>tags"
-STYLES = ("noto style", "flat style")  # what the bundled model was trained to draw
-TAGS_USED = 2  # of a concept in one prompt, as in the model's training captions
+STYLES = ("noto style", "flat style")  # the styles of the bundled model's training
+TAGS_USED = 2  # tags of a concept in one prompt, as in the model's training captions
 
-MIN_CONCEPTS = 20  # ten a half: below that no bootstrap over concepts means anything
-MAX_PROMPTS = 4000  # a key each, about 5 ms on a laptop CPU; more offer no other similarities, only more waiting
+MIN_CONCEPTS = 20  # ten per half: with fewer, a bootstrap over concepts is meaningless
+MAX_PROMPTS = 4000  # each needs a key, about 5 ms on a laptop CPU; more prompts give no new similarities
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class Prompt:
 @dataclass(frozen=True)
 class PromptList:
     prompts: tuple[Prompt, ...]
-    digest: str  # of the file
+    digest: str  # sha256 of the file
 
 
 def read_prompts(path: Path, rng: np.random.Generator) -> PromptList:
-    """Raises CalibrationError naming the file, the line and the remedy. `rng` chooses tags, and which to leave out."""
+    """Reads the prompts. `rng` chooses tags, and the prompts to leave out beyond MAX_PROMPTS.
+
+    Raises CalibrationError with the file, the line and what to do.
+    """
     try:
         data = path.read_bytes()
         lines = data.decode("utf-8-sig").splitlines()
@@ -53,7 +57,7 @@ def read_prompts(path: Path, rng: np.random.Generator) -> PromptList:
     rows = list(_rows(path, lines))
     has_tags = any(_is_tags_header(line) for line in lines[:1])
     prompts = [prompt for row in rows for prompt in (_forms(row, rng) if has_tags else (row,))]
-    prompts = list({prompt.text: prompt for prompt in prompts}.values())  # the same words twice tell nothing new
+    prompts = list({prompt.text: prompt for prompt in prompts}.values())  # removes duplicates
     concepts = {prompt.concept for prompt in prompts}
     if len(concepts) < MIN_CONCEPTS:
         raise CalibrationError(
@@ -80,7 +84,7 @@ def _rows(path: Path, lines: list[str]) -> Iterator[Prompt]:
 
 
 def _forms(row: Prompt, rng: np.random.Generator) -> Iterator[Prompt]:
-    """The ways to ask for one concept that the bundled model knows (its card), each in both styles."""
+    """Yields the wordings of one concept that the bundled model knows (see its card), each in both styles."""
     tags = [tag.strip() for tag in row.text.split(",") if tag.strip()]
     chosen = rng.permutation(tags)[:TAGS_USED].tolist()
     for words in (row.concept, f"a {row.concept}", ", ".join([row.concept, *chosen])):

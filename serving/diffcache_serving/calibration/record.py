@@ -1,7 +1,7 @@
-"""What has been measured so far, on disk: a stopped calibration goes on where it was.
+"""The record of all measurements on disk, so that a stopped calibration can continue.
 
-One JSON object a line: first the settings, then one finished item each. A line counts once its newline is there, so
-a torn last line is an item that is measured again.
+Each line is one JSON object: first the settings, then one finished item per line. A line is valid only with its
+newline, so an incomplete last line means that its item is measured again.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, Self
 
 from diffcache_serving.calibration.settings import CalibrationError
 
-FORMAT = 1  # of the lines; raised when an older file cannot be read any more
+FORMAT = 1  # format of the lines; increase it when older files cannot be read any more
 
 
 class Record:
     """An append-only file of items by key. Use it as a context manager."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Opens or creates `path`. Raises CalibrationError if it was made with other settings or is no record."""
+        """Opens or creates `path`. Raises CalibrationError if it has other settings or is not a record."""
         self.path = path
-        header = json.loads(json.dumps({"format": FORMAT, **settings}))  # as it reads back: tuples become lists
+        header = json.loads(json.dumps({"format": FORMAT, **settings}))  # as it is read again: tuples become lists
         lines, torn_at = _read_lines(path)
         self._items: dict[str, dict[str, Any]] = {}
         if lines:
@@ -50,7 +50,7 @@ class Record:
         return self._items[key]
 
     def add(self, key: str, item: dict[str, Any]) -> None:
-        """On disk when this returns."""
+        """Adds an item. It is on disk when this returns."""
         self._write({"key": key, "item": item})
         self._items[key] = item
 
@@ -61,7 +61,7 @@ class Record:
 
 
 def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines, and the byte behind the last of them."""
+    """Returns the complete lines, and the offset in bytes after the last of them."""
     data = path.read_bytes() if path.is_file() else b""
     whole, newline, _ = data.rpartition(b"\n")
     try:

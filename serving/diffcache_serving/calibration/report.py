@@ -1,4 +1,4 @@
-"""The findings as text: Markdown that a terminal shows as well. Pure."""
+"""Formats the findings as text: Markdown that is also readable on a terminal. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_report(findings: Findings) -> str:
 
 
 def steps_advice(findings: Findings) -> str:
-    """Says so when the calibrated N is not what it should be; else empty."""
+    """Returns advice if the calibrated N differs from the smallest sufficient N, else an empty string."""
     steps, smallest = findings.settings.steps, findings.smallest_steps
     if steps > smallest:
         return (

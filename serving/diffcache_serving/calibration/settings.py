@@ -1,4 +1,4 @@
-"""What is measured, and how much of it. Pure."""
+"""What a calibration measures, and how much. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from diffcache_core.cache.resume import skip_to_k
 from diffcache_core.choices import Scheduler
 
 LOWEST_SIMILARITY, BIN_WIDTH = 0.40, 0.10
-"""The bands of similarity, from 1 downwards. Below .40 prompts have nothing in common and no model measured gained.
-Narrower bins place a threshold more exactly; but each bin is a test of its own, and with 32 pairs in the fitting half
-of a bin of .05 the bound was as wide as the differences it has to tell apart (measured on the bundled model)."""
+"""The bands of similarity, from 1 downwards. Below .40 prompts have nothing in common, and no measured model gained
+anything. Narrower bins would place a threshold more exactly. But each bin is a separate test, and with 32 pairs in the
+fitting half of a bin of .05 the bound was as wide as the differences to detect (measured on the bundled model)."""
 
 SKIP_EIGHTHS = (1, 2, 3, 4, 5)
-"""Candidate skips in eighths of N: with N = 8 every step up to 5. More candidates cost (N - k) steps a pair each;
-beyond 5/8 hardly a resumed picture kept its quality."""
+"""Candidate skips in eighths of N: with N = 8 every step up to 5. Each more candidate costs (N - k) steps per pair.
+Beyond 5/8 hardly any resumed picture kept its quality."""
 
 CURVE_STEPS = (2, 3, 4, 5, 6, 8, 12, 20)
-"""The N of the curve without a cache; the calibrated N joins them, and the largest is the reference."""
+"""The values of N for the curve without a cache. The calibrated N is added. The largest N is the reference."""
 
 
 class CalibrationError(Exception):
-    """The calibration cannot be done as asked. The message names the field and what to do."""
+    """The calibration cannot run as requested. The message names the option and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Band:
 
 
 def build_bins() -> tuple[Band, ...]:
-    """From the top downwards, the order in which the fixed-sequence test walks them."""
+    """Returns the bins from the highest similarity downwards: the fixed-sequence test uses this order."""
     count = round((1 - LOWEST_SIMILARITY) / BIN_WIDTH)
     edges = [round(1 - BIN_WIDTH * i, 4) for i in range(count + 1)]
     return tuple(Band(low, high) for high, low in itertools.pairwise(edges))
@@ -58,9 +58,9 @@ BINS = build_bins()
 
 
 def candidate_skips(steps: int) -> tuple[Skip, ...]:
-    """The skips worth measuring at N = `steps`, rising, each with a k of its own.
+    """Returns the candidate skips at N = `steps`, rising, each with a different k.
 
-    The percentage is ceil(100 k / N), the smallest that core's floor turns back into k.
+    The percentage is ceil(100 k / N), the smallest one that `skip_to_k`, which rounds down, converts back to k.
     """
     found: dict[int, int] = {}
     for eighths in SKIP_EIGHTHS:
@@ -73,17 +73,18 @@ def candidate_skips(steps: int) -> tuple[Skip, ...]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the measurements depend on. `alpha` only enters the decision, so it is not here and costs no new run."""
+    """The settings of the measurements. `alpha` is not among them: it affects only the decision, so a new value needs
+    no new runs."""
 
     steps: int = 8
     guidance: float = 3.0
     scheduler: Scheduler = "DDIM"
-    pairs_per_bin: int = 128  # over both halves; the bound narrows with its root, the time grows with it
+    pairs_per_bin: int = 128  # of both halves; the width of the bound falls with its root, the time grows with it
     curve_prompts: int = 64
     curve_at: tuple[int, ...] = CURVE_STEPS
     reseed_prompts: int = 12
     reseed_seeds: int = 4
-    chains: int = 24  # a setting; a setting is a granted level
+    chains: int = 24  # per granted level
     chain_length: int = 5  # resumes in a row
 
     @property

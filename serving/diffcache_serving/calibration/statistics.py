@@ -1,8 +1,8 @@
-"""Bounds by resampling clusters. Pure.
+"""Computes bounds by resampling clusters. Pure.
 
-Pictures of one concept resemble each other, so not pairs but whole concepts are drawn with replacement (Davison &
-Hinkley, Bootstrap Methods and their Application, 1997, 3.8). The percentile interval is widened by sqrt(C / (C - 1))
-for C clusters, without which it is too narrow for few of them (Hesterberg, What Teachers Should Know about the
+Pictures of one concept resemble each other, so whole concepts are drawn with replacement, not pairs (Davison & Hinkley,
+Bootstrap Methods and their Application, 1997, 3.8). The percentile interval is widened by sqrt(C / (C - 1)) for C
+clusters, because otherwise it is too narrow for few clusters (Hesterberg, What Teachers Should Know about the
 Bootstrap, The American Statistician 69, 2015, 4.1).
 """
 
@@ -16,16 +16,17 @@ from dataclasses import dataclass
 import numpy as np
 
 DRAWS = 4000
-"""Resamples. At 4,000 a 5% quantile moves by under 3% of the interval between two seeds; more only costs time."""
+"""Number of resamples. With 4,000 a 5% quantile differs between two seeds by under 3% of the interval; more only costs
+time."""
 
-ONE_SIDED, TWO_SIDED = 0.05, 0.025  # probability in a tail: of a decision's bound, and of a reported interval
+ONE_SIDED, TWO_SIDED = 0.05, 0.025  # probability in one tail: for the bound of a decision, for a reported interval
 
-Clusters = Sequence[str]  # one name a value
+Clusters = Sequence[str]  # the name of the cluster of each value
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or a ratio of means, and its interval. Infinite where there is only one cluster."""
+    """A mean or a ratio of means, with its interval. The interval is infinite if there is only one cluster."""
 
     value: float
     low: float
@@ -38,14 +39,14 @@ def estimate(
     per: Sequence[float] | None = None,
     tail: float = TWO_SIDED,
 ) -> Estimate:
-    """sum(values) / sum(per), that is the mean of `values` without `per`, with `tail` outside on each side.
+    """Returns sum(values) / sum(per), which is the mean of `values` without `per`, and its interval.
 
     Args:
-        values: (n,) one a pair, n >= 1.
-        clusterings: each assigns every pair to a cluster; the widest bounds of them hold. Pairs share both a parent's
-            concept and, over several bins, a new prompt, and neither alone covers the other.
-        per: (n,) the denominators of a ratio of means, for instance the uncached qualities.
-        tail: probability.
+        values: (n,), one value per pair, n >= 1.
+        clusterings: each assigns every pair to a cluster. The result has the widest bounds of all of them. Pairs may
+            share a parent's concept, or a new prompt over several bins, and one clustering does not cover the other.
+        per: (n,), the denominators of a ratio of means, for example the uncached qualities.
+        tail: the probability outside of the interval, on each side.
     """
     top = np.asarray(values, dtype=float)
     bottom = np.ones_like(top) if per is None else np.asarray(per, dtype=float)
@@ -55,7 +56,7 @@ def estimate(
 
 
 def lower_bound(values: Sequence[float], clusterings: Sequence[Clusters]) -> float:
-    """The one-sided 95% lower bound of the mean."""
+    """Returns the one-sided 95% lower bound of the mean."""
     return estimate(values, clusterings, tail=ONE_SIDED).low
 
 
@@ -73,6 +74,9 @@ def _bounds(top: np.ndarray, bottom: np.ndarray, clusters: Clusters, tail: float
 
 @functools.lru_cache(maxsize=16)
 def _draw(count: int) -> np.ndarray:
-    """(draws, clusters) float: how often each of `count` clusters was drawn. The same data give the same bound."""
+    """Returns how often each of `count` clusters is drawn, (DRAWS, count) float.
+
+    The seed is fixed, so that the same data give the same bound.
+    """
     rng = np.random.default_rng(count)
     return rng.multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(float)
