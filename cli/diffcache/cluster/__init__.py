@@ -1,1 +1,1 @@
-"""What `kubectl diffcache` knows of a cluster; kubectl does the talking."""
+"""Access of `kubectl diffcache` to a cluster. It always uses kubectl."""

@@ -1,4 +1,4 @@
-"""What kubectl says when it fails, in one line with the remedy. Pure."""
+"""Converts error output of kubectl to one line that says what to do. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 NO_CLUSTER = re.compile(r"The connection to the server localhost:8080 was refused")
-"""kubectl's own default address: nothing names a cluster."""
+"""The message for kubectl's default address: no cluster is configured."""
 
 _TOLD = re.compile(r"^(error:|Error |Unable to connect|The connection to)", re.IGNORECASE)
-_LOG_LINE = re.compile(r"^([IWEF]\d{4} |\s)")  # klog's, and what continues one
+_LOG_LINE = re.compile(r"^([IWEF]\d{4} |\s)")  # log lines of klog, and their continuation lines
 
 _CHOOSE = "choose another cluster with --context or --kubeconfig"
 _KNOWN: tuple[tuple[str, int, str], ...] = (
@@ -49,7 +49,7 @@ _KNOWN: tuple[tuple[str, int, str], ...] = (
         "{path} is not a kubeconfig: give another with --kubeconfig or KUBECONFIG",
     ),
     (
-        r"must be logged in to the server|Unauthorized|^error: EOF$",  # EOF: it asked for a user name, unseen
+        r"must be logged in to the server|Unauthorized|^error: EOF$",  # EOF: kubectl asked for a user name in vain
         1,
         f"the cluster does not accept the kubeconfig's credentials: log in again, or {_CHOOSE}",
     ),
@@ -72,7 +72,10 @@ _KNOWN: tuple[tuple[str, int, str], ...] = (
 
 
 class ClusterError(Exception):
-    """The cluster, or what is in it, stands in the way. The message says what to do; `status` is the exit status."""
+    """The command failed because of the cluster or of what is in it. The message says what to do.
+
+    `status` is the exit status.
+    """
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -80,7 +83,7 @@ class ClusterError(Exception):
 
 
 def explain(stderr: str, contexts: Sequence[str] = ()) -> ClusterError:
-    """`contexts`: those of the kubeconfig, for one who has chosen none."""
+    """Returns the error for kubectl's output. `contexts` are those of the kubeconfig, for a user who chose none."""
     if NO_CLUSTER.search(stderr):
         remedy = (
             f"choose one with --context ({', '.join(contexts)})"
@@ -97,6 +100,6 @@ def explain(stderr: str, contexts: Sequence[str] = ()) -> ClusterError:
 
 
 def _verdict(stderr: str) -> str:
-    """The line that says why, among kubectl's log lines and advice."""
+    """Returns the line with the reason, without kubectl's log lines and advice."""
     lines = [line for line in stderr.splitlines() if line.strip() and not _LOG_LINE.match(line)]
     return next((line for line in lines if _TOLD.match(line)), lines[-1] if lines else "").strip()

@@ -1,4 +1,5 @@
-"""kubectl as a subprocess: the only way to the API server. It knows the user's contexts, logins and proxies."""
+"""Runs kubectl as a subprocess. All access to the API server uses it, because it knows the user's contexts, logins and
+proxies."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ from diffcache_core.names import GROUP, PLURAL
 from diffcache_core.resource.spec import NAME_PATTERN
 
 RESOURCE = f"{PLURAL}.{GROUP}"
-"""In full: another group might have the short name, too."""
+"""The full name, because another group might have the same short name."""
 
 REQUEST_SECONDS = 20
-"""For one answer of the API server. More only lets somebody wait longer for one that is down."""
+"""Timeout of one call to the API server. With a higher value users only wait longer for a server that is down."""
 
 
 @dataclass(frozen=True)
 class Kubectl:
-    """Empty: as the kubeconfig says."""
+    """The chosen cluster and namespace. For an empty field the kubeconfig decides."""
 
     namespace: str = ""
     context: str = ""
@@ -31,27 +32,27 @@ class Kubectl:
 
     @property
     def flags(self) -> list[str]:
-        """With `=`, so that no value can be taken for another option."""
+        """Returns the options for kubectl, with `=`, so that no value is read as another option."""
         return [f"--{name}={value}" for name, value in vars(self).items() if value]
 
     def command(self, *words: str) -> list[str]:
-        program = shlex.split(os.environ.get("KUBECTL", "")) or ["kubectl"]  # may be `minikube kubectl --`
+        program = shlex.split(os.environ.get("KUBECTL", "")) or ["kubectl"]  # KUBECTL may be `minikube kubectl --`
         return [*program, *self.flags, *words]
 
     def advice(self, command: str) -> str:
-        """A command to run next, for the same cluster and namespace."""
+        """Returns a command for the user to run next, with the same cluster and namespace."""
         return shlex.join([*command.split(), *self.flags])
 
     def run(self, *words: str) -> str:
-        """Its standard output. Raises ClusterError."""
-        # Without standard input: asked for a password there, nobody would see the question.
+        """Runs kubectl and returns its standard output. Raises ClusterError if it fails."""
+        # No standard input: the user would not see it if kubectl asked for a password.
         done = start(subprocess.run, self.command(*words), stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
             raise explain(done.stderr, self._contexts() if NO_CLUSTER.search(done.stderr) else ())
         return str(done.stdout)
 
     def read(self, *words: str) -> Any:
-        """What `kubectl get` answers, as JSON. Raises ClusterError."""
+        """Returns the JSON answer of `kubectl get`. Raises ClusterError if it fails."""
         text = self.run("get", "--output=json", f"--request-timeout={REQUEST_SECONDS}s", *words)
         try:
             return json.loads(text)
@@ -64,7 +65,7 @@ class Kubectl:
 
 
 def start(how: Any, command: list[str], **options: Any) -> Any:
-    """`subprocess.run` or `Popen` of kubectl. Raises ClusterError if there is none."""
+    """Starts kubectl; `how` is `subprocess.run` or `Popen`. Raises ClusterError if kubectl cannot be started."""
     try:
         return how(command, **options)
     except OSError as error:
@@ -74,7 +75,8 @@ def start(how: Any, command: list[str], **options: Any) -> Any:
 
 
 def checked_name(name: str) -> str:
-    """Raises ClusterError for what no DiffusionCache can be called, and kubectl might take for something else."""
+    """Returns `name`. Raises ClusterError if it is not a valid name of a DiffusionCache, because kubectl might read it
+    as something else."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise ClusterError(
             f"{name!r} is no name of a DiffusionCache: `kubectl diffcache get` lists them, `-A` in all namespaces", 2

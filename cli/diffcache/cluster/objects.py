@@ -1,4 +1,4 @@
-"""What the commands read of a resource; and how an answer of the cluster becomes a view of it."""
+"""Views of a resource with the fields that the commands read, and the conversion of answers to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GpuView(View):
 
     @property
     def wanted(self) -> str:
-        """The resource's name; empty if a pod wants none."""
+        """Returns the name of the GPU resource, or an empty string if a pod needs no GPU."""
         return self.resource_name if self.count else ""
 
 
@@ -72,7 +72,7 @@ class Resource(ObjectView):
 
     @property
     def is_seen(self) -> bool:
-        """Whether the operator's conditions are about the present spec."""
+        """Returns whether the operator's conditions are about the current spec."""
         return self.status.observed_generation >= self.metadata.generation
 
     @property
@@ -81,18 +81,18 @@ class Resource(ObjectView):
 
     @property
     def image(self) -> str:
-        """The serving image in use."""
+        """Returns the current serving image."""
         return self.status.serving.image
 
     @property
     def new_choice(self) -> str:
-        """The serving image that `kubectl diffcache upgrade` chose, as long as it has not run."""
+        """Returns the serving image that `kubectl diffcache upgrade` chose, until it has run; then an empty string."""
         chosen = self.metadata.annotations.get(IMAGE_ANNOTATION, "")
         return chosen if chosen != self.status.serving.chosen else ""
 
     @property
     def image_to_be(self) -> str:
-        """The serving image that the operator will use: what it has not seen yet comes first."""
+        """Returns the serving image that the operator will use. A choice that it has not seen yet takes precedence."""
         return self.spec.serving.image or self.metadata.annotations.get(IMAGE_ANNOTATION, "") or self.image
 
 
@@ -100,7 +100,7 @@ Kind = TypeVar("Kind", bound=View)
 
 
 def parse_object(kind: type[Kind], answer: object) -> Kind:
-    """Raises ClusterError."""
+    """Converts one object. Raises ClusterError if this version does not understand it."""
     try:
         return kind.model_validate(answer)
     except ValidationError as error:
@@ -112,5 +112,5 @@ def parse_object(kind: type[Kind], answer: object) -> Kind:
 
 
 def parse_list(kind: type[Kind], answer: Any) -> Sequence[Kind]:
-    """Raises ClusterError."""
+    """Converts a list of objects. Raises ClusterError if this version does not understand one of them."""
     return tuple(parse_object(kind, item) for item in answer.get("items") or ())

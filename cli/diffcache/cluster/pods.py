@@ -1,4 +1,4 @@
-"""Which pod to ask, and what is the matter with one. Pure."""
+"""Chooses a pod to call, and explains what is wrong with a pod. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diffcache_core.kubernetes.workloads import (
 
 
 def choose_pod(resource: Resource, pods: Sequence[Pod], status_command: str, now: datetime) -> str:
-    """A ready serving pod's name. Raises ClusterError, saying why there is none and what to do."""
+    """Returns the name of a ready serving pod. If there is none, raises ClusterError with the reason and what to do."""
     serving = [pod for pod in pods if pod.metadata.labels.get(COMPONENT_LABEL) == SERVING]
     ready = sorted(pod.name for pod in serving if pod.is_ready)
     if ready:
@@ -42,7 +42,7 @@ def _why_none(resource: Resource, serving: Sequence[Pod], status_command: str, n
     if ready.status == "True":
         return f"no pod of {name} is ready at the moment: try again, or see `{status_command}`"
     text = f"{name} is not ready: {ready.reason}: {ready.message.rstrip('.')}"
-    # A pod may know more than the operator has seen.
+    # A pod may show more than the operator has seen so far.
     more = [f"{pod.name}: {what}" for pod in serving if (what := news(pod, resource, (), now))]
     return f"{'; '.join([text, *more])}. More: `{status_command}`"
 
@@ -56,13 +56,13 @@ def restarts(pod: Pod) -> int:
 
 
 def trouble(pod: Pod, resource: Resource, claims: Sequence[VolumeClaim], now: datetime) -> str:
-    """What keeps a pod from being ready, or ended it the last time; empty if nothing does."""
+    """Returns why a pod is not ready, or why its last run ended. Returns an empty string if there is no problem."""
     problem = _problem(pod, resource, claims, now)
     return f"{problem.reason}: {problem.message}" if problem is not None else _passing(pod)
 
 
 def news(pod: Pod, resource: Resource, claims: Sequence[VolumeClaim], now: datetime) -> str:
-    """The same; empty also if a condition says it already."""
+    """Returns the same as `trouble`, but an empty string if a condition of the resource already says it."""
     problem = _problem(pod, resource, claims, now)
     is_shown = problem is not None and any(
         problem.message in condition.message for condition in resource.status.conditions

@@ -1,4 +1,4 @@
-"""A way to a port of a pod, for as long as it is needed."""
+"""Forwards a local port to a port of a pod, as long as it is needed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from diffcache.cluster.kubectl import Kubectl, start
 _FORWARDING = re.compile(r"^Forwarding from (127\.0\.0\.1:\d+) -> \d+$")
 
 END_SECONDS = 5.0
-"""kubectl ends at once when asked to; one that hangs is killed after this."""
+"""Time after which kubectl is killed if it does not end. Normally it ends at once."""
 
 
 def parse_forwarding(line: str) -> str | None:
-    """HOST:PORT on this machine, if the line says it."""
+    """Returns HOST:PORT on this machine from a line of kubectl, or None if the line does not contain it."""
     match = _FORWARDING.match(line.strip())
     return match[1] if match else None
 
 
 @contextmanager
 def port_forward(kubectl: Kubectl, pod: str, port: int) -> Iterator[str]:
-    """HOST:PORT on this machine that leads to the pod's port. Raises ClusterError."""
+    """Yields HOST:PORT on this machine, which leads to the pod's port. Raises ClusterError if kubectl fails."""
     command = kubectl.command("port-forward", "--address=127.0.0.1", "--", f"pod/{pod}", f":{port}")
     processes: list[subprocess.Popen[str]] = []
     with tempfile.TemporaryFile("w+") as errors, _terminated_with_us(processes):
@@ -60,9 +60,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def _terminated_with_us(processes: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
-    """SIGTERM ends them, too, and then this process as ever.
+    """Makes SIGTERM end these processes first, and then this process as usual.
 
-    It raises nothing: an exception in the midst of closing a gRPC channel leaves a lock of it taken for ever.
+    The handler raises no exception: an exception while a gRPC channel closes would leave its lock taken forever.
     """
 
     def leave(number: int, _: FrameType | None) -> None:

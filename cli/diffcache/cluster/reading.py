@@ -1,4 +1,4 @@
-"""Reads a resource and what belongs to it."""
+"""Reads a resource and the objects that belong to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Found(Generic[Item]):
-    """`missing` says why the items could not be read: who may see a resource may not see all that belongs to it."""
+    """Items, or in `missing` the reason why they could not be read: a user may be allowed to read a resource, but not
+    all objects that belong to it."""
 
     items: Sequence[Item] = ()
     missing: str = ""
@@ -28,7 +29,7 @@ class Found(Generic[Item]):
 
 @dataclass(frozen=True)
 class Host:
-    """A resource with what belongs to it."""
+    """A resource with the objects that belong to it."""
 
     resource: Resource
     pods: Found[Pod]
@@ -37,21 +38,21 @@ class Host:
 
 
 def read_resource(kubectl: Kubectl, name: str) -> Resource:
-    """Raises ClusterError."""
+    """Reads the resource `name`. Raises ClusterError."""
     return parse_object(Resource, kubectl.read(RESOURCE, "--", checked_name(name)))
 
 
 def read_pods(kubectl: Kubectl, name: str) -> Sequence[Pod]:
-    """Raises ClusterError."""
+    """Reads the pods of the resource `name`. Raises ClusterError."""
     return _read_labelled(kubectl, Pod, "pods", name)
 
 
 def read_surroundings(kubectl: Kubectl, name: str) -> Host:
-    """Raises ClusterError if there is no such resource."""
+    """Reads the resource `name` and what belongs to it. Raises ClusterError if the resource cannot be read."""
     resource = read_resource(kubectl, name)
-    # By uid: the events of an earlier resource of this name stay for an hour.
+    # By uid, because events of an earlier resource with this name stay for an hour.
     about = f"--field-selector=involvedObject.kind={KIND},involvedObject.uid={resource.metadata.uid}"
-    with ThreadPoolExecutor() as threads:  # each kubectl takes about as long as the way to the cluster and back
+    with ThreadPoolExecutor() as threads:  # in parallel, because each kubectl waits mostly for the network
         pods = threads.submit(_found, lambda: read_pods(kubectl, name))
         claims = threads.submit(_found, lambda: _read_labelled(kubectl, VolumeClaim, "persistentvolumeclaims", name))
         events = threads.submit(_found, lambda: parse_list(Event, kubectl.read("events", about)))

@@ -1,4 +1,4 @@
-"""What `kubectl diffcache status` shows, as JSON and on one screen. Pure."""
+"""The output of `kubectl diffcache status`, as JSON and on one screen. Pure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ from diffcache_core.kubernetes.events import Event
 from diffcache_core.resource.status import Condition
 
 EVENTS = 8
-"""The newest ones: more would push the conditions off a terminal of 50 lines."""
+"""Number of newest events that are shown. With more, the conditions would not fit on a terminal of 50 lines."""
 
-_BAD_NEWS = ("Stalled", "Reconciling", "UpdateAvailable", "CRDOutdated", "ClaimsLeft")  # better not True
+_BAD_NEWS = (
+    "Stalled",
+    "Reconciling",
+    "UpdateAvailable",
+    "CRDOutdated",
+    "ClaimsLeft",
+)  # conditions that should be False
 _COLOURS = {"True": "green", "False": "red", "Unknown": "yellow"}
 
 
@@ -158,7 +164,7 @@ def _conditions(conditions: Sequence[Condition], now: datetime) -> list[Renderab
             f"{condition.type:<16}", (f"{condition.status:<8}", colour), printable(condition.reason)
         )
         shown.append(heading.append(f"  since {duration(since)}", "dim"))
-        # Messages are long and hold the remedy: below, over the whole width, rather than in a narrow column.
+        # Messages are long and say what to do, so they are below, over the whole width, not in a narrow column.
         shown.append(_indented(_lines(condition.message)))
     return shown
 
@@ -236,5 +242,5 @@ def _grid(rows: Sequence[tuple[str, str]], styles: tuple[str, str]) -> Table:
 
 
 def _lines(text: str) -> Text:
-    """A text of a pod or an operator: its lines are kept, other control characters are not."""
+    """Returns a text of a pod or an operator with its line breaks. Other control characters are escaped."""
     return Text(printable_lines(text))
