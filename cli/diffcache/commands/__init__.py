@@ -1,1 +1,1 @@
-"""One file a command."""
+"""The commands of `diffcache`, one file each."""

@@ -107,7 +107,7 @@ def calibrate(
 
 
 def _prepare_for_torch() -> None:
-    """To be called before it is imported, which reads the environment. Raises ManifestError."""
+    """Prepares the environment. Call it before torch is imported, which reads the environment. Raises ManifestError."""
     from diffcache_serving.openmp import set_openmp_defaults
     from diffcache_serving.process_setup import check_allocator
     from diffcache_serving.values.errors import ConfigError
@@ -146,14 +146,14 @@ def _prompts_file(prompts: Path | None, default: Path) -> Path:
 
 
 def _writable(path: Path, option: str) -> Path:
-    """Found out before the measuring, not after it."""
+    """Returns the absolute path. Checks before the measurements that it can be written; if not, raises BadParameter."""
     path = path.expanduser().absolute()
     if path.is_dir():
         raise bad_option(f"{path} is a folder: name a file in it", option)
     trial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()  # permissions do not say all: the file system may be read-only
+        trial.touch()  # permissions alone do not tell, because the file system may be read-only
         trial.unlink()
     except OSError as error:
         reason = f"{path} cannot be written ({error.strerror}): choose another file"

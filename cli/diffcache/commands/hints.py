@@ -1,4 +1,4 @@
-"""How texts call another command: `diffcache cache show` is `kubectl diffcache entry NAME` in a cluster."""
+"""The names of commands in texts: `diffcache cache show` is `kubectl diffcache entry NAME` in a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def how_to(words: str) -> str:
 
 @contextmanager
 def for_cluster(advice: Callable[[str], str], name: str) -> Iterator[None]:
-    """Within it commands are called for this DiffusionCache. `advice` adds what chooses cluster and namespace."""
+    """Within this context, texts name the commands for this DiffusionCache. `advice` adds the options for cluster and
+    namespace."""
     token = _say.set(lambda words: advice(f"kubectl diffcache {_IN_CLUSTER[words]} {name}"))
     try:
         yield

@@ -59,13 +59,13 @@ def render(
 
 
 def _in_namespace(resource: DiffusionCache, namespace: str, path: Path) -> DiffusionCache:
-    """Raises ManifestError."""
+    """Returns the resource in `namespace`. Raises ManifestError if its manifest names another one."""
     from diffcache_core.resource.manifest import ManifestError
 
     metadata = resource.metadata
     if namespace not in ("", metadata.namespace) and "namespace" in metadata.model_fields_set:
         raise ManifestError(f"{path} is for the namespace {metadata.namespace}, not {namespace}: leave out -n")
-    # Without a uid, which a manifest that came out of a cluster has: there are no owners on an empty one.
+    # Removes the uid that a manifest from a cluster has, because an empty cluster has no owners.
     changes = {"namespace": namespace or metadata.namespace, "uid": ""}
     return resource.model_copy(update={"metadata": metadata.model_copy(update=changes)})
 
@@ -81,12 +81,12 @@ def _as_yaml(objects: list[dict[str, Any]], name: str) -> str:
 
 
 def _dumper() -> type[SafeDumper]:
-    """Texts of several lines, such as a config file, as such."""
+    """Returns a YAML dumper that writes texts of several lines, such as a config file, line by line."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: object) -> bool:
-            return True  # labels that are the same object are written out, as people and diffs want them
+            return True  # writes identical labels in full instead of aliases, for people and diffs
 
     def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)

@@ -29,7 +29,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 SYNTHETIC_DAYS = 3
 WINS, MISSES = "*", "!"
 LOWEST_LEVEL = 0.4
-"""Similarities below it are left out of the search, where the manifest's tuning.minSimilarity allows no less."""
+"""The search leaves out similarities below this value, even if the manifest's tuning.minSimilarity is lower. Only start
+levels that begin lower extend it."""
 
 DEFAULT_MANIFEST = """\
 apiVersion: diffcache.io/v1alpha1
@@ -144,7 +145,7 @@ def _plot_file(path: Path) -> Path:
     if path.suffix.lower() not in PLOT_ENDINGS or path.is_dir():
         wrong = f"{path}: must be a file whose name ends in one of {', '.join(PLOT_ENDINGS)}"
         raise bad_option(wrong, "--output")
-    if not path.parent.is_dir():  # found out before the simulation, not after it
+    if not path.parent.is_dir():  # checked before the simulation, not after it
         raise bad_option(f"{path.parent} is no folder: make it, or choose another", "--output")
     return path
 
@@ -214,7 +215,7 @@ def _shortened(arrivals: Arrivals, most: int) -> Arrivals:
 
 
 def _read(path: Path, parse: Callable[[io.StringIO, str], Parsed]) -> Parsed:
-    """A CSV, perhaps compressed with gzip. Raises ManifestError."""
+    """Reads a CSV, which may be compressed with gzip. Raises ManifestError."""
     from diffcache_core.simulator.loops.stream import StreamError
 
     try:

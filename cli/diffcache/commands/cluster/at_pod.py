@@ -1,4 +1,4 @@
-"""The commands that ask a server, sent to a pod of a DiffusionCache."""
+"""Runs commands that call a server against a pod of a DiffusionCache."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 _OF_THE_WAY = ("127.0.0.1", "Socket closed", "Stream removed", CLOSED)
-"""gRPC's words about this end of the port-forward help nobody; what the server says of itself does."""
+"""Texts of gRPC about this end of the port-forward, which do not help the user; messages from the server do."""
 
 
 def at_pod(command: Callable[..., None], port: int, address: str, without: Sequence[str] = ()) -> Callable[..., None]:
-    """The same command, with the name of a DiffusionCache instead of an address.
+    """Returns the same command, with the name of a DiffusionCache instead of an address.
 
     Args:
         command: one of the local commands.
-        port: the pod's port that it talks to.
-        address: its parameter that takes HOST:PORT.
-        without: parameters that make no sense through `kubectl port-forward`.
+        port: the port of the pod that the command calls.
+        address: the parameter of the command that takes HOST:PORT.
+        without: parameters that make no sense with `kubectl port-forward`.
     """
 
     def run(name: str, namespace: str, context: str, kubeconfig: str, **options: Any) -> None:
@@ -60,7 +60,7 @@ def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty)
 
 @contextmanager
 def _pod_port(kubectl: Kubectl, name: str, port: int) -> Iterator[str]:
-    """HOST:PORT that leads to a ready pod. Raises ClusterError, also for a pod that goes away meanwhile."""
+    """Yields HOST:PORT that leads to a ready pod. Raises ClusterError, also if the pod disappears meanwhile."""
     from diffcache.cluster.errors import ClusterError
     from diffcache.cluster.pods import choose_pod
     from diffcache.cluster.port_forward import port_forward

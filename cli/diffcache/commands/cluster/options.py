@@ -1,4 +1,4 @@
-"""What all commands of `kubectl diffcache` take."""
+"""The arguments and options that all commands of `kubectl diffcache` have."""
 
 from __future__ import annotations
 

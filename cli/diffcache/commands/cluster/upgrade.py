@@ -47,7 +47,7 @@ def upgrade(
 
 
 def next_image(resource: Resource, wanted: str) -> str:
-    """Empty: there is nothing to move to. Raises ClusterError. Pure."""
+    """Returns the image to move to, or an empty string if there is none. Raises ClusterError. Pure."""
     from diffcache.cluster.errors import ClusterError
 
     pinned = resource.spec.serving.image
