@@ -1,4 +1,4 @@
-"""diffcache's client: pictures from a serving pod, and whether the cache helped.
+"""The Python client of diffcache: it gets pictures from a server, and tells whether the cache helped.
 
 >>> with diffcache.Client("localhost:50051") as client:  # doctest: +SKIP
 ...     client.generate("red apple, noto style", cache_mode="read_only").image.save("apple.png")
@@ -27,7 +27,8 @@ _MODULES = ("diffcache.client", "diffcache.wire", "diffcache_core.generation")
 
 
 def __getattr__(name: str) -> Any:
-    """Imports grpc when it is needed: the command sets what it logs before, and most commands do without it."""
+    """Imports grpc only when it is needed. The command line first sets what grpc logs, and most commands do not need
+    it."""
     if name in __all__:
         for module in map(import_module, _MODULES):
             if hasattr(module, name):

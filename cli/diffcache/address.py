@@ -1,6 +1,6 @@
-"""Where a server is: HOST:PORT, or one of gRPC's own names. What people write instead is refused with what to write.
+"""Checks the address of a server: HOST:PORT, or a name in gRPC's own syntax. Errors say what to write instead. Pure.
 
-gRPC itself takes nearly everything for a name to look up, and then only says that it does not answer. Pure.
+gRPC itself treats nearly every text as a name to look up, and then only says that the server does not answer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\[\]\s]*:[^\[\]\s]*\]|[^:\[\]\s]+)(:(
 
 
 def checked_address(address: str, what: str, port: int) -> str:
-    """`address` without space around it.
+    """Checks `address` and returns it without surrounding space.
 
     Args:
         address: HOST:PORT, dns:[//AUTHORITY/]HOST:PORT, ipv4: or ipv6: and a list of addresses, or unix:PATH.
-        what: how messages call it.
-        port: what messages suggest where there is none.
+        what: the name of the address in messages.
+        port: the port that messages suggest if `address` has none.
 
     Raises:
         GenerationError: INVALID_ARGUMENT, with what to write.
@@ -45,7 +45,10 @@ def checked_address(address: str, what: str, port: int) -> str:
 
 
 def _problem_of(place: str, port: int) -> tuple[str, str]:
-    """What is wrong with a HOST:PORT, and what was meant; empty where there is nothing or it cannot be made out."""
+    """Returns what is wrong with a HOST:PORT, and the probable correct text.
+
+    The first is empty if nothing is wrong, the second if the correct text is unclear.
+    """
     scheme = _SCHEME.match(place)
     rest = place[scheme.end() :] if scheme is not None else place
     rest = re.split(r"[/?#]", rest)[0].rpartition("@")[2]
@@ -66,9 +69,9 @@ def _problem_of(place: str, port: int) -> tuple[str, str]:
 
 
 def _as_host_and_port(text: str, port: int) -> str:
-    """`text` as HOST:PORT, with `port` where it has none; empty if it cannot be made out."""
+    """Returns `text` as HOST:PORT, with `port` if it has none. Returns an empty string if it has no valid form."""
     before, _, last = text.rpartition(":")
-    if _is_ipv6(before) and len(last) == 5 and last.isdecimal():  # no group of an address has five digits
+    if _is_ipv6(before) and len(last) == 5 and last.isdecimal():  # a group of an IPv6 address never has five digits
         return f"[{before}]:{last}"
     if _is_ipv6(text):
         return f"[{text}]:{port}"

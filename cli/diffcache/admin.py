@@ -1,4 +1,4 @@
-"""The client of `CacheAdmin`, for the command line."""
+"""The client of `CacheAdmin` for the command line."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from diffcache_core.net.proxies import NO_PROXY_OPTION, grpc_proxy, host_of, is_
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
 TIMEOUT = 30.0
-"""Seconds of one call. Purging a large cache takes a few; more only delays the news of a server that hangs."""
+"""Timeout of one call in seconds. A purge of a large cache takes a few seconds; a higher value only delays the error if
+a server hangs."""
 _LATE = f"the server has not answered within {TIMEOUT:g} s: try again when it is less busy, or see its log"
 
 
 class AdminClient:
-    """Calls methods of CacheAdmin by name; a context manager."""
+    """Calls methods of CacheAdmin by name. A context manager."""
 
     def __init__(self, target: str) -> None:
-        """Raises GenerationError for what is no address."""
+        """Raises GenerationError if `target` is not a valid address."""
         target = checked_address(target, "admin", ADMIN_PORT)
         options: list[tuple[str, int]] = [("grpc.max_receive_message_length", 64 * 2**20)]
         if is_near(host_of(target)):
@@ -38,7 +39,7 @@ class AdminClient:
         self._channel.close()
 
     def call(self, method: str, request: Any) -> Any:
-        """Raises GenerationError."""
+        """Calls `method` and returns its answer. Raises GenerationError if the call fails."""
         try:
             return getattr(self._stub, method)(request, timeout=TIMEOUT)
         except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""The clients of `ImageGeneration`: the same methods, waiting or awaited. They retry UNAVAILABLE and nothing else."""
+"""The clients of `ImageGeneration`, blocking and for asyncio, with the same methods. They retry only UNAVAILABLE."""
 
 from __future__ import annotations
 
@@ -34,30 +34,31 @@ from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
 RETRY_SECONDS = 30.0
-"""How long UNAVAILABLE is retried: a pod that drains hands over within it. Other errors are never retried, for the
-picture may already have cost its steps."""
+"""How long UNAVAILABLE is retried. A draining pod is replaced within this time. Other errors are never retried, because
+the server may already have run the steps of the picture."""
 
-MAX_IMAGE_BYTES = 64 * 2**20  # grpc's own limit of 4 MiB is below a 2048 x 2048 PNG
+MAX_IMAGE_BYTES = 64 * 2**20  # the default of grpc, 4 MiB, is less than a 2048 x 2048 PNG
 
 _SEVERAL = ("dns:", "ipv4:", "ipv6:")
-"""Targets that name all pods of a cache: requests take turns over the addresses, those that are down left out."""
+"""Prefixes of targets that name all pods of a cache. Requests take turns over the addresses that answer."""
 _TURNS = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 _LOOK_UP_MILLISECONDS = 1000
-"""Least time between look-ups of a name, which a lost connection asks for; grpc's own 30 s are as long as we retry."""
+"""Minimum time between two DNS look-ups, which a lost connection causes. The default of grpc, 30 s, is as long as our
+retries."""
 _RECONNECT_MILLISECONDS = 5000
-"""Longest wait between two attempts to connect: after grpc's own two minutes nobody would be retrying any more."""
+"""Maximum wait between two attempts to connect. The default of grpc, two minutes, is longer than our retries."""
 
 
 class _Retries:
-    """How long to wait before the next try of one call."""
+    """Computes the waits between the tries of one call."""
 
     def __init__(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
         self._wait = 0.1
 
     def after(self, error: GenerationError) -> float:
-        """Seconds until the next try. Raises `error` when there is none."""
-        wait = self._wait * random.uniform(0.5, 1.5)  # clients that lost the same pod must not come back together
+        """Returns the seconds until the next try. Raises `error` if there is no further try."""
+        wait = self._wait * random.uniform(0.5, 1.5)  # so that clients of one lost pod do not all retry together
         if error.code != "UNAVAILABLE" or time.monotonic() + wait > self._deadline:
             raise error
         self._wait = min(2 * self._wait, 2.0)
@@ -66,7 +67,7 @@ class _Retries:
 
 @dataclass(frozen=True)
 class _Target:
-    """What the clients are made with, checked. Raises GenerationError for what gRPC would explain in its own words."""
+    """The checked arguments of the clients. Raises GenerationError for errors that gRPC would not explain well."""
 
     server: str
     tenant: str
@@ -97,7 +98,7 @@ class _Target:
         return given.encode(errors="replace") if isinstance(given, str) else given
 
     def open(self, module: Any) -> Any:
-        """The channel of `grpc` or `grpc.aio`."""
+        """Returns a channel. `module` is `grpc` or `grpc.aio`."""
         server = checked_address(self.server, "server", GRPC_PORT)
         options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", MAX_IMAGE_BYTES),
@@ -114,7 +115,7 @@ class _Target:
 
     @property
     def proxy(self) -> str:
-        """What the environment puts between, or nothing."""
+        """Returns the proxy that the environment sets for this server, or an empty string."""
         return grpc_proxy(host_of(self.server), os.environ)
 
     @property
@@ -123,14 +124,16 @@ class _Target:
 
 
 class Client:
-    """Generates pictures; a context manager. Threads may share it.
+    """Generates pictures. A context manager. Threads may share it.
 
     Args:
         server: HOST:PORT of a gRPC endpoint, without http://; or dns:///NAME-pods:50051 for all pods of a
             DiffusionCache, in turn.
-        tenant: sent as metadata; where an authenticating proxy sets it, leave it alone.
-        tls: encrypt, and check the server against `ca_certificate` (PEM) or the system's authorities.
-        retry_seconds: how long UNAVAILABLE is retried, on another pod where there are several.
+        tenant: sent as metadata. Do not set it if an authenticating proxy does.
+        tls: encrypt, and verify the server with `ca_certificate` (PEM) or with the system's authorities.
+        retry_seconds: how long UNAVAILABLE is retried; if there are several pods, on another pod.
+
+    Raises GenerationError if an argument is wrong.
     """
 
     def __init__(
@@ -160,7 +163,10 @@ class Client:
         self._channel.close()
 
     def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> Generation:
-        """One picture. `timeout` is in seconds, of each try. Raises GenerationError, or TypeError for no option."""
+        """Returns one picture. `timeout` is in seconds, for each try.
+
+        Raises GenerationError, or TypeError for an unknown option.
+        """
         check_timeout(timeout)
         message = build_request(prompt, options)
         retries = _Retries(self._retry_seconds)
@@ -173,13 +179,14 @@ class Client:
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Iterator[Progress | Generation]:
-        """Progress for each step, then the picture. Raises as `generate`; for the options at once."""
+        """Yields the progress after each step, then the picture. Raises the same errors as `generate`; errors in the
+        options are raised at once."""
         check_timeout(timeout)
         return self._stream(pb.GenerateStreamRequest(request=build_request(prompt, options)), timeout)
 
     def _stream(self, message: pb.GenerateStreamRequest, timeout: float | None) -> Iterator[Progress | Generation]:
         retries = _Retries(self._retry_seconds)
-        has_begun = False  # then it is not tried again: it would begin anew, and cost its steps twice
+        has_begun = False  # if True, there is no retry: it would start from the beginning and run all steps again
         while True:
             call = self._stub.GenerateStream(message, timeout=timeout, metadata=self._metadata)
             try:
@@ -192,11 +199,11 @@ class Client:
                     raise error_from_rpc(error, self._proxy) from None
                 time.sleep(retries.after(error_from_rpc(error, self._proxy)))
             finally:
-                call.cancel()  # nothing, once it is over; else whoever leaves early would leave the run behind
+                call.cancel()  # ends the run if the caller stops early; does nothing after the end
 
 
 class AsyncClient:
-    """As Client, awaited: `async with`, `await generate`, `async for event in stream`."""
+    """The same as Client for asyncio: `async with`, `await generate`, `async for event in stream`."""
 
     def __init__(
         self,
@@ -227,7 +234,10 @@ class AsyncClient:
     async def generate(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
-        """One picture. `timeout` is in seconds, of each try. Raises GenerationError, or TypeError for no option."""
+        """Returns one picture. `timeout` is in seconds, for each try.
+
+        Raises GenerationError, or TypeError for an unknown option.
+        """
         check_timeout(timeout)
         message = build_request(prompt, options)
         retries = _Retries(self._retry_seconds)
@@ -240,7 +250,8 @@ class AsyncClient:
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> AsyncGenerator[Progress | Generation, None]:
-        """Progress for each step, then the picture. Raises as `generate`; for the options at once."""
+        """Yields the progress after each step, then the picture. Raises the same errors as `generate`; errors in the
+        options are raised at once."""
         check_timeout(timeout)
         return self._stream(pb.GenerateStreamRequest(request=build_request(prompt, options)), timeout)
 
@@ -261,4 +272,4 @@ class AsyncClient:
                     raise error_from_rpc(error, self._proxy) from None
                 await asyncio.sleep(retries.after(error_from_rpc(error, self._proxy)))
             finally:
-                call.cancel()  # nothing, once it is over; else whoever leaves early would leave the run behind
+                call.cancel()  # ends the run if the caller stops early; does nothing after the end

@@ -1,4 +1,4 @@
-"""Why no connection came about, with the remedy: gRPC's own words name its parts and nothing to do. Pure."""
+"""Explains why a connection failed and what to do, because the messages of gRPC do not say what to do. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NOBODY = re.compile(r"failed to connect|backends failing|errors resolving")
 
 
 def explain_connection(details: str) -> str:
-    """The reason and the remedy; empty if gRPC's `details` are of something else."""
+    """Returns reason and remedy for gRPC's `details` of an error, or an empty string if they are not known."""
     for pattern, message in _KNOWN:
         if (found := re.search(pattern, details)) is not None:
             return message.format(**found.groupdict())
@@ -49,12 +49,12 @@ def explain_connection(details: str) -> str:
 
 
 def is_nobody(message: str) -> bool:
-    """Whether a message is gRPC's own that no server answers at all."""
+    """Returns whether a message is gRPC's own message that no server answers."""
     return _NOBODY.search(message) is not None
 
 
 def problem_of_authority(pem: bytes) -> str:
-    """What is wrong with the certificates of an authority; empty if nothing is. gRPC takes any text for some."""
+    """Returns what is wrong with the certificates of an authority, or an empty string. gRPC itself accepts any text."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):

@@ -1,4 +1,4 @@
-"""A manifest served on this machine: the same config as in a cluster, and the same process."""
+"""Serves a manifest on this machine, with the same config and the same process as in a cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from diffcache_core.resource_to_config import Host, build_serving_config
 from diffcache_core.serving_config import ListenConfig
 from diffcache_core.tuning.record import RECORD_FILE, followed, record_for
 
-DATA_ENVIRONMENT = "XDG_DATA_HOME"  # freedesktop.org: where programs keep a user's data
+DATA_ENVIRONMENT = "XDG_DATA_HOME"  # freedesktop.org: the folder for a user's data
 
 
 def default_data_dir(name: str) -> Path:
@@ -34,7 +34,7 @@ def default_data_dir(name: str) -> Path:
 
 
 def _cluster_only(spec: DiffusionCacheSpec) -> Iterator[tuple[str, str]]:
-    """What only a cluster has: the field, and what to write instead."""
+    """Yields the fields of the manifest that need a cluster, each with what to write instead."""
     index, ledger, s3 = spec.index.external, spec.cache.ledger.external, spec.cache.store.s3
     checks = (
         (
@@ -102,7 +102,7 @@ def _cluster_only(spec: DiffusionCacheSpec) -> Iterator[tuple[str, str]]:
 
 
 def _idle(spec: DiffusionCacheSpec) -> Iterator[str]:
-    """Fields that a cluster obeys, and one process on one machine has no use for."""
+    """Yields the fields that have an effect only in a cluster, each with a reason."""
     if spec.serving.replicas == 0:
         yield "spec.serving.replicas 0: this serves all the same"
     if spec.autoscaling.mode is ScalingMode.OPERATOR:
@@ -112,7 +112,7 @@ def _idle(spec: DiffusionCacheSpec) -> Iterator[str]:
 
 
 def _read_record(folder: Path) -> TuningStatus | None:
-    """What the tuner of an earlier `up` has decided; a record that cannot be read says nothing."""
+    """Returns the tuner's record of an earlier `up`, or None if there is none or it cannot be read."""
     try:
         return TuningStatus.model_validate_json(read_document(folder / RECORD_FILE))
     except (DocumentError, ValidationError):
@@ -120,9 +120,9 @@ def _read_record(folder: Path) -> TuningStatus | None:
 
 
 def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, name: str = "") -> None:
-    """Becomes the serving process, so that signals and the exit status are its own.
+    """Replaces this process by the serving process, so that signals and the exit status are those of the server.
 
-    Raises ManifestError for a manifest that cannot be used.
+    Raises ManifestError if the manifest cannot be used.
     """
     resource = read_manifest(manifest, name, private=True)
     needed = ["torch", "diffusers", "grpc_health"] + ["milvus_lite"] * (resource.spec.index.type is IndexType.LITE)
@@ -137,18 +137,19 @@ def serve_manifest(manifest: Path, data_dir: Path | None, listen: ListenConfig, 
     try:
         make_private_folder(folder)
         copy = folder / f"manifest-{listen.port}.yaml"
-        # The one that is served, whatever becomes of the file; and without what stands beside it, such as a Secret.
+        # A copy of the served resource, so that later changes of the file have no effect. It leaves out other resources
+        # in the file, such as a Secret.
         write_private(copy, resource.model_dump_json(by_alias=True, exclude_unset=True, indent=2))
         path = folder / f"serving-{listen.port}.json"
         write_private(path, config.model_dump_json(indent=2))
     except OSError as error:
         raise ManifestError(explain_os_error(error, folder, "choose another folder with --data-dir")) from None
-    if sys.stderr.isatty():  # a log has lines of its own
+    if sys.stderr.isatty():  # a log does not need this line
         note(f"Loading {config.model.source}; the first time takes some seconds more.")
-    if SourceKind.of(config.model.source) is SourceKind.HUB:  # a cluster's pods have an init container for it
+    if SourceKind.of(config.model.source) is SourceKind.HUB:  # in a cluster an init container downloads the model
         fetched = subprocess.run([sys.executable, "-m", "diffcache_serving.fetch", "--config", str(path)], check=False)
         if fetched.returncode:
-            sys.exit(fetched.returncode)  # it has said why
+            sys.exit(fetched.returncode)  # the download has already printed the reason
     command = [sys.executable, "-m", "diffcache_serving", "--config", str(path)]
     if resource.spec.tuning.mode is not TuningMode.DISABLED:
         command += ["--manifest", str(copy)]

@@ -1,4 +1,4 @@
-"""The picture of `diffcache simulate-loops`: what the loops did, over days."""
+"""Plots the result of `diffcache simulate-loops`: what the loops did over the days."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BLUE, ORANGE, GREEN, GREY = (
     "#D55E00",
     "#009E73",
     "#999999",
-)  # Okabe & Ito: the colour-blind can distinguish them
+)  # Okabe & Ito: colour-blind people can distinguish them
 DAY_SECONDS = 86400.0
-SMOOTHING = 6  # hours: the steps saved of one hour are mostly chance
-CLOSED = 1.0  # a level above it is used by nobody
+SMOOTHING = 6  # hours, because the steps saved in one hour are mostly random
+CLOSED = 1.0  # no request reaches a level above this similarity
 
 
 def write_plot(path: Path, comparison: Comparison, title: str) -> None:
-    """Writes a PNG, SVG or PDF, by the name's ending."""
+    """Writes a PNG, SVG or PDF; the ending of the name decides."""
     import matplotlib as mpl
 
     mpl.use("Agg")  # no display
@@ -83,7 +83,7 @@ def _line(axis: Any, days: Sequence[float], values: Sequence[float | None], name
 
 
 def _saved(samples: Sequence[Sample]) -> list[float | None]:
-    """Over the last hours, by steps."""
+    """Returns the steps saved ratio over the last SMOOTHING hours, for each sample."""
     ratios: list[float | None] = []
     for end in range(1, len(samples) + 1):
         recent = samples[max(0, end - SMOOTHING) : end]

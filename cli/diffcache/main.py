@@ -1,6 +1,6 @@
 """The `diffcache` command, and `kubectl diffcache`.
 
-Imports nothing heavy: each command imports what it needs when it runs.
+This module imports nothing heavy: each command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ app.callback()(options)
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:
-    """Exit status 0; 1 when the server or the cluster failed; 2 when what was asked for has to change.
+    """Runs the command line. The exit status is 0; 1 if the server or the cluster failed; 2 if the user has to change
+    the request.
 
-    `program` is what it was called as: kubectl calls `kubectl-diffcache`, and gets the cluster's commands.
+    `program` is the name of the called program. kubectl calls `kubectl-diffcache`, which has the cluster commands.
     """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines; what failed is said in ours
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # hides the log lines of grpc; we print the error ourselves
     chosen, name = app, None
     if Path(program or sys.argv[0]).stem == PLUGIN:
         from diffcache.plugin import app as chosen
 
-        name = "kubectl diffcache"  # as it is typed, for the help
+        name = "kubectl diffcache"  # the help shows what the user types
     try:
         chosen(arguments, prog_name=name)
-    except Exception as error:  # the last door: no traceback reaches a user
+    except Exception as error:  # the last handler, so that users never see a traceback
         status = explain(error)
         if os.environ.get("DIFFCACHE_DEBUG"):
             raise
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None, program: str | None = None) -> None
 
 
 def explain(error: Exception) -> int:
-    """Prints what went wrong and what to do; returns the exit status."""
+    """Prints what went wrong and what to do. Returns the exit status."""
     from diffcache.cluster.errors import ClusterError
     from diffcache.connections import is_nobody
     from diffcache.output import note

@@ -1,4 +1,4 @@
-"""The manifest that a command is given, from a file or from standard input."""
+"""Reads the manifest for a command, from a file or from standard input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ NameOption = Annotated[
 
 
 def read_manifest(path: Path, name: str = "", *, private: bool = False) -> DiffusionCache:
-    """`-` is standard input. `private`: nobody else reads it, so URLs may hold a password. Raises ManifestError."""
+    """Reads a manifest; `-` is standard input. Raises ManifestError if it cannot be used.
+
+    With `private`, URLs may contain a password, because nobody else reads the manifest.
+    """
     if str(path) != "-":
         return read_file(path, name, private=private)
     origin = "standard input"

@@ -1,4 +1,4 @@
-"""What is wrong with the value of an option, in our words; typer's are those of the library that it checks with."""
+"""Rewrites the messages about wrong values of options, because those of typer come from the library that it uses."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _WORDS = (
 
 
 class Commands(TyperGroup):
-    """Commands whose refusals of an option's value are plain."""
+    """A group of commands with plain messages for wrong values of options."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except typer.BadParameter as error:  # noqa: TID251  # typer's own, which no other place sees
+        except typer.BadParameter as error:  # noqa: TID251  # typer's own error; only this place handles it
             error.message = plain(error.message)
             raise
 
 
 def plain(message: str) -> str:
-    """The message without the words of pydantic."""
+    """Returns the message without the words of pydantic."""
     for pattern, word in _WORDS:
         message = re.sub(pattern, word, message)
     return message

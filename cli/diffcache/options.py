@@ -1,4 +1,4 @@
-"""The keyword arguments of `generate` and `stream`: their types for editors, and the message that they become."""
+"""The keyword arguments of `generate` and `stream`: their types for editors, and their conversion to a message."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from diffcache_core.generation import LIMITS, CacheMode, ImageFormat, RequestChe
 from diffcache_core.pb import diffcache_pb2 as pb
 
 MAX_TIMEOUT = 1e6
-"""Seconds. gRPC takes a larger time for one that has passed."""
+"""In seconds. gRPC treats a larger timeout as expired."""
 
 
 class GenerateOptions(TypedDict, total=False):
-    """What a request may say beside its prompt; what is absent or None is left to the server."""
+    """The optional fields of a request. The server chooses a value for each field that is absent or None."""
 
     negative_prompt: str | None
-    seed: int | None  # the same seed, prompt and parameters again: the same picture, EXACT
+    seed: int | None  # the same seed, prompt and parameters give the same picture again (EXACT)
     steps: int | None
     guidance: float | None
     width: int | None  # pixels
     height: int | None
     format: ImageFormat | str | None  # or its name, in upper or lower case
-    cache_mode: CacheMode | str | None  # likewise; a dash is as good as an underscore
-    min_similarity: float | None  # tightens the server's levels
+    cache_mode: CacheMode | str | None  # or its name, with a dash or an underscore
+    min_similarity: float | None  # makes the server's levels stricter
     max_skip_percent: int | None
     request_id: str | None
 
@@ -41,14 +41,15 @@ _KINDS = {
     FieldDescriptor.CPPTYPE_UINT32: "a whole number",
     FieldDescriptor.CPPTYPE_UINT64: "a whole number",
 }
-"""What a field takes that is no enum."""
+"""The type of each field that is not an enum, in words."""
 
 
 def build_request(prompt: str, options: Mapping[str, Any]) -> pb.GenerateRequest:
-    """The request for a picture, checked as the server does; what depends on its model, the server checks alone.
+    """Returns the message for a picture, with the same checks as the server. Only checks that depend on the model are
+    left to the server.
 
     Raises:
-        TypeError: for a keyword that there is not, with the one that was meant.
+        TypeError: for an unknown keyword, with the one that was probably meant.
         GenerationError: INVALID_ARGUMENT, with every wrong value.
     """
     check_keywords(options)
@@ -58,7 +59,7 @@ def build_request(prompt: str, options: Mapping[str, Any]) -> pb.GenerateRequest
         if value is None and name != "prompt":
             continue
         try:
-            if isinstance(value, bool | bytes):  # which the wire would take for a number, or for text
+            if isinstance(value, bool | bytes):  # protobuf would accept them as a number or as text
                 raise TypeError
             setattr(message, name, _names(name)[enum_name(value)] if _FIELDS[name].enum_type else value)
         except UnicodeError:
@@ -66,7 +67,7 @@ def build_request(prompt: str, options: Mapping[str, Any]) -> pb.GenerateRequest
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             if (
                 name in LIMITS and isinstance(value, int) and not isinstance(value, bool)
-            ):  # beyond what the wire carries
+            ):  # outside of the range of the field's type
                 checks.value(name, value)
             else:
                 checks.fail(name, f"must be {_wanted(name)}, is {quoted(repr(value))}")
@@ -89,14 +90,14 @@ def check_keywords(options: Iterable[str]) -> None:
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Raises GenerationError unless it is None or seconds that gRPC can wait."""
+    """Raises GenerationError unless `timeout` is None or a number of seconds that gRPC supports."""
     if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < MAX_TIMEOUT):
         wanted = f"must be above 0 and below {MAX_TIMEOUT:g} seconds"
         raise GenerationError("INVALID_ARGUMENT", f"timeout: {wanted}, is {quoted(repr(timeout))}")
 
 
 def _names(field: str) -> Mapping[str, int]:
-    """The names of an enum's values, without what they all begin with."""
+    """Returns the values of an enum by name, without the common prefix of the names."""
     enum = _FIELDS[field].enum_type
     assert enum is not None
     values = enum.values

@@ -1,4 +1,4 @@
-"""How commands answer: a table for people, JSON for programs."""
+"""Prints the results of commands: a table for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help=OUTPUT_HELP
 
 
 def say(text: str) -> None:
-    """To standard output, without what could move the cursor."""
+    """Prints to standard output. Escapes control characters."""
     typer.echo(printable_lines(text))
 
 
 def note(text: str) -> None:
-    """To standard error: what went wrong, or is going on. Also without the passwords of URLs."""
+    """Prints an error or status message to standard error. Escapes control characters, removes passwords of URLs."""
     typer.echo(printable_lines(without_credentials(text)), err=True)
 
 
 def bad_option(message: str, option: str = "") -> typer.BadParameter:
-    """The error for an option that has to be given in another way: exit status 2."""
+    """Returns the error for a wrong option; its exit status is 2."""
     return typer.BadParameter(printable(without_credentials(message)), param_hint=option or None)
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))  # the one control character that JSON leaves
+    typer.echo(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))  # the only control character JSON keeps
 
 
 def print_document(text: str) -> None:
-    """YAML or JSON that its own library has written and escaped; ends in a line break."""
+    """Prints YAML or JSON that a library has written and escaped. `text` must end with a line break."""
     typer.echo(text, nl=False)
 
 
@@ -54,7 +54,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))  # Text: a prompt is no markup
+        table.add_row(*(Text(printable(str(cell))) for cell in row))  # Text, so that a prompt is not read as markup
     show(table)
 
 
@@ -63,7 +63,7 @@ def show(what: RenderableType) -> None:
 
 
 class _PrintableConsole(Console):
-    """Escapes control characters in whatever text it is given, and keeps the ones that it makes itself for colours."""
+    """Escapes control characters in all texts, except those that it creates itself for colours."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
@@ -74,13 +74,13 @@ class _PrintableConsole(Console):
 
 
 def console(stderr: bool = False) -> Console:
-    """What goes into a file or a pipe is not folded to a terminal's width."""
+    """Returns a console. Output to a file or a pipe is not folded to the width of a terminal."""
     terminal = _PrintableConsole(stderr=stderr)
     return terminal if terminal.is_terminal else _PrintableConsole(stderr=stderr, width=200)
 
 
 def size(count: int) -> str:
-    """Bytes as a person reads them."""
+    """Formats a number of bytes for people."""
     number = float(count)
     for unit in ("B", "KiB", "MiB"):
         if number < 1024:
@@ -90,7 +90,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Time that has passed, as a person reads it."""
+    """Formats a duration for people."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"

@@ -1,4 +1,4 @@
-"""What `kubectl diffcache` offers: the cluster's commands, by the same options as the local ones."""
+"""The commands of `kubectl diffcache`. They have the same options as the local commands."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ app = typer.Typer(
     help="DiffusionCaches of a cluster: how they are, pictures from them, and their caches.",
     epilog="\n\n".join(("Examples:", *EXAMPLES)),
     no_args_is_help=True,
-    add_completion=False,  # the shell completes `kubectl`, which asks no plug-in in typer's way
+    add_completion=False,  # the shell completes `kubectl`, which does not support the completion of typer
     pretty_exceptions_enable=False,
 )
 app.callback()(options)
 app.command()(get)
 app.command()(status)
 app.command()(tuning)
-# TLS is the server's to strangers; kubectl's way to the pod is encrypted and authenticated by the cluster.
+# No TLS options here: the connection of kubectl to the pod is encrypted and authenticated by the cluster.
 app.command("generate")(at_pod(generate, GRPC_PORT, "server", without=("tls", "ca_certificate")))
 app.command("stats")(at_pod(stats, ADMIN_PORT, "admin"))
 app.command("entries")(at_pod(cache.ls, ADMIN_PORT, "admin"))

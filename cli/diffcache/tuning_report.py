@@ -1,4 +1,4 @@
-"""What the tuner has done and why, on one screen. Pure; of a cluster's resource and of a local server alike."""
+"""Shows on one screen what the tuner has decided and why, for a resource in a cluster or a local server. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from diffcache_core.foreign import printable
 from diffcache_core.resource.status import Condition, LevelStatus, TuningDecision, TuningStatus
 
 _CHOSEN = {"Recommend": "recommended", "": "decided"}
-"""What the record's values are, by mode. A local server does not report its mode; its stats show what is in force."""
+"""The word for the values in the record, by mode. A local server does not report its mode; its stats show the values in
+force."""
 
 
 def read_record(document: str) -> TuningStatus:
-    """The record that a server's statistics hold as JSON. Raises GenerationError."""
+    """Reads the record from the JSON in a server's statistics. Raises GenerationError if it is not valid."""
     try:
         return TuningStatus.model_validate_json(document)
     except ValidationError:
@@ -31,7 +32,7 @@ def read_record(document: str) -> TuningStatus:
 
 
 def facts(name: str, mode: str, record: TuningStatus, condition: Condition | None = None) -> dict[str, Any]:
-    """`mode`: empty where it is not known."""
+    """Returns the record as values for JSON. `mode` is empty if it is not known."""
     active = {} if condition is None else {"active": condition.model_dump(mode="json")}
     return {"name": name, "mode": mode, **record.model_dump(mode="json"), **active}
 
@@ -93,7 +94,7 @@ def _inputs(inputs: Mapping[str, str]) -> str:
 
 
 def _ago(time: str, now: datetime) -> str:
-    """A time may come from anywhere: what is none is shown as it is."""
+    """Formats the time that has passed since `time`. A text that is not a time is shown unchanged."""
     try:
         return duration((now - datetime.fromisoformat(time)).total_seconds())
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""What the clients send and get, as Python values."""
+"""Converts between gRPC messages and the Python values of the clients."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from diffcache_core.pb import diffcache_pb2 as pb
 
 
 class GenerationError(Exception):
-    """The server refused or failed, or could not be reached.
+    """The server refused the request, failed, or could not be reached.
 
-    `code` is the gRPC code's name, `violations` the wrong fields of an INVALID_ARGUMENT, `retry_seconds` the server's
-    advice when it is busy or going, `proxy` what the environment puts before a server that did not answer.
+    `code` is the name of the gRPC code. `violations` holds the wrong fields of an INVALID_ARGUMENT. `retry_seconds` is
+    the server's advice when it is busy or shutting down. `proxy` is the proxy from the environment, if the server did
+    not answer.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ def proxy_advice(proxy: str) -> str:
 
 
 def raise_violations(checks: RequestChecks) -> None:
-    """Raises GenerationError, with the server's own text, if a check has failed."""
+    """Raises GenerationError, with the same text as the server, if a check has failed."""
     if checks.violations:
         text = str(InvalidRequest(checks.violations))
         raise GenerationError("INVALID_ARGUMENT", text, tuple(checks.violations))
@@ -59,9 +60,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Generation:
-    """A picture and the truth about it."""
+    """A picture, and how it was made."""
 
-    data: bytes  # the encoded picture, as it came
+    data: bytes  # the encoded picture, as received
     format: ImageFormat
     result: Result
     similarity: float | None  # cosine to the parent's key; None unless APPROXIMATE
@@ -69,13 +70,13 @@ class Generation:
     steps_skipped: int
     depth: int  # resumes between this picture and a run from pure noise
     parent_entry_id: str
-    entry_id: str  # what it is kept as; empty if it is not kept
+    entry_id: str  # its entry in the cache; empty if it is not kept
     seed: int
     seconds: Mapping[str, float]  # by phase, and `total`
     request_id: str
     model: str
     flagged: bool  # by the model's safety checker
-    prompt_tokens_dropped: int  # beyond what the model's tokenizer holds: the picture knows nothing of them
+    prompt_tokens_dropped: int  # tokens beyond the limit of the model's tokenizer; they do not affect the picture
     negative_prompt_tokens_dropped: int
 
     @cached_property
@@ -119,12 +120,12 @@ LATE = (
 
 
 def error_from_rpc(error: grpc.RpcError, proxy: str = "", late: str = LATE) -> GenerationError:
-    """With the google.rpc details that the server attached.
+    """Converts an error of gRPC, with the google.rpc details from the server.
 
     Args:
-        error: what gRPC raised.
-        proxy: what stands between, if anything.
-        late: what to do about a DEADLINE_EXCEEDED, of which gRPC only says the name once more.
+        error: the error that gRPC raised.
+        proxy: the proxy between client and server, or empty.
+        late: the message for DEADLINE_EXCEEDED, because that of gRPC does not say what to do.
     """
     violations: tuple[Violation, ...] = ()
     retry_seconds: float | None = None
