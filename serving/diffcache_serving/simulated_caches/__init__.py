@@ -1,1 +1,1 @@
-"""Caches of other capacities, simulated beside the real one over keys only: no text, no pictures."""
+"""Simulated caches of other capacities. They use the keys of the real requests, but no texts and no pictures."""

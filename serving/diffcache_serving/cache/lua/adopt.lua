@@ -1,5 +1,5 @@
--- ARGV[2..]: family, now. Returns how many entries are of other families.
--- No score changes: each family has an order of its own, and those of the retired are emptied first.
+-- ARGV[2..]: family, now. Returns how many entries belong to other families.
+-- No score changes: each family has its own order, and the orders of retired families are emptied first.
 local family, since, others = ARGV[2], ARGV[3], 0
 redis.call('HSET', META, 'family', family)
 redis.call('HDEL', RETIRED, family)

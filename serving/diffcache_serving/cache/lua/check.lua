@@ -1,2 +1,2 @@
--- Fails when any other script would.
+-- Fails if the other scripts would fail.
 return 'OK'

@@ -1,23 +1,23 @@
--- What every script begins with. KEYS[1]: how all keys of this cache begin, with the hash tag that keeps them on one
--- node. ARGV[1]: which contents the caller knows: after a FLUSHALL or a restart without data they are others.
+-- The beginning of every script. KEYS[1]: the prefix of all keys of this cache, with the hash tag that keeps them on
+-- one node. ARGV[1]: the contents that the caller knows. They differ after a FLUSHALL or a restart without data.
 local base = KEYS[1]
 local META, ENTRIES, EXACT = base .. ':meta', base .. ':entries', base .. ':exact'
 local FAMILIES, RETIRED, MODELS = base .. ':families', base .. ':retired', base .. ':models'
 local GRANTS, GONE, PURGED, PURGES = base .. ':grants', base .. ':gone', base .. ':purged', base .. ':purges'
-local TOMBSTONES = 10000 -- ids remembered; what is still under way after so many others would come back
+local TOMBSTONES = 10000 -- number of remembered ids; an insertion that arrives after more drops than this would succeed
 
 local function entry_key(id) return base .. ':entry:' .. id end
 local function state_key(id) return base .. ':state:' .. id end
 local function order_key(family) return base .. ':order:' .. family end
 
--- A double as text that gives the same double again.
+-- Returns a double as text that converts back to the same double.
 local function exactly(number) return string.format('%.17g', number) end
 
 local function meta(name) return tonumber(redis.call('HGET', META, name) or 0) end
 
 local function current_family() return redis.call('HGET', META, 'family') or '' end
 
--- A state's member in the order: of equal scores the older goes first, as in SQLite.
+-- Returns a state's member in the order. Of equal scores the older state is evicted first, as in SQLite.
 local function place(created, id) return string.format('%016.0f:%s', created, id) end
 
 local function now() return tonumber(redis.call('TIME')[1]) end
@@ -35,14 +35,14 @@ local function count(key, name, change)
   return left
 end
 
--- {id, entry, kind, k, bytes, checksum, uses, score} as RedisLedger reads it; nil if there is no such state.
+-- Returns {id, entry, kind, k, bytes, checksum, uses, score} for RedisLedger; nil if the state does not exist.
 local function read_state(id)
   local found = redis.call('HMGET', state_key(id), 'entry', 'kind', 'k', 'bytes', 'checksum', 'uses', 'score')
   if not found[1] then return nil end
   return {id, unpack(found)}
 end
 
--- The ids in an entry's field `states`, which is `KIND:ID KIND:ID`.
+-- Returns the ids in an entry's field `states`, which is `KIND:ID KIND:ID`.
 local function state_ids(states)
   local ids = {}
   for id in string.gmatch(states or '', ':(%S+)') do ids[#ids + 1] = id end
@@ -59,7 +59,7 @@ local function drop_entry_row(id, family, exact, model)
   bury(GONE, id)
 end
 
--- Takes a state out of everything, and with its last state the entry. `dropped`: {states = {}, entries = {}}.
+-- Drops a state, and with its last state the entry. Adds both to `dropped`, which is {states = {}, entries = {}}.
 local function drop_state(id, dropped)
   local state = read_state(id)
   if not state then return end
@@ -69,7 +69,7 @@ local function drop_state(id, dropped)
   redis.call('HINCRBY', META, 'states', -1)
   redis.call('HINCRBY', META, 'bytes', -tonumber(state[5]))
   dropped.states[#dropped.states + 1] = state
-  if not entry[2] then return end -- only where Redis itself has evicted a key
+  if not entry[2] then return end -- only if Redis itself has evicted a key
   redis.call('ZREM', order_key(entry[2]), place(created, id))
   local left = {}
   for kind, other in string.gmatch(entry[1], '(%a+):(%S+)') do
@@ -87,7 +87,8 @@ local function drop_entry(id, dropped)
   for _, state in ipairs(state_ids(redis.call('HGET', entry_key(id), 'states'))) do drop_state(state, dropped) end
 end
 
--- {order, member, score} of what is evicted next: of the family retired longest, else the lowest of the current one.
+-- Returns {order, member, score} of the next state to evict: from the family that was retired first, else the lowest of
+-- the current family.
 local function lowest()
   local order, longest
   local retired = redis.call('HGETALL', RETIRED)
@@ -103,8 +104,9 @@ local function lowest()
   return {order, found[1], tonumber(found[2]), longest ~= nil}
 end
 
--- Evicts until so much more fits into the budget, at most `most` states. Whether it fits, or nothing is left.
--- The age L rises to each evicted score (GreedyDual); what was retired went out of turn and says nothing about L.
+-- Evicts at most `most` states, until the needed bytes and entries fit into the budget. Returns whether they fit, or
+-- nothing is left. The age L rises to each evicted score (GreedyDual), except for states of retired families, because
+-- they are evicted out of order.
 local function make_room(bytes, entries, budget_bytes, budget_entries, most, dropped)
   for _ = 0, most do
     local fits = meta('bytes') + bytes <= budget_bytes and meta('entries') + entries <= budget_entries
@@ -112,7 +114,7 @@ local function make_room(bytes, entries, budget_bytes, budget_entries, most, dro
     if not next then return true end
     if not next[4] then redis.call('HSET', META, 'age', exactly(math.max(meta('age'), next[3]))) end
     drop_state(string.match(next[2], ':(.*)'), dropped)
-    redis.call('ZREM', next[1], next[2]) -- also when its hash is gone: else this would never end
+    redis.call('ZREM', next[1], next[2]) -- also if its hash does not exist; otherwise this loop would never end
   end
   return false
 end

@@ -1,4 +1,5 @@
--- ARGV[2..]: time, entries at most. Drops what was retired at or before that time. Returns what went: states, entries.
+-- ARGV[2..]: time, maximum number of entries. Drops entries that were retired at or before that time. Returns the
+-- dropped states and entries.
 local before, most, dropped = tonumber(ARGV[2]), tonumber(ARGV[3]), {states = {}, entries = {}}
 local retired = redis.call('HGETALL', RETIRED)
 for i = 1, #retired, 2 do

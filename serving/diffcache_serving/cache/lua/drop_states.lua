@@ -1,4 +1,4 @@
--- ARGV[2..]: state ids. Returns what went: states, entries.
+-- ARGV[2..]: state ids. Returns the dropped states and entries.
 local dropped = {states = {}, entries = {}}
 for i = 2, #ARGV do drop_state(ARGV[i], dropped) end
 return {dropped.states, dropped.entries}

@@ -1,8 +1,9 @@
--- ARGV[2..]: entry id, exact digest, family, model, created, data, key, parent, purges that the caller knows, evictions
--- at most, bytes and entries of the budget (empty: none); then six of each state: id, kind, k, bytes, checksum, benefit.
+-- ARGV[2..]: entry id, exact digest, family, model, created, data, key, parent, number of purges that the caller knows,
+-- maximum number of evictions, bytes and entries of the budget (empty: no budget); then six values for each state: id,
+-- kind, k, bytes, checksum, benefit.
 -- Returns {inserted | again | purged, replaced states, replaced entries, evicted states, evicted entries}.
--- Replacing, making room and adding are one step: so no writer's reservation has to be counted, none can leak, and the
--- budget holds however many write. LCBFU.score of a new state: H = L + b / bytes.
+-- Replacing, making room and adding are one step. So reservations need not be counted, none is left behind, and the
+-- budget is kept with any number of writers. LCBFU.score of a new state: H = L + b / bytes.
 local id, exact, family, model, created, data, key = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local parent, purges, most, budget_bytes, budget_entries = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 local replaced, evicted = {states = {}, entries = {}}, {states = {}, entries = {}}

@@ -1,4 +1,4 @@
--- Not after common.lua. KEYS[1]: as there. ARGV: format, id and contents for a ledger that begins here.
+-- This script does not begin with common.lua. KEYS[1]: as there. ARGV: format, id and contents for a new ledger.
 -- Returns {id, contents, format} in force.
 local META = KEYS[1] .. ':meta'
 redis.call('HSETNX', META, 'format', ARGV[1])

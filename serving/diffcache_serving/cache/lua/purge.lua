@@ -1,4 +1,5 @@
--- ARGV[2..]: entry ids. What runs elsewhere draw from them will not be kept. Returns what went: states, entries.
+-- ARGV[2..]: entry ids. Pictures that running requests draw from them will not be kept. Returns the dropped states and
+-- entries.
 local dropped = {states = {}, entries = {}}
 for i = 2, #ARGV do
   drop_entry(ARGV[i], dropped)

@@ -1,4 +1,4 @@
--- ARGV[2..]: bytes and entries needed, bytes and entries of the budget, evictions at most.
+-- ARGV[2..]: bytes and entries needed, bytes and entries of the budget, maximum number of evictions.
 -- Returns whether it fits now, the evicted states, the evicted entries.
 local dropped = {states = {}, entries = {}}
 local number = {}
