@@ -51,7 +51,7 @@ class Result(StrEnum):
 class GenerationRequest:
     """A request with all fields checked.
 
-    `width` and `height` are pixels, `max_skip` is a percentage of `steps`, `min_similarity` a cosine.
+    `width` and `height` are pixels, `max_skip_percent` is of `steps`, `min_similarity` a cosine.
     """
 
     prompt: str
@@ -65,7 +65,7 @@ class GenerationRequest:
     format: ImageFormat = ImageFormat.PNG
     cache_mode: CacheMode = CacheMode.DEFAULT
     min_similarity: float = -1.0
-    max_skip: int = 100
+    max_skip_percent: int = 100
     request_id: str = ""
     tenant: str = DEFAULT_TENANT
 
@@ -169,21 +169,9 @@ def check_request(request: GenerationRequest, *, size_multiple: int, max_pixels:
         max_pixels: largest area, width times height.
     """
     checks = RequestChecks()
-    values: Mapping[str, str | float] = {
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "seed": request.seed,
-        "steps": request.steps,
-        "guidance": request.guidance,
-        "width": request.width,
-        "height": request.height,
-        "min_similarity": request.min_similarity,
-        "max_skip_percent": request.max_skip,
-        "request_id": request.request_id,
-        TENANT_METADATA: request.tenant,
-    }
-    for name, value in values.items():
-        checks.value(name, value)
+    for name in ("prompt", "negative_prompt", *LIMITS, "request_id"):
+        checks.value(name, getattr(request, name))
+    checks.value(TENANT_METADATA, request.tenant)
     checks.multiple("width", request.width, size_multiple)
     checks.multiple("height", request.height, size_multiple)
     checks.area(request.width, request.height, max_pixels, size_multiple)

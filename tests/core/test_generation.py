@@ -32,7 +32,7 @@ GOOD = GenerationRequest(
         GOOD,
         replace(GOOD, prompt="日本のりんご\n🍎\ttab"),
         replace(GOOD, seed=2**63 - 1, steps=1000, guidance=0.0),
-        replace(GOOD, width=2048, height=16, min_similarity=-1.0, max_skip=0),
+        replace(GOOD, width=2048, height=16, min_similarity=-1.0, max_skip_percent=0),
         replace(GOOD, prompt="x" * MAX_PROMPT_CHARACTERS),
     ],
 )
@@ -61,7 +61,7 @@ def test_good_requests_pass(request_: GenerationRequest) -> None:
         (replace(GOOD, height=4096), "height"),
         (replace(GOOD, min_similarity=1.5), "min_similarity"),
         (replace(GOOD, min_similarity=float("nan")), "min_similarity"),
-        (replace(GOOD, max_skip=101), "max_skip_percent"),
+        (replace(GOOD, max_skip_percent=101), "max_skip_percent"),
         (replace(GOOD, request_id="no spaces"), "request_id"),
         (replace(GOOD, request_id="x" * 129), "request_id"),
         (replace(GOOD, tenant="UPPER"), "x-diffcache-tenant"),

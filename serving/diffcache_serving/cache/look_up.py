@@ -85,7 +85,7 @@ class LookUp:
         if not request.seed_is_explicit:
             return None
         entry = self.keeper.pending.find_exact(query.exact) or await self.ledger.find_exact(query.exact)
-        if entry is None or entry.skipped * 100 > request.max_skip * entry.steps:
+        if entry is None or entry.skipped * 100 > request.max_skip_percent * entry.steps:
             return None
         if entry.similarity < request.min_similarity:  # the entry itself resumed from a less similar one than allowed
             return None
@@ -118,7 +118,7 @@ class LookUp:
                 kind=choice.state.kind,
                 own_run=choice.own_run,
                 tensors=tensors,
-                granted_skip=min(self.levels.skip_at(choice.similarity), query.request.max_skip),
+                granted_skip=min(self.levels.skip_at(choice.similarity), query.request.max_skip_percent),
                 load_seconds=time.perf_counter() - loading,
             )
         return Miss()
@@ -126,7 +126,7 @@ class LookUp:
     async def _decide(self, query: CacheQuery, without: str = "") -> Decision:
         """Returns the choices among the nearest entries. `without` is the id of an entry to leave out, or empty."""
         request = query.request
-        limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip)
+        limits = Limits(request.steps, self.kind, request.min_similarity, request.max_skip_percent)
         decision = Decision((), conclusive=True)
         for limit in (NEIGHBOURS, WIDENED):
             candidates, unseen = await self._near(query, limit, lambda entry: entry.id != without)

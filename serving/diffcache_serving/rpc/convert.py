@@ -2,76 +2,50 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Any
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from diffcache_core.cache.states import Entry
-from diffcache_core.generation import CacheMode, ImageFormat, InvalidRequest, Result, Violation
+from diffcache_core.generation import CacheMode, ImageFormat, InvalidRequest, Violation
 from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_serving.cache.ledger import Target
 from diffcache_serving.generate import Generation
 from diffcache_serving.service.cache_service import Stats
 from diffcache_serving.service.draft import RequestDraft
 
-_MODES = {
-    pb.CACHE_MODE_UNSPECIFIED: CacheMode.DEFAULT,
-    pb.CACHE_MODE_DEFAULT: CacheMode.DEFAULT,
-    pb.CACHE_MODE_BYPASS: CacheMode.BYPASS,
-    pb.CACHE_MODE_REFRESH: CacheMode.REFRESH,
-    pb.CACHE_MODE_READ_ONLY: CacheMode.READ_ONLY,
-}
-_FORMATS = {
-    pb.IMAGE_FORMAT_UNSPECIFIED: ImageFormat.PNG,
-    pb.IMAGE_FORMAT_PNG: ImageFormat.PNG,
-    pb.IMAGE_FORMAT_WEBP: ImageFormat.WEBP,
-    pb.IMAGE_FORMAT_JPEG: ImageFormat.JPEG,
-}
-_RESULTS = {
-    Result.EXACT: pb.RESULT_EXACT,
-    Result.APPROXIMATE: pb.RESULT_APPROXIMATE,
-    Result.MISS: pb.RESULT_MISS,
-    Result.BYPASS: pb.RESULT_BYPASS,
-}
-_PB_FORMATS = {
-    ImageFormat.PNG: pb.IMAGE_FORMAT_PNG,
-    ImageFormat.WEBP: pb.IMAGE_FORMAT_WEBP,
-    ImageFormat.JPEG: pb.IMAGE_FORMAT_JPEG,
+_ENUMS: dict[str, tuple[type[StrEnum], str]] = {
+    "format": (ImageFormat, "an image format"),
+    "cache_mode": (CacheMode, "a cache mode"),
 }
 
 
 def draft_of(message: pb.GenerateRequest) -> RequestDraft:
-    """Returns the draft for a message. An unknown cache mode or format becomes a violation in the draft."""
+    """The fields that the message sets, under the same names. An unknown mode or format becomes a violation."""
+    given: dict[str, Any] = {}
     violations = []
-    if message.cache_mode not in _MODES:
-        violations.append(
-            Violation("cache_mode", f"{message.cache_mode} is not a cache mode; known are " + ", ".join(CacheMode))
-        )
-    if message.format not in _FORMATS:
-        violations.append(
-            Violation("format", f"{message.format} is not an image format; known are " + ", ".join(ImageFormat))
-        )
-    return RequestDraft(
-        prompt=message.prompt,
-        negative_prompt=message.negative_prompt,
-        seed=message.seed if message.HasField("seed") else None,
-        steps=message.steps if message.HasField("steps") else None,
-        guidance=message.guidance if message.HasField("guidance") else None,
-        width=message.width if message.HasField("width") else None,
-        height=message.height if message.HasField("height") else None,
-        format=_FORMATS.get(message.format, ImageFormat.PNG),
-        cache_mode=_MODES.get(message.cache_mode, CacheMode.DEFAULT),
-        min_similarity=message.min_similarity if message.HasField("min_similarity") else None,
-        max_skip=message.max_skip_percent if message.HasField("max_skip_percent") else None,
-        request_id=message.request_id,
-        violations=violations,
-    )
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.enum_type is not None:
+            kind, what = _ENUMS[field.name]
+            known = field.enum_type.values_by_number.get(value)
+            if known is None:
+                violations.append(Violation(field.name, f"{value} is not {what}; known are " + ", ".join(kind)))
+            elif value:  # 0 is UNSPECIFIED
+                prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+                given[field.name] = kind(known.name.removeprefix(prefix))
+        elif not field.has_presence or message.HasField(field.name):
+            given[field.name] = value
+    return RequestDraft(**given, violations=violations)
 
 
 def generation_to_pb(generation: Generation, model: str) -> pb.GenerateResponse:
     request = generation.request
     return pb.GenerateResponse(
         image=generation.image,
-        format=_PB_FORMATS[request.format],
-        result=_RESULTS[generation.result],
+        format=f"IMAGE_FORMAT_{request.format}",
+        result=f"RESULT_{generation.result}",
         similarity=generation.similarity,
         steps=request.steps,
         steps_skipped=generation.steps_skipped,

@@ -40,7 +40,7 @@ class RequestDraft:
     format: ImageFormat = ImageFormat.PNG
     cache_mode: CacheMode = CacheMode.DEFAULT
     min_similarity: float | None = None  # a cosine
-    max_skip: int | None = None  # percent of the steps
+    max_skip_percent: int | None = None  # percent of the steps
     request_id: str = ""
     violations: Sequence[Violation] = ()
 
@@ -59,7 +59,7 @@ def complete(draft: RequestDraft, tenant: str, defaults: ModelDefaults) -> Gener
         format=draft.format,
         cache_mode=draft.cache_mode,
         min_similarity=-1.0 if draft.min_similarity is None else draft.min_similarity,
-        max_skip=100 if draft.max_skip is None else draft.max_skip,
+        max_skip_percent=100 if draft.max_skip_percent is None else draft.max_skip_percent,
         request_id=draft.request_id or uuid.uuid4().hex,
         tenant=tenant,
     )

@@ -67,7 +67,7 @@ class Feed:
                     reads=is_seen and mode.reads,
                     writes=is_seen and mode.writes,
                     min_similarity=request.min_similarity,
-                    max_skip=request.max_skip,
+                    max_skip=request.max_skip_percent,
                 ),
                 text.key if is_seen else _NO_KEY,
                 digest(request.tenant),

@@ -80,9 +80,9 @@ async def test_exact_returns_what_it_returned_with_its_depth_unless_the_caller_t
     exact = await box.look_up(second, at)
     assert isinstance(exact, Exact)
     assert (exact.depth, latent_of(exact)) == (1, 2.0)
-    assert not isinstance(await box.look_up(replace(second, max_skip=10), at), Exact)
+    assert not isinstance(await box.look_up(replace(second, max_skip_percent=10), at), Exact)
     assert not isinstance(await box.look_up(replace(second, min_similarity=0.9), at), Exact)
-    assert isinstance(await box.look_up(replace(request_, max_skip=0, min_similarity=1.0), text(0)), Exact)
+    assert isinstance(await box.look_up(replace(request_, max_skip_percent=0, min_similarity=1.0), text(0)), Exact)
 
 
 async def test_a_stored_hit_can_be_resumed_from_and_tells_its_depth(boxes: Any, request_: GenerationRequest) -> None:

@@ -75,7 +75,7 @@ def requests(count: int, seed: int) -> list[GenerationRequest]:
                 width=16,
                 height=16,
                 cache_mode=modes[i % len(modes)],
-                max_skip=30 if i % 20 == 19 else 100,
+                max_skip_percent=30 if i % 20 == 19 else 100,
                 request_id="test",
                 tenant="other" if i % 10 == 0 else "default",
             )
