@@ -32,7 +32,7 @@ from diffcache_serving.cache.store import StateStore
 from diffcache_serving.engine.engine import Engine, Run
 from diffcache_serving.engine.families.stable_diffusion.model import StableDiffusion
 from diffcache_serving.engine.loading import LoadedModel
-from diffcache_serving.engine.schedulers import build_scheduler
+from diffcache_serving.engine.schedulers.schedule import build_scheduler
 from diffcache_serving.generate import Generator
 from diffcache_serving.images import compress
 from diffcache_serving.metrics import Metrics

@@ -10,7 +10,7 @@ from PIL import Image
 from diffcache_core.cache.states import StateKind
 from diffcache_core.generation import GenerationRequest
 from diffcache_serving.engine.diffusion_model import DiffusionModel
-from diffcache_serving.engine.schedulers import Schedule
+from diffcache_serving.engine.schedulers.schedule import Schedule
 from diffcache_serving.values.finite import check_finite
 from diffcache_serving.values.found import CapturedState, Exact, Found, Resume
 from diffcache_serving.values.text import TextEncoding

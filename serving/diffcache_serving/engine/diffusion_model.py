@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from diffcache_core.generation import GenerationRequest
-from diffcache_serving.engine.schedulers import Schedule
-from diffcache_serving.engine.step_counts import StepCounts
+from diffcache_serving.engine.schedulers.schedule import Schedule
+from diffcache_serving.engine.schedulers.step_counts import StepCounts
 from diffcache_serving.values.text import TextEncoding
 
 

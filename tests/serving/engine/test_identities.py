@@ -14,7 +14,7 @@ from diffcache_core.cache.states import StateKind
 from diffcache_core.choices import SCHEDULERS
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel
-from diffcache_serving.engine.schedulers import build_scheduler
+from diffcache_serving.engine.schedulers.schedule import build_scheduler
 from diffcache_serving.values.found import Resume
 from tests.serving.pipeline import pipe_of
 

@@ -13,8 +13,8 @@ import torch
 from diffcache_core.choices import SCHEDULERS
 from diffcache_serving.engine.engine import Engine
 from diffcache_serving.engine.loading import LoadedModel, ModelError, load_model
-from diffcache_serving.engine.scheduler_config import BETA_SCHEDULERS, translate
-from diffcache_serving.engine.schedulers import build_scheduler, served_class
+from diffcache_serving.engine.schedulers.saved_config import BETA_SCHEDULERS, translate
+from diffcache_serving.engine.schedulers.schedule import build_scheduler, served_class
 from tests.serving.conftest import EMOJI
 from tests.serving.folders import edit, save_scheduler, saved_again
 from tests.serving.pipeline import pipe_of

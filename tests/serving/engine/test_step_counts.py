@@ -10,8 +10,8 @@ import torch
 
 from diffcache_core.choices import SCHEDULERS
 from diffcache_core.generation import InvalidRequest
-from diffcache_serving.engine.schedulers import Schedule
-from diffcache_serving.engine.step_counts import StepCounts
+from diffcache_serving.engine.schedulers.schedule import Schedule
+from diffcache_serving.engine.schedulers.step_counts import StepCounts
 from tests.serving.folders import EMOJI_FOLDER
 
 OWN = json.loads((EMOJI_FOLDER / "scheduler" / "scheduler_config.json").read_text())

@@ -19,8 +19,8 @@ from PIL import Image
 from diffcache_core.generation import GenerationRequest, InvalidRequest, Violation
 from diffcache_core.recently_used import RecentlyUsed
 from diffcache_serving.engine.projection import POOLED
-from diffcache_serving.engine.schedulers import Schedule
-from diffcache_serving.engine.step_counts import StepCounts
+from diffcache_serving.engine.schedulers.schedule import Schedule
+from diffcache_serving.engine.schedulers.step_counts import StepCounts
 from diffcache_serving.values.finite import check_finite
 from diffcache_serving.values.text import TextEncoding
 

@@ -18,8 +18,8 @@ from diffcache_core.documents import DocumentError, read_json
 from diffcache_core.foreign import first_line, quoted
 from diffcache_serving.engine.families.stable_diffusion.files import NEEDED, OPTIONAL, parts_of
 from diffcache_serving.engine.hub_files import choose_weights
-from diffcache_serving.engine.scheduler_config import BETA_SCHEDULERS, translate
-from diffcache_serving.engine.schedulers import build_scheduler, served_class
+from diffcache_serving.engine.schedulers.saved_config import BETA_SCHEDULERS, translate
+from diffcache_serving.engine.schedulers.schedule import build_scheduler, served_class
 from diffcache_serving.engine.sources import MODEL_INDEX
 from diffcache_serving.values.errors import ModelError
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from diffcache_core.generation import MAX_STEPS, InvalidRequest, Violation
-from diffcache_serving.engine.schedulers import build_scheduler
+from diffcache_serving.engine.schedulers.schedule import build_scheduler
 
 
 class StepCounts:

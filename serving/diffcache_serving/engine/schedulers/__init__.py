@@ -1,0 +1,1 @@
+"""The noise schedule of a run: which scheduler, from which file, for how many steps."""
