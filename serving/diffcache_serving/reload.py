@@ -50,10 +50,12 @@ class Reloader:
         self._applied: dict[str, HotConfig] = {}  # by component
 
     async def start(self) -> None:
-        """Gives the first config to every component. Raises what the components raise."""
+        """Applies the first config to every component but the cache, which `Cache.repair` has brought up already, also
+        where its ledger does not answer. Raises what the components raise."""
         hot = await self._hot(self.config)
         for part, component in self._components.items():
-            await self._apply(part, component, hot)
+            if part != "cache":
+                await self._apply(part, component, hot)
 
     async def take_over(self, file: ConfigFile) -> None:
         """Applies those fields of a new config that may change in a running process. A second call changes nothing.

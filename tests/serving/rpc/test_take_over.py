@@ -21,6 +21,7 @@ from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 from diffcache_core.serving_config import (
     CacheConfig,
     IndexConfig,
+    LedgerConfig,
     LevelConfig,
     ListenConfig,
     ModelConfig,
@@ -68,9 +69,9 @@ class Running:
 
 
 @pytest.fixture
-async def running(model: LoadedModel, tmp_path: Path, free_ports: Callable[[int], list[int]]) -> AsyncIterator[Running]:
+def config(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> ServingConfig:
     port, admin, metrics = free_ports(3)
-    config = ServingConfig(
+    return ServingConfig(
         name="test",
         data_dir=tmp_path,
         model=ModelConfig(
@@ -84,17 +85,39 @@ async def running(model: LoadedModel, tmp_path: Path, free_ports: Callable[[int]
         index=IndexConfig(type="Memory"),
         listen=ListenConfig(port=port, admin_port=admin, metrics_port=metrics),
     )
+
+
+@contextlib.asynccontextmanager
+async def serving(config: ServingConfig, model: LoadedModel) -> AsyncIterator[Running]:
     model = replace(
         model, defaults=choose_defaults(config.model, model.own_size, model.diffusion.size_multiple)
     )  # it was loaded for other tests
+    listen = config.listen
     async with (
         wired(config, model, None) as server,
-        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
-        grpc.aio.insecure_channel(f"127.0.0.1:{admin}") as admin_channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{listen.port}") as channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{listen.admin_port}") as admin_channel,
     ):
         await start(server)
         yield Running(server, pb_grpc.ImageGenerationStub(channel), pb_grpc.CacheAdminStub(admin_channel))
         await drain(server, 5.0)
+
+
+@pytest.fixture
+async def running(config: ServingConfig, model: LoadedModel) -> AsyncIterator[Running]:
+    async with serving(config, model) as server:
+        yield server
+
+
+async def test_a_ledger_that_is_down_keeps_no_process_from_starting(
+    config: ServingConfig, model: LoadedModel, free_ports: Callable[[int], list[int]]
+) -> None:
+    (nobody,) = free_ports(1)
+    ledger = LedgerConfig(address=f"redis://127.0.0.1:{nobody}/0")
+    cache = config.cache.model_copy(update={"ledger": ledger})
+    async with serving(config.model_copy(update={"cache": cache}), model) as running:
+        assert (await running.draw()).result == pb.RESULT_MISS
+        assert running.metric("diffcache_queue_max_steps") == 1000
 
 
 async def test_the_first_config_is_taken_over_by_every_component(running: Running) -> None:
