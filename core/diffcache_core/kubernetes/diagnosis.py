@@ -15,7 +15,7 @@ from diffcache_core.kubernetes.workloads import Workload
 from diffcache_core.reasons import Reason, parse_termination_message
 
 OVERDUE_SECONDS = 30.0  # seconds after the deletionTimestamp, which already includes the grace period
-TOLD_CHARACTERS = 300  # characters quoted of the last message of a process or its node; the rest is in the log
+QUOTED_CHARACTERS = 300  # characters quoted of the last message of a process or its node; the rest is in the log
 RETRY_SECONDS = 120.0
 """Seconds for which a download that failed and runs again still counts as failed. With less, a download that always
 fails alternates between failed and running; with more, a successful retry is reported later."""
@@ -77,7 +77,7 @@ def _ended_by_node(pod: Pod) -> Problem | None:
         return None
     why = ": ".join(filter(None, (pod.status.reason, pod.status.message)))
     return Problem(
-        "PodEnded", f"node {pod.spec.node_name} has ended the pod {pod.name}: {quoted(why, TOLD_CHARACTERS)}"
+        "PodEnded", f"node {pod.spec.node_name} has ended the pod {pod.name}: {quoted(why, QUOTED_CHARACTERS)}"
     )
 
 
@@ -159,7 +159,7 @@ def _ended(ended: Terminated, pod: str, container: str, workload: Workload) -> P
 def describe_ending(ended: Terminated) -> str:
     """Returns `ended with status 128 (StartError): last words`."""
     reason = f" ({ended.reason})" if ended.reason not in ("", "Error", "Completed") else ""
-    words = quoted(ended.message, TOLD_CHARACTERS)
+    words = quoted(ended.message, QUOTED_CHARACTERS)
     return f"ended with status {ended.exit_code}{reason}" + (f": {words}" if words else "")
 
 
