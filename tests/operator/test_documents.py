@@ -85,4 +85,4 @@ def test_every_row_of_a_false_condition_says_what_to_do() -> None:
 def test_scaling_has_no_row_of_another_condition() -> None:
     text = conditions()
     scaling = text[text.index("`ScalingActive`, with") :]
-    assert "ServingWithout" not in scaling[: scaling.index("`Reconciling` is there")]
+    assert "ServingWithout" not in scaling[: scaling.index("`Reconciling` exists")]
