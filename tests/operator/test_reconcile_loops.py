@@ -24,7 +24,7 @@ from diffcache_operator.tuning.inquiries import Inquiries
 from diffcache_operator.tuning.loop import Tuner
 from tests.operator.api_server import CACHE, JSON, Objects, api_of, pod_metrics, ready_pod, resource
 from tests.operator.http_server import serving
-from tests.operator.test_tuning_loop import T0, FakePrometheus
+from tests.operator.tuning_bench import T0, FakePrometheus
 
 KEY = Key("demo", "emoji")
 ADDRESS = "127.0.24.1"

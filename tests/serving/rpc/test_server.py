@@ -1,132 +1,23 @@
-"""The wire, end to end: grpc.aio on loopback, the bundled model, Milvus Lite as a child process."""
+"""Requests for pictures over the wire, end to end."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-import urllib.request
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import structlog
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from PIL import Image
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from diffcache_core.cache.states import StateKind
-from diffcache_core.choices import DType, Scope
 from diffcache_core.names import NEGATIVE_TOKENS_DROPPED_METADATA, TOKENS_DROPPED_METADATA
 from diffcache_core.pb import diffcache_pb2 as pb
-from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
-from diffcache_core.serving_config import (
-    CacheConfig,
-    IndexConfig,
-    LevelConfig,
-    ListenConfig,
-    ModelConfig,
-    ServingConfig,
-)
-from diffcache_serving.cache.milvus_lite import MilvusLite
 from diffcache_serving.engine.loading import LoadedModel
-from diffcache_serving.lifecycle import drain, start
-from diffcache_serving.server import Server, wired
-from tests.serving.cache.entries import KEY, entry
 from tests.serving.pipeline import pipe_of
-
-APPLE = "red apple, noto style"
-LIKE_APPLE = "red apple, flat style"
-EMOJI = ModelConfig(
-    source="bundled://emoji", scheduler="DDIM", dtype=DType.AUTO, steps=4, guidance=3.0, width=None, height=None
-)
-LEVELS = (LevelConfig(skip_percent=25, similarity=0.65), LevelConfig(skip_percent=50, similarity=0.8))
-
-
-@dataclass
-class Wire:
-    server: Server
-    images: Any
-    admin: Any
-    health: Any
-    metrics_url: str
-
-    async def generate(self, prompt: str = APPLE, tenant: str | None = None, **fields: Any) -> pb.GenerateResponse:
-        metadata = (("x-diffcache-tenant", tenant),) if tenant is not None else ()
-        return await self.images.Generate(pb.GenerateRequest(prompt=prompt, **fields), metadata=metadata)
-
-    async def refused(self, **fields: Any) -> list[str]:
-        """The fields that a request is refused for."""
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await self.generate(**fields)
-        return violated(caught.value)
-
-
-def violated(error: grpc.aio.AioRpcError) -> list[str]:
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
-    assert "Traceback" not in error.details()
-    status = rpc_status.from_call(error)
-    assert status is not None
-    bad = error_details_pb2.BadRequest()
-    assert status.details[0].Unpack(bad)
-    return [v.field for v in bad.field_violations]
-
-
-@pytest.fixture(scope="module")
-async def wire(
-    model: LoadedModel, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
-) -> AsyncIterator[Wire]:
-    folder = tmp_path_factory.mktemp("server")
-    port, admin, metrics = free_ports(3)
-    config = ServingConfig(
-        name="test",
-        data_dir=folder,
-        model=EMOJI,
-        batch_max_size=8,
-        queue_max_steps=1000,
-        cache=CacheConfig(
-            capacity_bytes=2**20, max_entries=1000, state=StateKind.CLEAN, scope=Scope.TENANT, levels=LEVELS
-        ),
-        index=IndexConfig(type="Lite"),
-        listen=ListenConfig(port=port, admin_port=admin, metrics_port=metrics),
-    )
-    lite = MilvusLite(folder / "milvus")
-    async with (
-        wired(config, model, lite) as server,
-        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
-        grpc.aio.insecure_channel(f"127.0.0.1:{admin}") as admin_channel,
-    ):
-        await start(server)
-        yield Wire(
-            server,
-            pb_grpc.ImageGenerationStub(channel),
-            pb_grpc.CacheAdminStub(admin_channel),
-            health_pb2_grpc.HealthStub(channel),
-            f"http://127.0.0.1:{metrics}/metrics",
-        )
-        await drain(server, 5.0)
-    lite.stop()
-
-
-@pytest.fixture(autouse=True)
-async def _empty(wire: Wire) -> None:
-    await wire.admin.Purge(pb.PurgeRequest(all=True))
-
-
-async def test_a_list_fits_into_what_a_client_takes_by_default(wire: Wire) -> None:
-    longest = "\N{EURO SIGN}" * 4096
-    ledger = wire.server.generator.cache._ledger
-    for number in range(400):  # 4.9 MB
-        await ledger.insert(entry(f"e{number}", prompt=longest, created=float(number)), KEY)
-    answer = await wire.admin.ListEntries(pb.ListEntriesRequest(limit=1000))
-    assert 200 < len(answer.entries) < 400
-    assert answer.entries[0].id == "e399"
-    assert answer.total == 400
-    assert len((await wire.admin.ListEntries(pb.ListEntriesRequest(entry_id="e0"))).entries) == 1
+from tests.serving.rpc.wire import APPLE, LIKE_APPLE, Wire, violated
 
 
 async def test_miss_approximate_exact(wire: Wire) -> None:
@@ -365,88 +256,3 @@ async def test_a_bug_is_internal_and_tells_nothing(wire: Wire, model: LoadedMode
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in caught.value.details()
     assert (await wire.generate(steps=1)).steps == 1
-
-
-# ---- admin, health, metrics ------------------------------------------------------------------------------------------
-
-
-async def test_entries_are_listed_shown_and_purged(wire: Wire) -> None:
-    first = await wire.generate(seed=3, steps=4)
-    await wire.generate("pizza, flat style", tenant="acme")
-    listed = await wire.admin.ListEntries(pb.ListEntriesRequest())
-    assert [(e.prompt, e.tenant) for e in listed.entries] == [("pizza, flat style", "acme"), (APPLE, "default")]
-    (shown,) = (await wire.admin.ListEntries(pb.ListEntriesRequest(entry_id=first.entry_id))).entries
-    assert (shown.seed, shown.steps, shown.depth, [s.kind for s in shown.states]) == (3, 4, 0, ["Clean"])
-    assert (await wire.admin.Purge(pb.PurgeRequest(tenant="acme"))).entries == 1
-    assert (await wire.admin.Purge(pb.PurgeRequest(model="emoji"))).entries == 1
-    assert (await wire.generate(seed=3, steps=4)).result == pb.RESULT_MISS
-
-
-async def test_stats_and_metrics_agree(wire: Wire) -> None:
-    before = await wire.admin.GetStats(pb.GetStatsRequest())
-    await wire.generate(seed=1, steps=4)
-    await wire.generate(LIKE_APPLE, steps=4)
-    await wire.generate(seed=1, steps=4)
-    await wire.refused(steps=0)
-    after = await wire.admin.GetStats(pb.GetStatsRequest())
-    changes = {
-        n: getattr(after, n) - getattr(before, n)
-        for n in ("requests", "miss", "approximate", "exact", "errors", "steps_run", "steps_skipped")
-    }
-    assert changes == {
-        "requests": 4,
-        "miss": 1,
-        "approximate": 1,
-        "exact": 1,
-        "errors": 1,
-        "steps_run": 6,
-        "steps_skipped": 6,
-    }
-    assert (after.model, after.levels_source, after.capacity_bytes) == ("emoji", "manifest", 2**20)
-    request = urllib.request.Request(wire.metrics_url, headers={"Accept": "application/openmetrics-text"})
-    page = await asyncio.to_thread(lambda: urllib.request.urlopen(request).read().decode())
-    samples = {
-        (s.name, *sorted(s.labels.values())): s.value
-        for family in text_string_to_metric_families(page)
-        for s in family.samples
-    }
-    assert samples["diffcache_requests_total", "emoji", "exact"] == after.exact
-    assert samples["diffcache_steps_skipped_total",] == after.steps_skipped
-    assert samples["diffcache_steps_total",] == after.steps_skipped + after.steps_run
-    assert samples["diffcache_entries",] == after.entries == 2
-    assert samples["diffcache_pending_steps",] == 0
-
-
-async def test_health_by_service(wire: Wire) -> None:
-    for service in ("", "diffcache.v1.ImageGeneration", "diffcache.v1.CacheAdmin"):
-        answer = await wire.health.Check(health_pb2.HealthCheckRequest(service=service))
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await wire.health.Check(health_pb2.HealthCheckRequest(service="unknown"))
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-async def test_the_log_has_the_request_id_and_no_prompt(wire: Wire) -> None:
-    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
-        await wire.generate("pizza, noto style", request_id="find-me", steps=4)
-    (line,) = [entry for entry in lines if entry.get("request_id") == "find-me"]
-    assert (line["event"], line["result"], line["steps"]) == ("answered", "MISS", 4)
-    assert "pizza" not in str(lines)
-
-
-async def test_states_reach_milvus_and_are_found_there(wire: Wire) -> None:
-    """Beyond the layer in memory: written behind, and still found."""
-    await wire.generate(seed=1, steps=4)
-    index: Any = wire.server.generator.cache._index
-    await wire.server.generator.cache.settle()
-    await index.flush()
-    assert len(index._fresh) == 0
-    assert (await wire.generate(LIKE_APPLE, steps=4)).result == pb.RESULT_APPROXIMATE
-
-
-async def test_the_server_leaves_a_folder_that_others_can_read(wire: Wire) -> None:
-    await wire.generate(seed=1)
-    await wire.server.generator.cache.settle()
-    folder: Path = wire.server.reloader.config.data_dir
-    assert (folder / "ledger.db").is_file()
-    assert list((folder / "states").rglob("*.safetensors"))
