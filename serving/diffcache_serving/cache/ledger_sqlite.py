@@ -71,7 +71,11 @@ class SqliteLedger:
         called and a new ledger begins. Raises LedgerError if the format is newer, or if the file cannot be opened.
         """
         ledger = cls(policy)
-        await asyncio.get_running_loop().run_in_executor(ledger._thread, ledger._open, path, on_set_aside)
+        try:
+            await asyncio.get_running_loop().run_in_executor(ledger._thread, ledger._open, path, on_set_aside)
+        except sqlite3.OperationalError as error:  # SQLite names no file
+            remedy = "free some space there, and check that the folder may be written"
+            raise LedgerError(f"{path}: {error}: {remedy}") from None
         return ledger
 
     async def close(self) -> None:

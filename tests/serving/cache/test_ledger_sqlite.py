@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,20 @@ async def test_other_policies_order_by_their_own_scores() -> None:
         first_out[name] = dropped.entries[0]
         await ledger.close()
     assert first_out == {"LCBFU": "c", "LCBFUClassic": "c", "LRU": "c", "LFU": "c", "FIFO": "a"}
+
+
+OPEN_WITHOUT_ROOM = """
+import asyncio, pathlib, resource, sys
+from diffcache_core.cache.policies import LCBFU
+from diffcache_serving.cache.ledger_sqlite import SqliteLedger
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+asyncio.run(SqliteLedger.open(pathlib.Path(sys.argv[1]), LCBFU()))
+"""
+
+
+def test_a_disk_without_room_is_named_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    done = subprocess.run([sys.executable, "-c", OPEN_WITHOUT_ROOM, str(path)], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"LedgerError: {path}: " in done.stderr
+    assert "free some space there" in done.stderr
