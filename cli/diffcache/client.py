@@ -1,4 +1,5 @@
-"""The clients of `ImageGeneration`, blocking and for asyncio, with the same methods. They retry only UNAVAILABLE."""
+"""The clients of `ImageGeneration`, blocking and for asyncio, with the same methods. They retry only what a pod that
+ends answers."""
 
 from __future__ import annotations
 
@@ -34,8 +35,14 @@ from diffcache_core.pb import diffcache_pb2 as pb
 from diffcache_core.pb import diffcache_pb2_grpc as pb_grpc
 
 RETRY_SECONDS = 30.0
-"""How long UNAVAILABLE is retried. A draining pod is replaced within this time. Other errors are never retried, because
-the server may already have run the steps of the picture."""
+"""How long the codes in `_RETRIED` are retried. A draining pod is replaced within this time."""
+
+_RETRIED = ("UNAVAILABLE", "CANCELLED")
+"""Other errors are never retried, because the server may already have run the steps of the picture. CANCELLED is what
+gRPC's server answers to requests that reach it while it stops (https://github.com/grpc/grpc/issues/41785)."""
+
+_CLOSED = "Channel closed!"
+"""What gRPC says, also with CANCELLED, when another thread closes the client during a call."""
 
 MAX_IMAGE_BYTES = 64 * 2**20  # the default of grpc, 4 MiB, is less than a 2048 x 2048 PNG
 
@@ -59,7 +66,8 @@ class _Retries:
     def after(self, error: GenerationError) -> float:
         """Returns the seconds until the next try. Raises `error` if there is no further try."""
         wait = self._wait * random.uniform(0.5, 1.5)  # so that clients of one lost pod do not all retry together
-        if error.code != "UNAVAILABLE" or time.monotonic() + wait > self._deadline:
+        is_retried = error.code in _RETRIED and error.message != _CLOSED
+        if not is_retried or time.monotonic() + wait > self._deadline:
             raise error
         self._wait = min(2 * self._wait, 2.0)
         return wait
@@ -131,7 +139,8 @@ class Client:
             DiffusionCache, in turn.
         tenant: sent as metadata. Do not set it if an authenticating proxy does.
         tls: encrypt, and verify the server with `ca_certificate` (PEM) or with the system's authorities.
-        retry_seconds: how long UNAVAILABLE is retried; if there are several pods, on another pod.
+        retry_seconds: how long a call is retried that a pod does not take because it ends. If there are several pods,
+            it goes to another one.
 
     Raises GenerationError if an argument is wrong.
     """

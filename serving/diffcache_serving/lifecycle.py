@@ -111,8 +111,8 @@ async def drain(server: Server, grace: float) -> None:
         await asyncio.wait_for(server.generator.queue.idle.wait(), grace)
     await server.comparisons.close()
     await server.generator.engine.stop()
-    # Finished pictures may still be in compression or on the network. A client that is cut off here gets CANCELLED,
-    # which no client retries.
+    # Finished pictures may still be in compression or on the network. A client that is cut off here gets CANCELLED, and
+    # runs all steps again.
     await server.grpc_server.stop(max(LAST_SECONDS, deadline - time.monotonic()))
     await server.admin_server.stop(LAST_SECONDS)
 

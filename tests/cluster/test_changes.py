@@ -17,7 +17,8 @@ from tests.cluster.pods import in_client, serving_pod, start_client
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 _LOAD = """
-import sys, time, diffcache
+import os, sys, threading, time, diffcache
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 results, errors, longest = 0, 0, 0.0
 with diffcache.Client("emoji:50051", retry_seconds=120) as client:
     while True:
@@ -31,7 +32,8 @@ with diffcache.Client("emoji:50051", retry_seconds=120) as client:
         longest = max(longest, time.monotonic() - began)
         print(results, errors, round(longest, 1), flush=True)
 """
-"""Draws without a pause; each line tells how many pictures, how many failures, and the longest wait in seconds."""
+"""Draws until its standard input ends. Each line gives the number of pictures and of failures, and the longest wait in
+seconds. It must end by itself: a program lives on in its container when the kubectl that started it is killed."""
 
 _SEEDED = """
 import diffcache
@@ -70,9 +72,10 @@ class Load:
 @contextmanager
 def drawing(inside: Kube) -> Iterator[Load]:
     """It has begun when the body begins, and still gets pictures when that has ended."""
-    command = [str(BIN / "kubectl"), "-n", inside.namespace, "exec", "client", "--", "python", "-c", _LOAD]
+    command = [str(BIN / "kubectl"), "-n", inside.namespace, "exec", "-i", "client", "--", "python", "-c", _LOAD]
     load = Load()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # its errors go to the test's
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         reader = threading.Thread(target=load.read, args=(process.stdout,), daemon=True)
         reader.start()
@@ -81,7 +84,8 @@ def drawing(inside: Kube) -> Iterator[Load]:
             yield load
             load.wait_for_another()
         finally:
-            process.terminate()
+            process.stdin.close()
+            process.wait(60)
     reader.join(10)
 
 

@@ -46,6 +46,8 @@ cgroupDriver: cgroupfs
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
 failSwapOn: false
+# How soon a pod sees a changed ConfigMap. The default is a minute, for which several tests would wait.
+syncFrequency: 10s
 # A developer's disk is often nearly full, and images cannot be pulled again: neither evict for it nor clean up.
 evictionHard: {memory.available: 200Mi, nodefs.available: 1%, imagefs.available: 1%}
 imageGCHighThresholdPercent: 100
