@@ -26,7 +26,7 @@ test: $(VENV)/dev ## fast tests, a few minutes
 
 test-slow: $(VENV)/dev ## tests that take minutes: kill -9 at many random points
 	tools/install-servers.sh
-	PATH="$(CURDIR)/build/servers:$$PATH" $(BIN)/pytest -q -m slow
+	PATH="$(CURDIR)/build/servers:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile -m slow
 
 test-milvus: $(VENV)/milvus ## the index contract on a real Milvus server
 	$(BIN)/pytest -q -m milvus
