@@ -151,7 +151,8 @@ def test_install_upgrade_uninstall_and_come_back(
 
     again = Helm(helm4.program, "again", namespace.namespace)
     again.install(CHART)
-    eventually(lambda: "UpdateAvailable" not in conditions(namespace), what="adopted")
+    # Its pod has to start, and to wait for the lease of the one before where that ended without giving it back.
+    eventually(lambda: "UpdateAvailable" not in conditions(namespace), 150, what="adopted")
     assert traces(namespace) == before
     namespace("scale", "diffusioncache", "emoji", "--replicas=0")
     namespace.wait_reason("emoji", "ScaledToZero")
