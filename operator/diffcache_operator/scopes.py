@@ -6,7 +6,8 @@ Lease, although an operator of some namespaces has no rights outside of them. Th
 the first one ends.
 
 As usual with Leases, other clocks are not trusted: a Lease is free if we watched it for its whole duration and it was
-not renewed.
+not renewed. An operator that lost the Lease of all namespaces writes nowhere, so its Leases of namespaces are then
+free, too: one that was killed, or uninstalled before it could give them back, is waited for once and not twice.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Scopes:
         self._main = tuple(Scope(namespace, LEASE) for namespace in namespaces) or (ALL,)
         self._until: dict[Scope, float] = {}
         self._others: dict[Scope, _Seen] = {}
+        self._ended: set[str] = set()  # holders whose Lease of all namespaces has expired
         self._refused: set[Scope] = set()
 
     @property
@@ -166,7 +168,7 @@ class Scopes:
     def _is_anothers(self, scope: Scope, lease: JSON) -> bool:
         spec = lease.get("spec", {})
         holder, renewed = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
-        if holder in ("", self._identity):
+        if holder in ("", self._identity) or (holder in self._ended and scope != ALL and self._is_held(ALL)):
             return False
         seen = self._others.get(scope)
         if seen is None or seen.holder != holder:
@@ -176,7 +178,11 @@ class Scopes:
         if seen is None or (seen.holder, seen.renewed) != (holder, renewed):
             self._others[scope] = _Seen(holder, renewed, self._clock())
             return True
-        return self._clock() - seen.at < LEASE_SECONDS
+        if self._clock() - seen.at < LEASE_SECONDS:
+            return True
+        if scope == ALL:
+            self._ended.add(holder)
+        return False
 
     async def _give_back(self, scope: Scope) -> None:
         del self._until[scope]

@@ -50,11 +50,6 @@ def either(helm: str, request: pytest.FixtureRequest, empty: None) -> Helm:
 
 
 @pytest.fixture
-def helm3(helm: str, empty: None) -> Helm:
-    return Helm(str(Path(helm).parent / "helm3"))
-
-
-@pytest.fixture
 def helm4(helm: str, empty: None) -> Helm:
     return Helm(helm)
 
@@ -111,48 +106,36 @@ def plugin(inside: Kube, *words: str) -> str:
     return run([str(BIN / "kubectl"), "diffcache", *words, "-n", inside.namespace])
 
 
-def test_helm_3_installs_upgrades_and_uninstalls(helm3: Helm, packages: Path, kube: Kube) -> None:
-    older, newer = (str(packages / f"diffcache-{version}.tgz") for version in (PRESENT, NEWER))
-    system = kube.within(SYSTEM)
-    helm3.install(older)
-    helm3("upgrade", newer, "--wait", "--set", f"image.tag={PRESENT}")
-    assert system.get("deployment", RELEASE)["metadata"]["labels"]["app.kubernetes.io/version"] == NEWER
-    helm3("uninstall", "--wait")
-    assert not system.list("deployment")
-    assert kube.exists("crd", CRD)
-
-
 def test_install_upgrade_uninstall_and_come_back(
-    helm4: Helm, packages: Path, kube: Kube, namespace: Kube, tmp_path: Path
+    either: Helm, packages: Path, kube: Kube, namespace: Kube, tmp_path: Path
 ) -> None:
     older, newer = (str(packages / f"diffcache-{version}.tgz") for version in (PRESENT, NEWER))
     system = kube.within(SYSTEM)
-    helm4.install(older)
+    either.install(older)
     namespace.apply(cache())
     namespace.wait_ready("emoji")
     before = traces(namespace)
 
     operator = system.list("pod", "app.kubernetes.io/name=diffcache")[0]["metadata"]["name"]
-    helm4("upgrade", older, "--wait", "--set", "resyncSeconds=60")
+    either("upgrade", older, "--wait", "--set", "resyncSeconds=60")
     assert not system.exists("pod", operator)
-    helm4("test")
+    either("test")
     eventually(lambda: not system.list("diffusioncache,pod", "app.kubernetes.io/component!=operator"), 60)
 
-    helm4("upgrade", newer, "--wait", "--set", f"image.tag={PRESENT}")
+    either("upgrade", newer, "--wait", "--set", f"image.tag={PRESENT}")
     assert f"{SERVING_IMAGE}:{NEWER}" in namespace.wait_reason("emoji", "OtherImage", "UpdateAvailable")
     change_capacity(namespace, "48Mi", 48 * 2**20)
     assert traces(namespace) == before
 
-    helm4("uninstall", "--wait")
+    either("uninstall", "--wait")
     assert not system.list("deployment")
     namespace.wait_ready("emoji", within=0)
     assert plugin(namespace, "generate", "emoji", "red apple", "-o", str(tmp_path / "a.png")).startswith("MISS")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
-    again = Helm(helm4.program, "again", namespace.namespace)
+    again = Helm(either.program, "again", namespace.namespace)
     again.install(CHART)
-    # Its pod has to start, and to wait for the lease of the one before where that ended without giving it back.
-    eventually(lambda: "UpdateAvailable" not in conditions(namespace), 150, what="adopted")
+    eventually(lambda: "UpdateAvailable" not in conditions(namespace), what="adopted")
     assert traces(namespace) == before
     namespace("scale", "diffusioncache", "emoji", "--replicas=0")
     namespace.wait_reason("emoji", "ScaledToZero")

@@ -81,6 +81,40 @@ async def test_one_that_was_killed_is_waited_for_until_its_lease_ends_and_no_clo
         assert await look(second)
 
 
+async def test_one_of_all_namespaces_that_was_killed_is_not_waited_for_again_in_each_namespace() -> None:
+    cluster, clock, team = SmallCluster(), Clock(), Scope("team", LEASE)
+    async with api_of(cluster) as api:
+        killed = Scopes(api, "a/killed", (), clock)
+        assert await look(killed)
+        assert await killed.may_write("team")
+        second = Scopes(api, "b/second", (), clock)
+        assert not await look(second)
+        clock.now += LEASE_SECONDS + 1
+        assert await look(second)
+        assert lease(cluster, team) == "a/killed"
+        assert await second.may_write("team")
+        assert lease(cluster, team) == "b/second"
+        assert not await killed.may_write("team")
+
+
+async def test_one_that_comes_back_is_waited_for_as_before() -> None:
+    """It was away so long that another one took over, which then was away itself."""
+    cluster, clock = SmallCluster(), Clock()
+    async with api_of(cluster) as api:
+        first, second = Scopes(api, "a/first", (), clock), Scopes(api, "b/second", (), clock)
+        assert await look(first)
+        assert await first.may_write("team")
+        assert not await look(second)
+        clock.now += LEASE_SECONDS + 1
+        assert await look(second)
+        assert not await look(first)
+        clock.now += LEASE_SECONDS + 1
+        assert await look(first)
+        assert not await look(second)
+        assert not await second.may_write("team")
+        assert await first.may_write("team")
+
+
 async def test_the_same_pod_does_not_wait_for_itself() -> None:
     """Its container was killed and starts again."""
     async with api_of(SmallCluster()) as api:
